@@ -1,0 +1,64 @@
+"""What a provider publishes of its agents, and gateways hold in process. Layer: the floor.
+
+Stored in the Redis hash `catalog` under `TENANT/AGENT`; every change raises `catalog:version`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RevisionEntry:
+    """One revision: `weight` is its share (0–100) of new sessions; `ready` says whether its pool can serve."""
+
+    revision: str
+    weight: int = 100
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class AgentEntry:
+    """One agent as gateways see it. `revisions` has the newest first; `message` says why it is not ready."""
+
+    tenant: str
+    agent: str
+    revisions: tuple[RevisionEntry, ...]
+    protocols: frozenset[str]
+    contract: str
+    spec: dict[str, Any]
+    conditions: tuple[dict[str, Any], ...] = ()
+    message: str | None = None
+
+    @property
+    def field(self) -> str:
+        """The entry's field in the catalog hash."""
+        return field(self.tenant, self.agent)
+
+    def to_json(self) -> str:
+        """Canonical JSON, so that an unchanged entry is byte for byte the same."""
+        data = asdict(self)
+        data["protocols"] = sorted(self.protocols)
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> AgentEntry:
+        """The entry behind `to_json`; raises ValueError or TypeError on anything else."""
+        data = json.loads(text)
+        return cls(
+            tenant=data["tenant"],
+            agent=data["agent"],
+            revisions=tuple(RevisionEntry(**r) for r in data["revisions"]),
+            protocols=frozenset(data["protocols"]),
+            contract=data["contract"],
+            spec=data["spec"],
+            conditions=tuple(data.get("conditions", ())),
+            message=data.get("message"),
+        )
+
+
+def field(tenant: str, agent: str) -> str:
+    """The catalog field of an agent."""
+    return f"{tenant}/{agent}"

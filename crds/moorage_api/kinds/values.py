@@ -1,0 +1,78 @@
+"""What the parts of a manifest are made of: the base model, quantities, and checks of paths and hosts.
+
+Layer: the floor; pure. Used by the kinds beside it only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from moorage_api.kinds import quantities
+
+PACKAGE_INDEX = "package-index"
+
+_HOST = re.compile(r"(\*\.)?(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\Z")
+
+
+def _checked(parse: Callable[[str], float]) -> AfterValidator:
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+_Text = BeforeValidator(quantities.text_of)
+Cpu = Annotated[str, _Text, _checked(quantities.millicores), Field(json_schema_extra={"x-quantity": "cpu"})]
+Size = Annotated[str, _Text, _checked(quantities.octets), Field(json_schema_extra={"x-quantity": "bytes"})]
+Duration = Annotated[str, _Text, _checked(quantities.seconds), Field(json_schema_extra={"x-quantity": "duration"})]
+
+
+def list_default(*values: Any) -> Callable[[], list[Any]]:
+    return lambda: list(values)
+
+
+class Part(BaseModel):
+    """What every part of the manifest shares: camelCase names, nothing unknown, no silent conversions, immutable."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def relative_path(path: str) -> str:
+    if path.startswith(("/", "\\", "~")) or "\0" in path or ".." in re.split(r"[/\\]", path):
+        raise ValueError("must be a path inside the source, without ..")
+    return path
+
+
+def absolute_path(path: str) -> str:
+    parts = path.split("/")
+    if not path.startswith("/") or len(path) < 2 or ".." in parts or "\0" in path:
+        raise ValueError("must be an absolute path, without ..")
+    if parts[1] in {"proc", "sys", "dev", "tmp"}:
+        raise ValueError(f"may not lie in /{parts[1]}")
+    return path.rstrip("/")
+
+
+def egress_host(entry: str) -> str:
+    if entry == PACKAGE_INDEX:
+        return entry
+    host, colon, port = entry.partition(":")
+    if "/" in entry:
+        raise ValueError(f"{entry!r} is not a host; write host or host:port, without a scheme or path")
+    if _HOST.match(host.lower()) is None or len(host) > 253:
+        raise ValueError(f"{entry!r} is not a host; write it like api.example.com, *.example.com or example.com:8443")
+    if colon and not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
+        raise ValueError(f"{entry!r} has no valid port")
+    return entry

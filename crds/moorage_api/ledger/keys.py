@@ -1,0 +1,84 @@
+"""The name of every Redis key. The table is turns.md §1; nothing else in the project spells a key."""
+
+from __future__ import annotations
+
+LEDGER = "ledger"  # hash: id, generation, since (ms), settle (ms)
+DUE = "due"  # zset: every turn not ended, score = next look (ms)
+WAKING = "waking"  # zset: sessions that need a sandbox, score = asked at (ms)
+DOOMED = "doomed"  # hash: sandbox → reason; the provider ends it
+DELETES = "deletes"  # zset: sessions whose files go
+SESSIONS_DUE = "sessions:due"  # zset: every session not deleted, score = next look (ms)
+UNFLUSHED = "unflushed"  # zset: ended turns whose response object is not stored yet
+OFFERED = "offered"  # set: sandbox ids ever offered in this ledger
+CLAIMS = "claims"  # stream: claims made, for the provider's labels
+CATALOG = "catalog"  # hash: TENANT/AGENT → entry
+CATALOG_VERSION = "catalog:version"
+PLATFORM = "platform"  # hash: token_key
+GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)
+APPLIES = "applies"  # list: configuration requests for the provider
+
+HINT_PROVIDER = "hint:provider"
+HINT_CATALOG = "hint:catalog"
+HINT_TURNS = "hint:turns"  # a turn became due now; payload = response id
+HINT_LOG = "hint:log"  # a log grew; payload = response id
+HINT_ROUTES = "hint:routes"  # a route changed; payload = session key, or empty for a beat
+
+
+def turn(response: str) -> str:
+    """Hash of one turn."""
+    return f"t:{response}"
+
+
+def log(response: str) -> str:
+    """List of a turn's events; index = sequence_number; entry = `BEGUN SRC JSON`."""
+    return f"e:{response}"
+
+
+def attempts(response: str) -> str:
+    """List of a turn's attempts, JSON each, in order."""
+    return f"a:{response}"
+
+
+def session(key: str) -> str:
+    """Hash of one session (`TENANT:PARTITION`)."""
+    return f"s:{key}"
+
+
+def queue(key: str) -> str:
+    """List of a session's waiting turns."""
+    return f"q:{key}"
+
+
+def sandbox(sandbox_id: str) -> str:
+    """Hash of one sandbox's descriptor."""
+    return f"x:{sandbox_id}"
+
+
+def pool(tenant: str, agent: str, revision: str) -> str:
+    """List of ready sandboxes of one revision."""
+    return f"pool:{tenant}/{agent}/{revision}"
+
+
+def sessions(tenant: str) -> str:
+    """Zset of a tenant's session keys, score = created (ms)."""
+    return f"sessions:{tenant}"
+
+
+def witness(who: str) -> str:
+    """Counter of one writer's scripts (turns.md §1)."""
+    return f"wit:{who}"
+
+
+def idempotency(tenant: str, user: str, agent: str, key: str) -> str:
+    """Hash (response, hash) of an Idempotency-Key; the caller hashes long keys."""
+    return f"idem:{tenant}/{user}/{agent}/{key}"
+
+
+def retry(credential: str, body_hash: str) -> str:
+    """The last turn of (credential, path + body), for clients that only count their retries."""
+    return f"retry:{credential}/{body_hash}"
+
+
+def answer(request: str) -> str:
+    """List that carries the provider's answer to one apply request."""
+    return f"answer:{request}"

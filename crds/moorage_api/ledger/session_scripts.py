@@ -1,0 +1,366 @@
+"""The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, delete.
+
+Hash `s:KEY`: tenant, agent, user, session, partition, state, epoch, sandbox, endpoint, secret, volume, revision, running, active,
+created, bound, reason, announced (ms). States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
+Hash `x:ID`: sandbox, tenant, agent, revision, endpoint, secret, volume, pids, generation, state (ready, claimed), session.
+"""
+
+from __future__ import annotations
+
+from moorage_api.ledger.script import Script
+
+_ROUTE = """
+local function route(s, x)
+  call('HSET', s, 'sandbox', x.sandbox, 'endpoint', x.endpoint, 'secret', x.secret, 'volume', x.volume, 'revision', x.revision)
+end
+local function fields(key, names)
+  local v, out = call('HMGET', key, unpack(names)), {}
+  for i, n in ipairs(names) do out[n] = v[i] or '' end
+  return out
+end
+local function answer(word, s)
+  local v = get(s, 'state', 'epoch', 'sandbox', 'endpoint', 'secret', 'bound', 'reason', 'volume')
+  return reply(word, v[1] or '', v[2] or '0', v[3] or '', v[4] or '', v[5] or '', v[6] or '', v[7] or '', v[8] or '')
+end
+"""
+
+# A ready sandbox enters its pool, once in a ledger. A: descriptor JSON
+OFFER = Script(
+    "offer",
+    """
+local x = cjson.decode(A[1])
+if call('SADD', 'offered', x.sandbox) == 0 then return reply('SEEN') end
+call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent', x.agent, 'revision', x.revision, 'endpoint',
+  x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'ready', 'session', '')
+call('RPUSH', 'pool:' .. x.tenant .. '/' .. x.agent .. '/' .. x.revision, x.sandbox)
+return reply('OK')
+""",
+)
+
+# The one way to a sandbox: the live route, else a ready one from the pool, else the provider is asked (turns.md §5).
+# `NAMED`: a caller named this session, so after a loss its own sandbox may still announce itself (turns.md §7).
+# A: S, revision, named (0/1)
+CLAIM = Script(
+    "claim",
+    _ROUTE
+    + """
+local S, REVISION, NAMED = A[1], A[2], A[3]
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'tenant', 'agent', 'volume')
+if not v[1] then return reply('ABSENT') end
+if v[1] == 'claimed' then return answer('ROUTE', s) end
+if v[1] == 'deleted' or v[1] == 'draining' or v[1] == 'waking' then return answer(string.upper(v[1]), s) end
+if NAMED == '1' and MS < tonumber(call('HGET', 'ledger', 'settle') or '0') then return answer('SETTLING', s) end
+local epoch = int(fence_after(v[2]))
+if v[1] == 'new' and (v[5] or '') == '' then
+  local pool = 'pool:' .. v[3] .. '/' .. v[4] .. '/' .. REVISION
+  local id = call('LPOP', pool)
+  while id do
+    local x = fields('x:' .. id, {'sandbox', 'endpoint', 'secret', 'volume', 'revision', 'state', 'generation'})
+    if x.state == 'ready' and x.generation == GEN then
+      call('HSET', 'x:' .. id, 'state', 'claimed', 'session', S)
+      route(s, x)
+      call('HSET', s, 'state', 'claimed', 'epoch', epoch, 'bound', '', 'reason', '', 'claimed', int(MS), 'announced', int(MS))
+      call('XADD', 'claims', 'MAXLEN', '~', '10000', '*', 'session', S, 'sandbox', id, 'epoch', epoch)
+      call('ZADD', 'sessions:due', int(MS), S)
+      call('PUBLISH', 'hint:provider', 'claim')
+      call('PUBLISH', 'hint:routes', S)
+      return answer('CLAIMED', s)
+    end
+    id = call('LPOP', pool)
+  end
+end
+call('HSET', s, 'state', 'waking', 'epoch', epoch, 'revision', REVISION, 'bound', '', 'asked', int(MS))
+call('ZADD', 'waking', int(MS), S)
+call('PUBLISH', 'hint:provider', 'waking')
+return answer('WAKING', s)
+""",
+    effect=True,
+)
+
+# The provider's answer to `waking`; stale: it destroys what it made. A: S, epoch, descriptor JSON
+READY = Script(
+    "ready",
+    _ROUTE
+    + """
+local S, EPOCH, x = A[1], A[2], cjson.decode(A[3])
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'sandbox')
+if v[1] == 'claimed' and v[2] == EPOCH and v[3] == x.sandbox then return reply('OK') end
+if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end
+call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent', x.agent, 'revision', x.revision, 'endpoint',
+  x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
+call('SADD', 'offered', x.sandbox)
+route(s, x)
+call('HSET', s, 'state', 'claimed', 'reason', '', 'claimed', int(MS), 'announced', int(MS))
+call('ZREM', 'waking', S)
+call('ZADD', 'sessions:due', int(MS), S)
+call('PUBLISH', 'hint:routes', S)
+return reply('OK')
+""",
+    effect=True,
+)
+
+# The provider could not make it: the reason reaches whoever waits; the demand stays. A: S, epoch, reason
+UNREADY = Script(
+    "unready",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'epoch')
+if v[1] ~= 'waking' or v[2] ~= A[2] then return reply('STALE') end
+call('HSET', s, 'reason', A[3])
+call('PUBLISH', 'hint:routes', A[1])
+return reply('OK')
+""",
+)
+
+# The shim took the binding: from here the volume is this session's. A: S, epoch
+BOUND = Script(
+    "bound",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'epoch', 'bound')
+if v[1] ~= 'claimed' or v[2] ~= A[2] then return reply('STALE') end
+if not v[3] or v[3] == '' then call('HSET', s, 'bound', int(MS)) end
+return reply('OK')
+""",
+)
+
+# A sandbox is thought dead or is no longer wanted: the provider ends it and proves it with `gone`. A: sandbox, reason
+DOOM = Script(
+    "doom",
+    """
+call('HSET', 'doomed', A[1], A[2])
+call('PUBLISH', 'hint:provider', 'doomed')
+return reply('OK')
+""",
+)
+
+# Every process of a sandbox was seen dead. Its session keeps the volume, if it was ever bound. A: sandbox, reason
+GONE = Script(
+    "gone",
+    """
+local x = 'x:' .. A[1]
+local v = get(x, 'session', 'tenant', 'agent', 'revision')
+call('HDEL', 'doomed', A[1])
+if v[2] then call('LREM', 'pool:' .. v[2] .. '/' .. v[3] .. '/' .. v[4], 0, A[1]) end
+call('DEL', x)
+local S = v[1] or ''
+if S == '' then return reply('OK', '', '') end
+local s = 's:' .. S
+local h = get(s, 'state', 'sandbox', 'bound')
+if h[2] ~= A[1] or (h[1] ~= 'claimed' and h[1] ~= 'draining') then return reply('OK', S, '') end
+local state = 'hibernated'
+if not h[3] or h[3] == '' then
+  state = 'new'
+  call('HSET', s, 'volume', '')
+end
+call('HSET', s, 'state', state, 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[2])
+call('ZADD', 'sessions:due', int(MS), S)
+call('PUBLISH', 'hint:routes', S)
+return reply('OK', S, state)
+""",
+    effect=True,
+)
+
+# No turn running or waiting, idle since (ms, 0: whatever): the shim may be asked. A: S, epoch, idle before
+DRAIN = Script(
+    "drain",
+    """
+local S, IDLE = A[1], tonumber(A[3])
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'running', 'active')
+if v[2] ~= A[2] then return reply('STALE') end
+if v[1] == 'draining' then return reply('OK') end
+if v[1] ~= 'claimed' then return reply('STALE') end
+if (v[3] and v[3] ~= '') or call('LLEN', 'q:' .. S) > 0 then return reply('BUSY') end
+if IDLE > 0 and tonumber(v[4] or '0') > IDLE then return reply('BUSY') end
+call('HSET', s, 'state', 'draining')
+call('PUBLISH', 'hint:routes', S)
+return reply('OK')
+""",
+    effect=True,
+)
+
+# The shim said busy: back to claimed. A: S, epoch
+UNDRAIN = Script(
+    "undrain",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'epoch')
+if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
+call('HSET', s, 'state', 'claimed', 'active', int(MS))
+call('PUBLISH', 'hint:routes', A[1])
+return reply('OK')
+""",
+)
+
+# The shim is quiet: workspace kept, sandbox to be ended. A: S, epoch, reason
+HIBERNATED = Script(
+    "hibernated",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'epoch', 'sandbox')
+if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
+call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3])
+call('HSET', 'x:' .. v[3], 'session', '')
+call('HSET', 'doomed', v[3], A[3])
+call('PUBLISH', 'hint:provider', 'doomed')
+call('PUBLISH', 'hint:routes', A[1])
+return reply('OK')
+""",
+    effect=True,
+)
+
+# A session exists without a turn (created by API). A: S, tenant, session JSON
+OPEN = Script(
+    "open",
+    """
+local s = 's:' .. A[1]
+local who = cjson.decode(A[3])
+local v = get(s, 'state', 'user', 'agent')
+if v[1] == 'deleted' then return reply('DELETED') end
+if v[1] then
+  if v[2] ~= who.user or v[3] ~= who.agent then return reply('FOREIGN') end
+  return reply('OK', v[1])
+end
+call('HSET', s, 'state', 'new', 'epoch', '0', 'tenant', A[2], 'agent', who.agent, 'user', who.user, 'session', who.session,
+  'partition', who.partition, 'revision', who.revision, 'running', '', 'created', int(MS), 'active', int(MS))
+call('ZADD', 'sessions:' .. A[2], int(MS), A[1])
+call('ZADD', 'sessions:due', int(MS), A[1])
+return reply('OK', 'new')
+""",
+)
+
+# Asks for a drain at the next look. A: S
+STOP = Script(
+    "stop",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'running')
+if not v[1] then return reply('ABSENT') end
+if (v[2] and v[2] ~= '') or call('LLEN', 'q:' .. A[1]) > 0 then return reply('BUSY') end
+if v[1] == 'claimed' then
+  call('HSET', s, 'stop', '1')
+  call('ZADD', 'sessions:due', '0', A[1])
+end
+return reply('OK', v[1])
+""",
+)
+
+# Ends a session for good: nothing new is accepted, running and waiting turns are cancelled by the caller, files go.
+# A: S
+DELETE = Script(
+    "delete",
+    """
+local s = 's:' .. A[1]
+local v = get(s, 'state', 'sandbox', 'tenant', 'running')
+if not v[1] then return reply('ABSENT') end
+if (v[4] and v[4] ~= '') or call('LLEN', 'q:' .. A[1]) > 0 then return reply('BUSY') end
+if v[1] ~= 'deleted' then
+  call('HSET', s, 'state', 'deleted', 'deleted', int(MS))
+  if v[2] and v[2] ~= '' then call('HSET', 'doomed', v[2], 'session deleted') end
+  call('ZREM', 'waking', A[1])
+  call('ZREM', 'sessions:due', A[1])
+  call('ZREM', 'sessions:' .. v[3], A[1])
+  call('ZADD', 'deletes', int(MS), A[1])
+  call('PUBLISH', 'hint:provider', 'deletes')
+  call('PUBLISH', 'hint:routes', A[1])
+end
+return reply('OK')
+""",
+    effect=True,
+)
+
+# The provider removed the files. The tombstone stays a while, so that a late accept still finds `deleted`. A: S, ttl s
+REMOVED = Script(
+    "removed",
+    """
+call('ZREM', 'deletes', A[1])
+if call('HGET', 's:' .. A[1], 'state') == 'deleted' then
+  call('HSET', 's:' .. A[1], 'volume', '')
+  call('EXPIRE', 's:' .. A[1], A[2])
+  call('DEL', 'q:' .. A[1])
+end
+return reply('OK')
+""",
+)
+
+# A relay used the session, or its next look moved. A: S, active (ms, 0: leave), next look (ms, 0: leave)
+TOUCH = Script(
+    "touch",
+    """
+local s = 's:' .. A[1]
+if call('EXISTS', s) == 0 then return reply('ABSENT') end
+if tonumber(A[2]) > 0 then call('HSET', s, 'active', int(math.max(tonumber(call('HGET', s, 'active') or '0'), tonumber(A[2])))) end
+if tonumber(A[3]) > 0 then call('ZADD', 'sessions:due', A[3], A[1]) end
+return reply('OK')
+""",
+)
+
+# A bound shim announces itself: routes return from this after a loss; the highest epoch wins (turns.md §7).
+# A: S, epoch, descriptor JSON, session JSON. Answers the epoch known: above the shim's own, it stops everything.
+ANNOUNCE = Script(
+    "announce",
+    _ROUTE
+    + """
+local S, EPOCH, x, who = A[1], tonumber(A[2]), cjson.decode(A[3]), cjson.decode(A[4])
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'sandbox')
+local known = tonumber(v[2] or '0')
+if v[1] == 'deleted' or known > EPOCH then return reply('STOP', int(math.max(known, EPOCH + 1))) end
+if v[1] and known == EPOCH then
+  if v[3] == x.sandbox and (v[1] == 'claimed' or v[1] == 'draining') then
+    call('HSET', s, 'announced', int(MS))
+    return reply('OK', A[2])
+  end
+  return reply('STOP', int(EPOCH + 1))
+end
+call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent', x.agent, 'revision', x.revision, 'endpoint',
+  x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
+call('SADD', 'offered', x.sandbox)
+call('HSET', s, 'tenant', who.tenant, 'agent', who.agent, 'user', who.user, 'session', who.session, 'partition', who.partition)
+if not v[1] then call('HSET', s, 'running', '', 'created', int(MS)) end
+route(s, x)
+call('HSET', s, 'state', 'claimed', 'epoch', A[2], 'bound', int(MS), 'active', int(MS), 'announced', int(MS), 'reason', '')
+call('ZREM', 'waking', S)
+call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
+call('ZADD', 'sessions:due', int(MS), S)
+call('PUBLISH', 'hint:routes', S)
+return reply('RESTORED', A[2])
+""",
+    effect=True,
+)
+
+# After a loss the provider gives back what its volumes are labelled with: a workspace without a sandbox.
+# A: S, epoch, volume, revision, session JSON
+LABEL = Script(
+    "label",
+    """
+local S, EPOCH, who = A[1], tonumber(A[2]), cjson.decode(A[5])
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'volume', 'bound')
+if v[1] == 'deleted' then return reply('DELETED') end
+if v[1] and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
+call('HSET', s, 'state', 'hibernated', 'epoch', A[2], 'volume', A[3], 'revision', A[4], 'tenant', who.tenant, 'agent', who.agent,
+  'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '')
+if not v[1] then call('HSET', s, 'running', '', 'created', int(MS), 'active', int(MS)) end
+call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
+call('ZADD', 'sessions:due', int(MS), S)
+call('PUBLISH', 'hint:routes', S)
+return reply('OK')
+""",
+)
+
+# One agent's catalog entry; unchanged entries write nothing. A: field, JSON (empty: remove)
+PUBLISH = Script(
+    "publish",
+    """
+local old = call('HGET', 'catalog', A[1])
+if old == A[2] or (not old and A[2] == '') then return reply('SAME') end
+if A[2] == '' then call('HDEL', 'catalog', A[1]) else call('HSET', 'catalog', A[1], A[2]) end
+call('INCR', 'catalog:version')
+call('PUBLISH', 'hint:catalog', A[1])
+return reply('OK')
+""",
+)

@@ -1,0 +1,71 @@
+"""`moorage-gateway`: one gateway as a process of its own. Layer: the outermost frame.
+
+SIGTERM and SIGINT drain; a second one ends at once. Exit 0 after a drain, 1 when it could not start or a loop died, 2 for a bad
+setting, which is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+
+from moorage_api.ledger.script import LedgerError
+from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.ledger_client import UnsafePolicy
+from moorage_gateway.settings import Settings, SettingsError, load
+from moorage_gateway.store import StoreError
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        settings = load(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"moorage-gateway cannot start:\n{error}\n")
+        raise SystemExit(2) from None
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format='{"time":"%(asctime)s","log":"%(name)s","level":"%(levelname)s"} %(message)s',
+    )
+    raise SystemExit(uvloop.run(serve(settings)))
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until a signal or a failure; the exit status."""
+    gateway = await create_gateway(settings)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        if asked.is_set():
+            os._exit(1)  # asked twice: whoever does that wants no more waiting
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    try:
+        await gateway.start()
+    except (LedgerError, StoreError, UnsafePolicy, OSError) as error:
+        sys.stderr.write(f"moorage-gateway cannot start: {error}\n")
+        await gateway.stop()
+        return 1
+    return await _until_asked(gateway, asked)
+
+
+async def _until_asked(gateway: Gateway, asked: asyncio.Event) -> int:
+    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(gateway.failed.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await gateway.drain()
+    return 1 if gateway.failed.is_set() else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""A sandbox for a session, under one deadline: the table, else one claim, one bind, or a wait for the provider.
+
+turns.md §5. At most one activation a session and process runs; waiters share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger.records import Claim, SessionIdentity
+from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.wire.shim import Bind
+from moorage_gateway.clock import Clock
+from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.routing import RouteTable
+from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
+
+POLL_S = 0.25  # hints may be lost
+RETRY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which session wants a sandbox. `named`: the caller named it, so after a loss its old sandbox may still appear."""
+
+    key: str
+    identity: SessionIdentity
+    named: bool
+    dead_epoch: int = 0  # this binding was found dead: wait until the provider has proved it
+
+
+class NotReady(ApiError):
+    """No sandbox within the deadline; the message says why as far as the provider told."""
+
+    def __init__(self, reason: str) -> None:
+        text = reason or "no sandbox became ready in time; look at `moorage agents show` and `moorage logs`"
+        super().__init__(Kind.SESSION_NOT_READY, f"The session's sandbox is not ready: {text}", retry_after=5)
+
+
+class Activation:
+    """Claims, binds, wakes. Raises NotReady, or `Unreachable` when Redis stays away past the deadline."""
+
+    def __init__(
+        self,
+        ledger: SessionLedger,
+        shims: Shims,
+        table: RouteTable,
+        clock: Clock,
+        recovery: Recovery,
+        gateways: Callable[[], Sequence[str]],
+    ) -> None:
+        self._ledger = ledger
+        self._shims = shims
+        self._table = table
+        self._clock = clock
+        self._recovery = recovery
+        self._gateways = gateways
+        self._running: dict[str, asyncio.Task[Route]] = {}
+
+    async def acquire(self, wanted: Wanted, *, deadline: float) -> Route:
+        """The session's bound route; `deadline` is on the clock's monotonic scale."""
+        route = self._table.get(wanted.key)
+        if route is not None and route.epoch != wanted.dead_epoch:
+            return route
+        task = self._running.get(wanted.key)
+        if task is None or task.done():
+            task = asyncio.get_running_loop().create_task(self._acquire(wanted, deadline))
+            self._running[wanted.key] = task
+            task.add_done_callback(lambda t: self._ended(wanted.key, t))
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic()) + 1.0):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise NotReady("") from None
+
+    def forget(self, key: str) -> None:
+        """The route did not answer, or refused: ask the ledger next time."""
+        self._table.forget(key)
+
+    async def lost(self, route: Route, reason: str) -> None:
+        """The sandbox does not answer: the provider is to end it and prove it, so that another may follow."""
+        self._table.forget(route.session_key)
+        await self._ledger.doom(route.sandbox, reason)
+
+    async def aclose(self) -> None:
+        """Ends what runs."""
+        tasks = [t for t in self._running.values() if not t.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, key: str, task: asyncio.Task[Route]) -> None:
+        if self._running.get(key) is task:
+            del self._running[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody else is owed it
+
+    async def _acquire(self, wanted: Wanted, deadline: float) -> Route:
+        reason = ""
+        while self._clock.monotonic() < deadline:
+            try:
+                claim = await self._ledger.claim(wanted.key, wanted.identity.revision, named=wanted.named)
+                reason = claim.reason or reason
+                match claim.word:
+                    case "ROUTE" if claim.epoch == wanted.dead_epoch:
+                        await self._table.changed(wanted.key, POLL_S)
+                    case "ROUTE" | "CLAIMED":
+                        route = await self._bind(wanted, claim)
+                        if route is not None:
+                            return route
+                        await self._table.changed(wanted.key, RETRY_S)
+                    case "ABSENT":
+                        await self._ledger.open_session(wanted.key, wanted.identity)
+                    case "DELETED":
+                        raise ApiError(Kind.NOT_FOUND, "This session was deleted; start a new one.")
+                    case _:
+                        await self._table.changed(wanted.key, POLL_S)
+            except Lost:
+                await self._recovery.recover()
+            except Unreachable:
+                await self._clock.sleep(RETRY_S)
+        raise NotReady(reason)
+
+    async def _bind(self, wanted: Wanted, claim: Claim) -> Route | None:
+        """The route once its shim holds the binding; None: ask the ledger again."""
+        route = Route(wanted.key, claim.sandbox, claim.endpoint, claim.secret, claim.epoch, claim.volume)
+        who = wanted.identity
+        if not claim.bound:
+            call = Bind(
+                session=wanted.key,
+                epoch=claim.epoch,
+                tenant=who.tenant,
+                agent=who.agent,
+                session_id=who.session,
+                user=who.user,
+                gateways=list(self._gateways()),
+            )
+            try:
+                await self._shims.bind(route, call)
+            except ShimRefused as refusal:
+                if refusal.word not in ("not_ready", "starting"):
+                    await self._ledger.doom(route.sandbox, f"bind refused: {refusal.word}")
+                return None
+            except ShimLost as fault:
+                await self._ledger.doom(route.sandbox, f"no answer to bind: {fault}")
+                return None
+            if await self._ledger.bound(wanted.key, claim.epoch) != "OK":
+                return None
+        self._table.put(route)
+        return route

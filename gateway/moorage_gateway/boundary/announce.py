@@ -1,0 +1,131 @@
+"""The sandbox port's ASGI app: a shim says where it is, and learns whether it is still wanted (turns.md §3, §7).
+
+Identity comes from the sandbox's token alone; what the body claims is compared with it. The journal of boundary calls
+(models, tools) will be further paths of this app.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from moorage_api import names, tokens
+from moorage_api.ledger.records import Descriptor, SessionIdentity
+from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.tokens import Identity
+from moorage_api.wire.shim import Announcement, AnnouncementAnswer
+from moorage_gateway.ledger_client import Recovery
+
+MAX_BODY = 16 * 1024
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class SandboxPort:
+    """ASGI app. `token_key` answers the signing key the provider published, None before it did."""
+
+    def __init__(
+        self,
+        ledger: SessionLedger,
+        recovery: Recovery,
+        token_key: Callable[[], str | None],
+        gateways: Callable[[], Sequence[str]],
+    ) -> None:
+        self._ledger = ledger
+        self._recovery = recovery
+        self._token_key = token_key
+        self._gateways = gateways
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; only `POST /sandbox/v1/announce` and `GET /healthz` exist here."""
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/healthz":
+            await _answer(send, 200, {"status": "ok"})
+            return
+        if scope["path"] != "/sandbox/v1/announce" or scope["method"] != "POST":
+            await _answer(send, 404, {"error": "no such call on the sandbox port"})
+            return
+        who = self._identify(scope)
+        if who is None:
+            await _answer(send, 401, {"error": "the sandbox token is missing or not ours"})
+            return
+        body = await _body(receive)
+        if body is None:
+            await _answer(send, 413, {"error": f"an announcement has at most {MAX_BODY} bytes"})
+            return
+        status, answer = await self._announced(who, body)
+        await _answer(send, status, answer)
+
+    def _identify(self, scope: Scope) -> Identity | None:
+        key = self._token_key()
+        if key is None:
+            return None
+        for name, value in scope["headers"]:
+            if name == b"authorization" and value.startswith(b"Bearer "):
+                return tokens.verify(value[7:].decode("latin-1"), key)
+        return None
+
+    async def _announced(self, who: Identity, body: bytes) -> tuple[int, dict[str, Any]]:
+        try:
+            said = Announcement.model_validate_json(body)
+        except ValidationError as problem:
+            return 400, {"error": str(problem.errors()[0]["msg"])}
+        if said.sandbox != who.sandbox:
+            return 403, {"error": "the announcement is another sandbox's"}
+        answer = AnnouncementAnswer(epoch=said.epoch, gateways=list(self._gateways()))
+        if said.session is None or said.state == "unbound":
+            return 200, answer.model_dump()
+        identity = SessionIdentity(
+            who.tenant, who.agent, said.user, said.session_id, said.session.partition(":")[2], who.revision
+        )
+        expected = names.session_key(
+            who.tenant, names.partition(who.tenant, who.agent, identity.user, identity.session)
+        )
+        if said.session != expected:
+            return 403, {"error": "the session is not one of this sandbox's agent"}
+        place = Descriptor(
+            who.sandbox, who.tenant, who.agent, who.revision, said.endpoint, said.secret, who.volume, tuple(said.pids)
+        )
+        try:
+            found = await self._ledger.announce(said.session, said.epoch, place, identity)
+        except Lost:
+            return 503, await self._recovering()
+        except Unreachable:
+            return 503, {"error": "the ledger does not answer; announce again"}
+        return 200, answer.model_copy(update={"epoch": found.epoch}).model_dump()
+
+    async def _recovering(self) -> dict[str, Any]:
+        try:
+            await self._recovery.recover()
+        except Unreachable:
+            return {"error": "the ledger does not answer; announce again"}
+        return {"error": "the ledger was founded anew; announce again"}
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY:
+            return None
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": data})

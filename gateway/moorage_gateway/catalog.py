@@ -1,0 +1,84 @@
+"""The catalog as this process holds it: agents, revisions, the sandbox token key. Told of changes, and it polls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from moorage_api.catalog import AgentEntry, field
+from moorage_api.ledger import keys
+from moorage_api.ledger.records import fields, text
+from moorage_api.ledger.script import LedgerError, Runner
+from moorage_gateway.clock import Clock
+
+POLL_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """In-process copy; `get` and `list` never wait."""
+
+    def __init__(self, runner: Runner, clock: Clock) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._entries: dict[str, AgentEntry] = {}
+        self._version = ""
+        self._wake = asyncio.Event()
+        self.token_key: str | None = None
+
+    def get(self, tenant: str, agent: str) -> AgentEntry | None:
+        """The agent's entry, None when it is not published."""
+        return self._entries.get(field(tenant, agent))
+
+    def list(self, tenant: str) -> list[AgentEntry]:
+        """A tenant's agents by name."""
+        return sorted((e for e in self._entries.values() if e.tenant == tenant), key=lambda e: e.agent)
+
+    def hint(self, _: str) -> None:
+        """Something changed."""
+        self._wake.set()
+
+    async def load(self) -> None:
+        """Reads everything, if its version moved. Raises LedgerError."""
+        version = text(await self._runner.read("GET", keys.CATALOG_VERSION))
+        key = text(await self._runner.read("HGET", keys.PLATFORM, "token_key"))
+        self.token_key = key or self.token_key
+        if version == self._version and version:
+            return
+        raw = fields(await self._runner.read("HGETALL", keys.CATALOG))
+        found: dict[str, AgentEntry] = {}
+        for name, body in raw.items():
+            try:
+                found[name] = AgentEntry.from_json(body)
+            except (ValueError, TypeError, KeyError):
+                log.warning("catalog entry %s cannot be read; it is left out", name)
+        if found or version:
+            self._entries = found
+        self._version = version
+
+    async def run(self) -> None:
+        """Keeps the copy fresh until cancelled; an unreachable Redis leaves it as it is."""
+        while True:
+            try:
+                await self.load()
+            except LedgerError:
+                log.debug("the catalog could not be read; the copy stays")
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+
+def choose_revision(entry: AgentEntry, rng: random.Random) -> str | None:
+    """A revision for a new session: ready ones by weight, the newest ready one if no weight is left."""
+    ready = [r for r in entry.revisions if r.ready]
+    if not ready:
+        return entry.revisions[0].revision if entry.revisions else None
+    newest = ready[0]
+    if newest.weight >= 100 or len(ready) == 1:
+        return newest.revision
+    return newest.revision if rng.uniform(0, 100) < newest.weight else ready[1].revision

@@ -1,0 +1,290 @@
+"""The services of a gateway, made once and wired together. Layer: gateway, composition; called by `app.py` only.
+
+Redis ── LedgerClient ── Watched ─┬─ SessionLedger ── Sessions, Activation, Lifecycle
+                                  ├─ TurnLedger ───── Engine ── Keeper ── Turns (with Readers, Archive)
+                                  └─ Catalog, KeyService, AuditLog, Neighbours
+object store ── SessionRecords, Archive, KeyService, AuditLog
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as aioredis
+
+from moorage_api.ledger import keys as ledger_keys
+from moorage_api.ledger.records import SessionRecord, TurnRecord
+from moorage_api.ledger.script import LedgerError
+from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.ledger.turns import TurnLedger
+from moorage_api.wire.hop import HopPool
+from moorage_gateway.activation import Activation
+from moorage_gateway.audit import AuditLog, new_writer
+from moorage_gateway.auth import Anonymous, Authenticator
+from moorage_gateway.catalog import Catalog
+from moorage_gateway.clock import Clock
+from moorage_gateway.hints import Hints
+from moorage_gateway.keys import KeyService
+from moorage_gateway.ledger_client import LedgerClient, Recovery
+from moorage_gateway.lifecycle import Lifecycle
+from moorage_gateway.observing import SpanObserver
+from moorage_gateway.reach import Neighbours, Watched
+from moorage_gateway.routing import RouteTable
+from moorage_gateway.session_control import ENDING, SessionControl
+from moorage_gateway.session_records import SessionRecords
+from moorage_gateway.sessions import Sessions
+from moorage_gateway.settings import Settings, is_loopback
+from moorage_gateway.store import Store, StoreUnavailable
+from moorage_gateway.telemetry import Telemetry
+from moorage_gateway.turns import rules
+from moorage_gateway.turns.archive import Archive
+from moorage_gateway.turns.engine import Engine, Ports
+from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.history import History, Link
+from moorage_gateway.turns.keeper import Keeper, LostSweep
+from moorage_gateway.turns.readers import LogHints, Readers
+from moorage_gateway.turns.service import Turns
+from moorage_gateway.upstream import HttpShims
+
+HELD_TURNS = 2_000  # turns one gateway drives; more stay due and another gateway takes them
+LOG_BYTES = 64 * 1024 * 1024  # of one turn's log
+LOST_LOOKS, LOST_SECONDS = 4, 12.0  # after a start or a loss: four looks span the 30 s that turns.md §7 asks for
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Core:
+    """Everything a gateway's listeners serve from."""
+
+    clock: Clock
+    redis: aioredis.Redis
+    client: LedgerClient
+    runner: Watched
+    recovery: Recovery
+    store: Store
+    archive: Archive
+    hop: HopPool
+    catalog: Catalog
+    hints: Hints
+    neighbours: Neighbours
+    session_ledger: SessionLedger
+    turn_ledger: TurnLedger
+    records: SessionRecords
+    sessions: Sessions
+    session_control: SessionControl
+    activation: Activation
+    keeper: Keeper
+    turns: Turns
+    keys: KeyService
+    authenticator: Authenticator
+    audit: AuditLog
+    lifecycle: Lifecycle
+    sweep: LostSweep
+
+
+class OwnTurns:
+    """Turns for the control of sessions, which knows a turn by its id only; the ledger says whose it is."""
+
+    def __init__(self, turns: Turns, ledger: TurnLedger) -> None:
+        self._turns = turns
+        self._ledger = ledger
+
+    async def cancel(self, response_id: str) -> dict[str, Any]:
+        """Returns once the outcome is decided; empty when there is no such turn."""
+        record = await self._ledger.turn(response_id)
+        return {} if record is None else await self._turns.cancel(response_id, tenant=str(record.meta["tenant"]))
+
+    async def delete(self, response_id: str) -> None:
+        """Log and record go; stored bodies are the caller's to remove."""
+        record = await self._ledger.turn(response_id)
+        if record is not None:
+            await self._turns.delete(response_id, tenant=str(record.meta["tenant"]))
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What turns and sessions are both made of."""
+
+    settings: Settings
+    clock: Clock
+    client: LedgerClient
+    runner: Watched
+    archive: Archive
+    recovery: Recovery
+    session_ledger: SessionLedger
+    turn_ledger: TurnLedger
+    catalog: Catalog
+    logs: LogHints
+
+    def limits_of(self, tenant: str, agent: str) -> rules.Limits:
+        """What a turn of this agent may use; the defaults when it is not published (any more)."""
+        entry = self.catalog.get(tenant, agent)
+        spec = entry.spec if entry is not None else {}
+        return rules.limits(spec, acquire_s=self.settings.acquire_seconds, log_bytes=LOG_BYTES)
+
+    def limits_of_record(self, record: TurnRecord) -> rules.Limits:
+        """The same, of a stored turn."""
+        return self.limits_of(str(record.meta["tenant"]), str(record.meta["agent"]))
+
+    def generation(self) -> int:
+        """The ledger's generation as this process knows it."""
+        return self.client.identity.generation
+
+    async def stored_events(self, tenant: str, response_id: str) -> list[dict[str, Any]] | None:
+        """The events of a stored turn, None when it is not stored."""
+        document = await self.archive.document(tenant, response_id)
+        return document.events if document is not None else None
+
+
+def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis, traces: Telemetry) -> Core:
+    """The services, wired; nothing is sent yet. `Gateway.start` adopts the ledger and runs the tasks."""
+    client = LedgerClient(redis, who=settings.gateway_id, call_timeout=settings.redis_seconds)
+    runner = Watched(client, clock)
+    archive = Archive(store)
+    base = _Base(
+        settings=settings,
+        clock=clock,
+        client=client,
+        runner=runner,
+        archive=archive,
+        recovery=Recovery(client, stored_generation=archive.generation),
+        session_ledger=SessionLedger(runner),
+        turn_ledger=TurnLedger(runner),
+        catalog=Catalog(runner, clock),
+        logs=LogHints(),
+    )
+    neighbours, table, hop = Neighbours(runner, clock), RouteTable(clock), HopPool()
+    shims = HttpShims(hop)
+    activation = Activation(base.session_ledger, shims, table, clock, base.recovery, neighbours.urls)
+    keeper, turns = _turns(base, activation, shims, traces)
+    records = SessionRecords(store, clock)
+    sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
+    key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
+    core = Core(
+        clock=clock,
+        redis=redis,
+        client=client,
+        runner=runner,
+        recovery=base.recovery,
+        store=store,
+        archive=archive,
+        hop=hop,
+        catalog=base.catalog,
+        hints=_hints(redis, base, keeper, table),
+        neighbours=neighbours,
+        session_ledger=base.session_ledger,
+        turn_ledger=base.turn_ledger,
+        records=records,
+        sessions=sessions,
+        session_control=SessionControl(sessions, store, runner, OwnTurns(turns, base.turn_ledger), clock),
+        activation=activation,
+        keeper=keeper,
+        turns=turns,
+        keys=key_service,
+        authenticator=Authenticator(key_service, Anonymous(settings.anonymous, is_loopback(settings.public_host))),
+        audit=AuditLog(store, runner, clock, writer=new_writer(settings.gateway_id)),
+        lifecycle=Lifecycle(base.session_ledger, shims, base.catalog, clock, base.recovery, _forgetting(base)),
+        sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
+    )
+    return core
+
+
+def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
+    """The loops that run for as long as the gateway does, by name."""
+    return {
+        "hints": core.hints.run,
+        "catalog": core.catalog.run,
+        "neighbours": core.neighbours.run,
+        "keys": core.keys.run,
+        "audit": core.audit.run,
+        "turns": core.keeper.run,
+        "sessions": core.session_control.run,
+        "lifecycle": core.lifecycle.run,
+        "lost-turns": lambda: _sweep_lost(core),
+    }
+
+
+def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:
+    histories: dict[str, History] = {}
+
+    async def history(held: Held) -> list[dict[str, Any]]:
+        tenant = held.identity.tenant
+
+        async def link(response_id: str) -> Link | None:
+            return await turns.link(response_id, tenant)
+
+        chain = histories.setdefault(tenant, History(link))
+        return await chain.before(held.template.body.get("previous_response_id"))
+
+    ports = Ports(
+        ledger=base.turn_ledger,
+        activation=activation,
+        shims=shims,
+        archive=base.archive,
+        clock=base.clock,
+        recovery=base.recovery,
+        observer=SpanObserver(traces),
+        history=history,
+        generation=base.generation,
+        calm=base.runner.calm,
+    )
+    keeper = Keeper(
+        engine=Engine(ports),
+        ledger=base.turn_ledger,
+        store=base.archive,
+        clock=base.clock,
+        recovery=base.recovery,
+        limits=base.limits_of_record,
+        generation=base.generation,
+        calm=base.runner.calm,
+        capacity=HELD_TURNS,
+    )
+    turns = Turns(
+        ledger=base.turn_ledger,
+        keeper=keeper,
+        readers=Readers(base.turn_ledger, base.clock, base.logs, keeper.get, base.stored_events),
+        store=base.archive,
+        clock=base.clock,
+        recovery=base.recovery,
+        limits_of=base.limits_of,
+        generation=base.generation,
+    )
+    return keeper, turns
+
+
+def _forgetting(base: _Base) -> Callable[[SessionRecord], Awaitable[None]]:
+    async def forget(record: SessionRecord) -> None:
+        """Past its retention: the ledger ends it, and the session control's loop removes what it left."""
+        if await base.session_ledger.delete_session(record.key) != "BUSY":
+            await base.runner.read("SADD", ENDING, record.key)
+
+    return forget
+
+
+def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable) -> Hints:
+    hints = Hints(redis, base.clock)
+    hints.on(ledger_keys.HINT_CATALOG, base.catalog.hint)
+    hints.on(ledger_keys.HINT_TURNS, keeper.hint)
+    hints.on(ledger_keys.HINT_LOG, base.logs.hint)
+    hints.on(ledger_keys.HINT_ROUTES, table.hint)
+    hints.on_silence(table.silent)
+    return hints
+
+
+async def _sweep_lost(core: Core) -> None:
+    """Looks for turns that Redis lost together with their owner: after the start, and after each loss."""
+    mended = -1
+    while True:
+        if mended != core.recovery.losses:
+            mended = core.recovery.losses
+            for _ in range(LOST_LOOKS):
+                try:
+                    await core.sweep.sweep()
+                except (LedgerError, StoreUnavailable) as fault:
+                    log.info("accepted turns cannot be compared with the ledger now: %s", type(fault).__name__)
+                await core.clock.sleep(LOST_SECONDS)
+        await core.clock.sleep(1.0)

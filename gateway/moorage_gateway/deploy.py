@@ -1,0 +1,135 @@
+"""Deploying and deleting agents: validated here, done by the provider, which is asked through Redis. Layer: gateway.
+
+The gateway has no rights of its own over configuration. A request goes to the list `applies`, the answer comes back under the
+request's id within a deadline; an answer that comes later finds nobody, and the caller is told where to look.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from moorage_api import names
+from moorage_api.errors import ApiError, Kind
+from moorage_api.kinds.documents import ManifestError, parse, warnings_of
+from moorage_api.ledger import keys
+from moorage_api.ledger.records import text
+from moorage_gateway.auth import DEPLOY, Principal
+from moorage_gateway.bundles import Bundles
+from moorage_gateway.clock import Clock
+from moorage_gateway.keys import Commands
+from moorage_gateway.refusals import unavailable
+
+ANSWER_WITHIN = 30.0  # seconds; building the environment goes on after the answer
+POLL = 0.05
+WAITING = 200  # requests on the list; beyond that no provider is taking them
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the provider made of a manifest."""
+
+    agent: str
+    revision: str
+    warnings: tuple[str, ...] = ()
+
+
+class Deployer:
+    """Raises ApiError only."""
+
+    def __init__(self, commands: Commands, bundles: Bundles, clock: Clock, *, within: float = ANSWER_WITHIN) -> None:
+        self._commands = commands
+        self._bundles = bundles
+        self._clock = clock
+        self._within = within
+
+    async def apply(self, caller: Principal, name: str, manifest: dict[str, Any]) -> Deployed:
+        """Deploys the manifest as agent `name`. UNPROCESSABLE names the field, CONFLICT the owner of a field or name."""
+        self._check(caller, name)
+        try:
+            agent = parse(manifest)
+        except ManifestError as error:
+            raise ApiError(Kind.UNPROCESSABLE, f"The manifest is not valid: {error}", param=error.field) from None
+        if agent.name != name:
+            raise ApiError(
+                Kind.UNPROCESSABLE,
+                f"metadata.name is '{agent.name}', and the address names '{name}': make them equal.",
+                param="metadata.name",
+            )
+        await self._check_source(caller, agent.spec.source, bool(agent.spec.mounts))
+        answer = await self._ask("apply", caller, name, manifest)
+        return Deployed(name, str(answer.get("revision") or ""), tuple(warnings_of(agent)))
+
+    async def delete(self, caller: Principal, name: str) -> None:
+        """Takes the agent away; its sessions end. NOT_FOUND when the provider has none of that name."""
+        self._check(caller, name)
+        await self._ask("delete", caller, name, None)
+
+    async def _check_source(self, caller: Principal, source: Any, has_mounts: bool) -> None:
+        """A caller over the network must not reach folders of the platform's machine."""
+        if has_mounts:
+            raise _refused("spec.mounts", "is for manifests in the folder of `moorage dev` only: leave it out here")
+        if source is None:
+            return
+        if source.path is not None:
+            raise _refused("spec.source.path", "names a folder of your machine: `moorage up` uploads it as a bundle")
+        if source.bundle is not None and not await self._bundles.has(caller.tenant, source.bundle):
+            raise _refused("spec.source.bundle", "was never uploaded: run `moorage up` again")
+
+    async def _ask(self, verb: str, caller: Principal, name: str, manifest: dict[str, Any] | None) -> dict[str, Any]:
+        request = secrets.token_hex(12)
+        body = {
+            "id": request,
+            "verb": verb,
+            "tenant": caller.tenant,
+            "agent": name,
+            "manifest": manifest,
+            "by": caller.user,
+        }
+        until = self._clock.monotonic() + self._within
+        with unavailable("Agents cannot be changed"):
+            if int(await self._commands.read("LLEN", keys.APPLIES)) >= WAITING:
+                raise ApiError(Kind.UNAVAILABLE, "No provider takes requests: is the operator running?", retry_after=10)
+            await self._commands.read("RPUSH", keys.APPLIES, json.dumps(body))
+            await self._commands.read("PUBLISH", keys.HINT_PROVIDER, "apply")
+            while (raw := await self._commands.read("LPOP", keys.answer(request))) is None:
+                if self._clock.monotonic() > until:
+                    await self._commands.read("LREM", keys.APPLIES, 1, json.dumps(body))
+                    raise ApiError(
+                        Kind.GATEWAY_TIMEOUT,
+                        f"The provider did not answer in {self._within:g} s. GET /v1/agents/{name} shows whether it took it.",
+                    )
+                await self._clock.sleep(POLL)
+        return _checked(json.loads(text(raw)), name)
+
+    def _check(self, caller: Principal, name: str) -> None:
+        caller.require(DEPLOY)
+        if not names.AGENT.match(name) or not caller.may_use(name):
+            raise ApiError(
+                Kind.NOT_FOUND,
+                f"There is no agent named '{name[:64]}' for this key. A name has lower-case letters, digits and '-'.",
+                param="agent",
+            )
+
+
+def _checked(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    """The answer of a request that was done; otherwise the ApiError that its words stand for."""
+    if answer.get("ok"):
+        return answer
+    message = str(answer.get("error") or "the provider refused it without a reason")[:2000]
+    field = answer.get("field")
+    param = str(field)[:200] if field else None
+    owner = answer.get("owner")
+    if owner:
+        raise ApiError(Kind.CONFLICT, f"{message} (owned by {str(owner)[:100]})", param=param)
+    if answer.get("kind") == Kind.NOT_FOUND.value:
+        raise ApiError(Kind.NOT_FOUND, f"There is no agent named '{name}'.", param="agent")
+    if answer.get("kind") in (Kind.CONFLICT.value, Kind.UNAVAILABLE.value):
+        raise ApiError(Kind(answer["kind"]), message, param=param)
+    raise ApiError(Kind.UNPROCESSABLE if param else Kind.INVALID_REQUEST, message, param=param)
+
+
+def _refused(field: str, message: str) -> ApiError:
+    return ApiError(Kind.UNPROCESSABLE, f"{field} {message}.", param=field)

@@ -1,0 +1,1 @@
+"""Plain ASGI layers, one a file; `app.py` puts them in order and says why. Layer: gateway, rim."""

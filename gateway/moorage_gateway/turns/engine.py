@@ -1,0 +1,564 @@
+"""Drives one owned turn to its end: sandbox, attempt, log, outcome, close. The order of writes is turns.md §2.
+
+Every step may meet a lost Redis (the call is sent again), a higher fence (the turn is dropped), or a cancel (the attempt is
+stopped, then the outcome decided). The ports are handed in, so that the simulation drives this very code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+from moorage_api.errors import ApiError
+from moorage_api.ledger.records import Entry
+from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.turns import TurnLedger
+from moorage_api.wire import headers
+from moorage_api.wire.shim import Acknowledged, Attach, End, Frame, Source, Start, Stop
+from moorage_gateway.activation import Activation, Wanted
+from moorage_gateway.clock import Clock
+from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.store.errors import StoreUnavailable
+from moorage_gateway.turns import archive, rules
+from moorage_gateway.turns.consuming import Inbox
+from moorage_gateway.turns.held import Dropped, Held
+from moorage_gateway.turns.normalise import Normaliser, Outcome
+from moorage_gateway.turns.rules import Fault
+from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
+
+T = TypeVar("T")
+
+STORE_S = 2.0  # turns.md §2 row 8: then the turn is closed `unflushed`
+STOP_GRACE_S = 5.0
+END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
+REATTACH = 3  # tries to reach a sandbox whose connection broke, before it is given up
+RETRY_S = 0.2
+LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
+CALM_S = 10.0  # turns.md §7: after Redis was away no attempt is begun for this long
+
+
+class Observer(Protocol):
+    """What telemetry sees of attempts; the span's context is handed to the agent as traceparent."""
+
+    def attempt(self, held: Held, number: int) -> AbstractContextManager[Attempted]: ...
+
+
+@dataclass
+class Attempted:
+    """Filled in as the attempt goes; read by the observer at its end."""
+
+    traceparent: str | None = None
+    fault: str | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the engine reaches. `generation`: the ledger's; `calm`: seconds until attempts may begin again."""
+
+    ledger: TurnLedger
+    activation: Activation
+    shims: Shims
+    archive: archive.Archive
+    clock: Clock
+    recovery: Recovery
+    observer: Observer
+    history: Callable[[Held], Awaitable[list[dict[str, Any]]]]
+    generation: Callable[[], int]
+    calm: Callable[[], float]
+
+
+class Engine:
+    """Drives turns; one `drive` a held turn. Cancelling `drive` drops the turn without deciding it."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ledger = ports.ledger
+        self._activation = ports.activation
+        self._shims = ports.shims
+        self._store = ports.archive
+        self._clock = ports.clock
+        self._recovery = ports.recovery
+        self._observer = ports.observer
+        self._history = ports.history
+        self._generation = ports.generation
+        self._calm = ports.calm
+
+    async def drive(self, held: Held) -> None:
+        """Takes the turn from wherever it is to closed. Returns early, without an outcome, when the turn was dropped."""
+        try:
+            if held.record.state != "closing":
+                outcome, normaliser = await self._attempts(held)
+                await self._decide(held, outcome, normaliser)
+            await self._settle(held)
+        except Dropped:
+            return
+
+    # -- attempts -----------------------------------------------------------------------------------------------------
+
+    async def _attempts(self, held: Held) -> tuple[Outcome, Normaliser | None]:
+        """Attempts until one has an outcome, or the turn is cancelled, given up or past its deadline."""
+        deadline = self._clock.monotonic() + max(0.0, held.record.deadline - self._clock.now_ms()) / 1000
+        attach = held.taken_over and held.begun > 0
+        while True:
+            if held.cancelled:
+                return Outcome(status="cancelled"), None
+            self._stay(held)
+            if self._clock.monotonic() >= deadline:
+                return failed(
+                    "turn_timeout", "The turn ran past its deadline (turn.timeout in the agent's manifest)."
+                ), None
+            if not attach:
+                verdict = rules.next_attempt(
+                    held.attempts, len(held.log), held.limits.max_attempts, durable=held.limits.durable
+                )
+                if isinstance(verdict, rules.GiveUp):
+                    return failed(verdict.code, verdict.message), None
+                if verdict.delay and await held.until_interrupt(verdict.delay):
+                    continue
+            result = await (self._attach(held, deadline) if attach else self._attempt(held, deadline))
+            attach = False
+            if isinstance(result, tuple):
+                return result
+            if result is not None and result.cause == "generation":
+                return failed("ledger_lost", result.detail), None
+            if result is not None:
+                await self._fault(held, result)
+
+    async def _attempt(self, held: Held, deadline: float) -> tuple[Outcome, Normaliser | None] | Fault | None:
+        """One try. None: nothing was begun (cancelled, route stale, not acknowledged); look again."""
+        if held.record.generation != self._generation():
+            return Fault(
+                "generation", "Redis lost its data while the turn waited for its sandbox; send the request again."
+            )
+        try:
+            route = await self._route(held, deadline)
+        except ApiError as problem:
+            return failed("session_not_ready", problem.message), None
+        if route is None:
+            return None
+        wait = self._calm()
+        if wait > 0 and await held.until_interrupt(wait):
+            return None
+        number = sum(1 for a in held.attempts if a.get("started")) + 1
+        with self._observer.attempt(held, number) as seen:
+            record = {
+                "at": self._clock.now_ms(),
+                "sandbox": route.sandbox,
+                "epoch": route.epoch,
+                "revision": held.identity.revision,
+                "base": len(held.log),
+            }
+            word = await self._begin(held, route, record)
+            if word == "GENERATION":
+                return Fault(
+                    "generation", "Redis lost its data, so no further attempt of this turn may begin; send it again."
+                )
+            if word != "OK":
+                return None
+            call = Start(
+                turn=held.response,
+                fence=held.fence,
+                attempt=number,
+                session=held.record.session,
+                epoch=route.epoch,
+                deadline=max(1.0, deadline - self._clock.monotonic()),
+                headers=self._headers(held, seen),
+                body=dict(held.template.body) | {"input": held.input_items},
+                history=await self._history(held),
+            )
+            result = await self._consume(held, route, self._shims.start(route, call), deadline)
+            if isinstance(result, Fault):
+                seen.fault = result.cause
+            elif result is not None:
+                seen.outcome = result[0].status
+            return result
+
+    async def _attach(self, held: Held, deadline: float) -> tuple[Outcome, Normaliser | None] | Fault | None:
+        """Goes on with the attempt a former owner began; a takeover is not an attempt."""
+        try:
+            route = await self._route(held, deadline)
+        except ApiError as problem:
+            return Fault("lost", problem.message)
+        if route is None:
+            return None
+        begun_at = held.attempts[-1].get("epoch") if held.attempts else 0
+        if route.epoch != begun_at:
+            held.attempts[-1:] = [held.attempts[-1] | {"started": True}] if held.attempts else []
+            return Fault("sandbox_lost", "the sandbox was gone when another gateway took the turn over")
+        call = Attach(turn=held.response, fence=held.fence, begun=held.begun, src=0)
+        return await self._consume(held, route, self._shims.attach(route, call), deadline)
+
+    async def _route(self, held: Held, deadline: float) -> Route | None:
+        """The session's bound route, within the acquire deadline; None when interrupted meanwhile."""
+        until = min(deadline, self._clock.monotonic() + held.limits.acquire_s)
+        dead = held.route.epoch if held.route is not None and held.attempts and held.attempts[-1].get("dead") else 0
+        wanted = Wanted(held.record.session, held.identity, held.named, dead_epoch=dead)
+        task = asyncio.ensure_future(self._activation.acquire(wanted, deadline=until))
+        unwatch = held.watch(task.cancel)
+        try:
+            if held.interrupted:
+                task.cancel()
+            held.route = await task
+            return held.route
+        except asyncio.CancelledError:
+            if held.interrupted:
+                return None
+            task.cancel()
+            raise
+        finally:
+            unwatch()
+
+    async def _begin(self, held: Held, route: Route, record: dict[str, Any]) -> str:
+        word, fence, _ = await self._insist(
+            held, lambda: self._ledger.begin(held.response, held.fence, epoch=route.epoch, attempt=record)
+        )
+        match word:
+            case "OK":
+                held.fence = held.begun = fence
+                held.attempts.append(record)
+                held.record = replace(
+                    held.record,
+                    fence=fence,
+                    begun=fence,
+                    attempt=held.record.attempt + 1,
+                    raw=held.record.raw
+                    | {"fence": str(fence), "begun": str(fence), "attempt": str(held.record.attempt + 1), "prev": ""},
+                )
+            case "CANCEL":
+                held.interrupt(cancelled=True)
+            case "EPOCH":
+                self._activation.forget(held.record.session)
+            case "FENCED" | "ABSENT" | "STATE":
+                held.interrupt(fenced=True)
+                self._stay(held)
+        return word
+
+    # -- one attempt's frames -----------------------------------------------------------------------------------------
+
+    async def _consume(
+        self, held: Held, route: Route, frames: AsyncIterator[Frame], deadline: float
+    ) -> tuple[Outcome, Normaliser | None] | Fault | None:
+        """Logs what the attempt says until it has an outcome, breaks, or is interrupted."""
+        base = int(held.attempts[-1].get("base", len(held.log))) if held.attempts else len(held.log)
+        baseline = [orjson.loads(e.data) for e in held.log[:base]]
+        normaliser = Normaliser(held.template, baseline, continues=any(e["type"] not in LIFECYCLE for e in baseline))
+        reader = _Reader(held, normaliser, position=base)
+        for _ in range(REATTACH):
+            try:
+                result = await self._follow(held, reader, frames, deadline)
+            except ShimRefused as refusal:
+                result = self._refused(held, refusal, reader)
+            except ShimLost as fault:
+                result = await self._broken(held, route, fault, reader)
+                if result is None and not held.interrupted:
+                    frames = self._shims.attach(
+                        route, Attach(turn=held.response, fence=held.fence, begun=held.begun, src=reader.src)
+                    )
+                    continue
+            if held.interrupted and not isinstance(result, tuple):
+                await self._leave(held, route)
+                self._stay(held)
+                return Outcome(status="cancelled"), normaliser
+            if isinstance(result, tuple) and normaliser.outcome is None and result[0].status == "failed":
+                await self._stop(held, route)  # ended by us: past its deadline, or too large
+            return result
+        await self._mark_dead(held, route, "the sandbox's connection keeps breaking", reader)
+        return Fault("sandbox_lost", "the connection to the sandbox keeps breaking")
+
+    async def _follow(
+        self, held: Held, reader: _Reader, source: AsyncIterator[Frame], deadline: float
+    ) -> tuple[Outcome, Normaliser | None] | Fault | None:
+        inbox = Inbox()
+        pump = asyncio.ensure_future(inbox.pump(source))
+        unwatch = held.watch(inbox.wake)
+        timer = asyncio.get_running_loop().call_later(max(0.0, deadline - self._clock.monotonic()), inbox.wake)
+        try:
+            while not held.interrupted:
+                if self._clock.monotonic() >= deadline:
+                    return failed(
+                        "turn_timeout", "The turn ran past its deadline (turn.timeout in the manifest)."
+                    ), reader.normaliser
+                frames = await inbox.take()
+                if frames is None:
+                    return Fault("cut", "the sandbox's stream ended without saying how")
+                end = reader.read(frames)
+                await self._append(held, reader.drain())
+                if held.log_bytes > held.limits.log_bytes:
+                    return failed(
+                        "output_too_large", "The turn's events are larger than the platform stores."
+                    ), reader.normaliser
+                outcome = reader.normaliser.outcome
+                if outcome is not None and (end is not None or reader.linger(self._clock.monotonic(), END_WAIT_S)):
+                    return outcome, reader.normaliser
+                if end is not None:
+                    return ending(end, reader.normaliser)
+                if outcome is not None:
+                    asyncio.get_running_loop().call_later(END_WAIT_S, inbox.wake)
+            return None
+        finally:
+            timer.cancel()
+            unwatch()
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            if hasattr(source, "aclose"):
+                await source.aclose()
+
+    def _refused(self, held: Held, refusal: ShimRefused, reader: _Reader) -> Fault | None:
+        """What a refusal of start or attach means."""
+        self._activation.forget(held.record.session)
+        match refusal.word:
+            case "unknown":  # attach: the shim has lost the attempt (it was begun; whether it ran, nobody knows)
+                self._acknowledge(held)
+                return Fault("lost", "the sandbox no longer has the attempt")
+            case "fenced":
+                held.interrupt(fenced=True)
+                return None
+            case "not_ready":
+                self._acknowledge(held)
+                return Fault("not_ready", refusal.detail or "the agent did not become ready", refusal.log_tail)
+            case _:
+                return None  # stale_epoch, other_session, draining, unbound: not begun there; ask for the route again
+
+    async def _broken(self, held: Held, route: Route, fault: ShimLost, reader: _Reader) -> Fault | None:
+        """A connection that broke: None to try again at the same sandbox, a fault once it is seen dead."""
+        if not reader.started and not fault.refused:
+            reader.started = self._acknowledge(held)  # it may have begun: the next owner of this thought is attach
+        if fault.refused:
+            await self._mark_dead(held, route, str(fault), reader)
+            return Fault("sandbox_lost", "the sandbox is gone") if reader.started else None
+        await held.until_interrupt(RETRY_S)
+        return None
+
+    async def _mark_dead(self, held: Held, route: Route, why: str, reader: _Reader) -> None:
+        if held.attempts:
+            held.attempts[-1] = held.attempts[-1] | {"dead": True}
+        await self._insist(held, lambda: self._activation.lost(route, why))
+
+    def _acknowledge(self, held: Held) -> bool:
+        if held.attempts:
+            held.attempts[-1] = held.attempts[-1] | {"started": True}
+        return True
+
+    async def _append(self, held: Held, entries: list[Entry]) -> None:
+        """Logs a group, then shows it to the readers here."""
+        if not entries:
+            return
+        first, group = len(held.log), entries
+        while True:
+            send = functools.partial(self._ledger.append, held.response, held.fence, first, group)
+            word, length = await self._insist(held, send)
+            if word == "GAP" and length < first:
+                # Restored from memory while an acknowledgement was still on its way here: send what it lacks again.
+                first, group = length, [*held.log[length:], *entries]
+                continue
+            if word != "OK":
+                held.interrupt(fenced=True)
+                self._stay(held)
+            break
+        held.logged(entries)
+
+    async def _leave(self, held: Held, route: Route) -> None:
+        """Stops a cancelled attempt at the shim, within its grace; a fenced or released one is left to its new owner."""
+        if held.cancelled and not held.fenced and not held.releasing:
+            await self._stop(held, route)
+
+    async def _stop(self, held: Held, route: Route) -> None:
+        call = Stop(turn=held.response, fence=held.fence, grace=STOP_GRACE_S)
+        try:
+            await self._shims.stop(route, call)
+        except ShimRefused:
+            return
+        except ShimLost as fault:
+            why = str(fault)
+            if fault.refused:
+                await self._insist(held, lambda: self._activation.lost(route, why))
+
+    async def _fault(self, held: Held, fault: Fault) -> None:
+        """Puts the fault beside the attempt it ended."""
+        if not held.attempts:
+            return
+        held.attempts[-1] = held.attempts[-1] | {
+            "ended": self._clock.now_ms(),
+            "fault": fault.cause,
+            "detail": fault.detail[:2000],
+            "log_tail": list(fault.log_tail[-50:]),
+            "progress": len(held.log),
+        }
+        await self._note(held)
+
+    async def _note(self, held: Held) -> None:
+        index = len(held.attempts) - 1
+        if index >= 0:
+            await self._insist(held, lambda: self._ledger.note(held.response, held.fence, index, held.attempts[index]))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
+        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
+        if held.attempts and "ended" not in held.attempts[-1]:
+            held.attempts[-1] = held.attempts[-1] | {
+                "ended": self._clock.now_ms(),
+                "reason": outcome.status,
+                "progress": len(held.log),
+            }
+            await self._note(held)
+        while True:
+            self._stay(held)
+            if normaliser is None:
+                events = [orjson.loads(e.data) for e in held.log]
+                normaliser = Normaliser(held.template, events, continues=True)
+                closing = normaliser.interrupt()
+                await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+            finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
+            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in finish.events])
+            terminal, index = orjson.dumps(finish.terminal), len(held.log)
+            send = functools.partial(self._ledger.decide, held.response, held.fence, outcome.status, index, terminal)
+            word, decided = await self._insist(held, send)
+            if word == "CANCEL":
+                outcome, normaliser = Outcome(status="cancelled"), None
+                continue
+            if word != "OK":
+                held.interrupt(fenced=True)
+                self._stay(held)
+            ended = self._clock.now_ms()
+            held.record = replace(
+                held.record,
+                state="closing",
+                outcome=decided,
+                ended=ended,
+                terminal="0 0 " + terminal.decode(),
+                raw=held.record.raw | {"state": "closing", "outcome": decided, "terminal": "0 0 " + terminal.decode()},
+            )
+            return
+
+    async def _settle(self, held: Held) -> None:
+        """Stores the response, then shows the end (turns.md §2 rows 8 and 9)."""
+        terminal = Entry.decode(held.record.terminal)
+        stored = True
+        if held.record.meta.get("store", True):
+            current = await self._insist(held, lambda: self._ledger.turn(held.response))
+            record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
+            document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
+            stored = await self._put(held, document)
+        await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
+        held.ended = True
+        held.logged([terminal])
+        try:
+            if stored:
+                async with asyncio.timeout(STORE_S):
+                    await self._store.settled(held.response)
+        except (StoreUnavailable, TimeoutError):
+            return  # `open/` is swept: an entry whose response is stored is removed there
+
+    async def _put(self, held: Held, document: bytes) -> bool:
+        try:
+            async with asyncio.timeout(STORE_S):
+                await self._store.put_response(str(held.record.meta["tenant"]), held.response, document)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
+
+    # -- shared -------------------------------------------------------------------------------------------------------
+
+    def _stay(self, held: Held) -> None:
+        """Raises Dropped when this process must let go of the turn."""
+        if held.fenced or held.releasing:
+            raise Dropped
+
+    async def _insist(self, held: Held, call: Callable[[], Awaitable[T]]) -> T:
+        """Sends until an answer comes: every script answers the same when sent again. Dropped ends it."""
+        while True:
+            await self._recovery.settled()
+            try:
+                return await call()
+            except Lost:
+                try:
+                    await self._recovery.recover()
+                except Unreachable:
+                    await self._clock.sleep(RETRY_S)
+            except Unreachable:
+                await self._clock.sleep(RETRY_S)
+            self._stay(held)
+
+    def _headers(self, held: Held, seen: Attempted) -> dict[str, str]:
+        found = dict(held.record.meta.get("headers") or {})
+        found[headers.AGENT_USER_ID] = str(held.record.meta.get("user", ""))
+        if seen.traceparent:
+            found[headers.TRACEPARENT] = seen.traceparent
+        return found
+
+
+class _Reader:
+    """Turns frames into log entries; knows the last source seen, so that a broken stream goes on from there."""
+
+    def __init__(self, held: Held, normaliser: Normaliser, *, position: int) -> None:
+        self._held = held
+        self.normaliser = normaliser
+        self.src = 0
+        self.started = bool(held.attempts and held.attempts[-1].get("started"))
+        self._position = position
+        self._entries: list[Entry] = []
+        self._outcome_at: float | None = None
+
+    def read(self, frames: list[Frame]) -> End | None:
+        """Normalises; what an earlier owner of this attempt already logged is passed over silently."""
+        held = self._held
+        for frame in frames:
+            if isinstance(frame, Source):
+                if frame.src <= self.src:
+                    continue
+                self.src = frame.src
+                for event in self.normaliser.feed(orjson.loads(frame.data)):
+                    if self._position >= len(held.log) + len(self._entries):
+                        self._entries.append(Entry(held.begun, frame.src, orjson.dumps(event)))
+                    self._position += 1
+            elif isinstance(frame, Acknowledged):
+                self.started = True
+                if held.attempts and not held.attempts[-1].get("started"):
+                    held.attempts[-1] = held.attempts[-1] | {"started": True}
+            else:
+                return frame
+        return None
+
+    def drain(self) -> list[Entry]:
+        """What `read` produced since the last call."""
+        entries, self._entries = self._entries, []
+        return entries
+
+    def linger(self, now: float, limit: float) -> bool:
+        """Whether the stream has stayed open for `limit` seconds after the agent's terminal event."""
+        if self._outcome_at is None:
+            self._outcome_at = now
+        return now - self._outcome_at >= limit
+
+
+def failed(code: str, message: str) -> Outcome:
+    """A `failed` outcome of ours; `code` goes into the message too, since the protocol's codes are a closed set."""
+    return Outcome(status="failed", error={"code": "server_error", "message": f"{message} [{code}]"})
+
+
+def ending(end: End, normaliser: Normaliser) -> tuple[Outcome, Normaliser | None] | Fault | None:
+    """What the end of an attempt without a terminal event means.
+
+    kind                 | meaning
+    ---------------------|------------------------------------------------------------
+    http                 | the agent answered an error itself: an answer, never retried
+    done, cut            | the stream ended early: an agent fault
+    exit, oom, hang      | an agent fault
+    stopped, superseded  | another owner, or a cancel: nothing of ours to decide
+    orphaned             | the shim gave the attempt up without an owner: platform
+    """
+    if end.kind == "http":
+        detail = (end.body or "")[:2000]
+        return failed("agent_error", f"The agent answered {end.status}: {detail}"), normaliser
+    if end.kind in ("stopped", "superseded"):
+        return None
+    if end.kind == "done":
+        return Fault("cut", "the agent's stream ended without a terminal event", tuple(end.log_tail))
+    return Fault(end.kind, end.detail, tuple(end.log_tail))

@@ -1,0 +1,105 @@
+"""A turn as its owner holds it in memory: enough to drive it, feed its readers, and write it anew after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage_api.ledger.records import Entry, SessionIdentity, TurnRecord
+from moorage_gateway.turns.normalise import Template
+from moorage_gateway.turns.rules import Limits
+from moorage_gateway.upstream import Route
+
+
+class Feed:
+    """Wakes every reader when something was published; readers keep their own place."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def publish(self) -> None:
+        """Something is there, or the source ended."""
+        now, self._next = self._next, asyncio.Event()
+        now.set()
+
+    def event(self) -> asyncio.Event:
+        """The event of the next publication; take it before looking, wait on it after finding nothing."""
+        return self._next
+
+
+class Dropped(Exception):
+    """This process no longer owns the turn (a higher fence exists); its readers read the log."""
+
+
+@dataclass(eq=False)
+class Held:
+    """One owned turn. `log` has only acknowledged entries: index = sequence number."""
+
+    record: TurnRecord
+    fence: int
+    template: Template
+    identity: SessionIdentity
+    limits: Limits
+    input_items: list[dict[str, Any]]
+    log: list[Entry] = field(default_factory=list)
+    log_bytes: int = 0
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    begun: int = 0
+    taken_over: bool = False
+    named: bool = True
+    route: Route | None = None
+    cancelled: bool = False
+    fenced: bool = False
+    releasing: bool = False
+    ended: bool = False  # the terminal event is in `log`
+    gone: bool = False  # dropped: readers must go to Redis
+    readers: int = 0
+    left_at: float | None = None
+    feed: Feed = field(default_factory=Feed)
+    _watchers: set[Callable[[], None]] = field(default_factory=set)
+
+    @property
+    def response(self) -> str:
+        """The response id."""
+        return self.record.response
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the running attempt must be left: cancelled, fenced, or handed back."""
+        return self.cancelled or self.fenced or self.releasing
+
+    def interrupt(self, *, cancelled: bool = False, fenced: bool = False, releasing: bool = False) -> None:
+        """Leaves the running attempt at the next point where it waits."""
+        self.cancelled |= cancelled
+        self.fenced |= fenced
+        self.releasing |= releasing
+        for watcher in list(self._watchers):
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Calls `watcher` on an interrupt; the returned function ends that."""
+        self._watchers.add(watcher)
+        return lambda: self._watchers.discard(watcher)
+
+    def logged(self, entries: list[Entry]) -> None:
+        """Acknowledged entries become visible to the readers here."""
+        self.log.extend(entries)
+        self.log_bytes += sum(len(e.data) for e in entries)
+        self.feed.publish()
+
+    async def until_interrupt(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds for an interrupt; True when there is one."""
+        if self.interrupted:
+            return True
+        event = asyncio.Event()
+        unwatch = self.watch(event.set)
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            unwatch()
+        return True

@@ -1,0 +1,383 @@
+"""The turns this process owns: leases renewed, due turns taken over, memory written back after a loss, released on drain.
+
+turns.md §1, §2 (Takeover), §7. One task a held turn, all awaited by `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import orjson
+
+from moorage_api.ledger.records import Entry, SessionIdentity, TurnRecord
+from moorage_api.ledger.script import RENEW_S, LedgerError, Lost, Unreachable
+from moorage_api.ledger.turns import TurnLedger
+from moorage_gateway.clock import Clock
+from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.store.errors import StoreUnavailable
+from moorage_gateway.turns import archive
+from moorage_gateway.turns.engine import Engine, failed
+from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.normalise import Normaliser, Template, created_event
+from moorage_gateway.turns.rules import Limits
+
+DUE_S = 1.0
+BATCH = 32
+LEFT_S = 10.0  # turns.md §2: a foreground turn that is not stored ends this long after its last reader
+PROBE_S = 5.0
+SWEEP_S = 3600.0
+LOST_S = 30.0  # turns.md §7: accepted, but no response, owner or record for 30 s
+UNFLUSHED_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def template_of(record: TurnRecord) -> Template:
+    """What was fixed at acceptance, read back from the ledger."""
+    meta = record.meta
+    return Template(
+        response_id=record.response,
+        created_at=int(meta["created_at"]),
+        model=str(meta["model"]),
+        agent=str(meta["agent"]),
+        revision=str(meta["revision"]),
+        session_id=str(meta["session_id"]),
+        body=dict(meta["body"]),
+    )
+
+
+def identity_of(record: TurnRecord) -> SessionIdentity:
+    """Whose session a turn belongs to."""
+    meta = record.meta
+    return SessionIdentity(
+        tenant=str(meta["tenant"]),
+        agent=str(meta["agent"]),
+        user=str(meta["user"]),
+        session=str(meta["session_id"]),
+        partition=str(meta["partition"]),
+        revision=str(meta["revision"]),
+    )
+
+
+class Keeper:
+    """Holds turns; `get` answers what is held here."""
+
+    def __init__(  # noqa: PLR0913 - the ports of one loop, named
+        self,
+        *,
+        engine: Engine,
+        ledger: TurnLedger,
+        store: archive.Archive,
+        clock: Clock,
+        recovery: Recovery,
+        limits: Callable[[TurnRecord], Limits],
+        generation: Callable[[], int],
+        calm: Callable[[], float],
+        capacity: int,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._store = store
+        self._clock = clock
+        self._recovery = recovery
+        self._limits = limits
+        self._generation = generation
+        self._calm = calm
+        self._capacity = capacity
+        self._held: dict[str, Held] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._draining = False
+        recovery.on_loss(self.restore)
+
+    def get(self, response: str) -> Held | None:
+        """The turn if this process owns it."""
+        return self._held.get(response)
+
+    @property
+    def count(self) -> int:
+        """How many turns are held."""
+        return len(self._held)
+
+    def hold(self, held: Held) -> None:
+        """Owns a turn from now: drives it, renews its lease, feeds its readers."""
+        self._held[held.response] = held
+        task = asyncio.get_running_loop().create_task(self._drive(held), name=f"turn {held.response}")
+        self._tasks[held.response] = task
+
+    def hint(self, response: str) -> None:
+        """A turn became due, or one of ours was flagged: look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """The loops, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(RENEW_S, self._renew))
+            group.create_task(self._due_loop())
+            group.create_task(self._every(1.0, self._abandoned))
+            group.create_task(self._every(UNFLUSHED_S, self._flush))
+
+    async def drain(self, grace: float) -> None:
+        """Lets turns end for `grace` seconds, then releases the rest: another gateway attaches to their attempts."""
+        self._draining = True
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=grace)
+        for held in list(self._held.values()):
+            held.interrupt(releasing=True)
+        tasks = list(self._tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drive(self, held: Held) -> None:
+        try:
+            await self._engine.drive(held)
+        except Exception:
+            # The outermost frame of a turn: it is handed back, so another owner tries; the lease paces it.
+            log.exception("turn %s broke", held.response)
+        finally:
+            held.gone = not held.ended
+            self._held.pop(held.response, None)
+            self._tasks.pop(held.response, None)
+            held.feed.publish()
+            if held.releasing and not held.ended and not held.fenced:
+                await self._release(held)
+
+    async def _release(self, held: Held) -> None:
+        try:
+            await self._ledger.release(held.response, held.fence)
+        except LedgerError:
+            return  # the lease runs out by itself
+
+    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._clock.sleep(seconds)
+            await self._guarded(action)
+
+    async def _guarded(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Redis away or lost is no end of a loop: the loss is mended, the next round goes on."""
+        try:
+            await action()
+        except Lost:
+            try:
+                await self._recovery.recover()
+            except Unreachable:
+                return
+        except (Unreachable, StoreUnavailable):
+            return
+
+    async def _due_loop(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(DUE_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._guarded(self.take_due)
+
+    async def take_due(self) -> None:
+        """Takes every turn that is due and has no live owner; passes on cancels of our own."""
+        for response in await self._ledger.due(self._clock.now_ms(), BATCH):
+            held = self._held.get(response)
+            if held is not None:
+                await self._check(held)
+            elif not self._draining and self._calm() <= 0 and len(self._held) < self._capacity:
+                await self._take(response)
+
+    async def _check(self, held: Held) -> None:
+        for word in await self._ledger.renew([(held.response, held.fence)]):
+            self._told(held, word)
+
+    async def _renew(self) -> None:
+        held = [h for h in self._held.values() if not h.ended]
+        for start in range(0, len(held), 100):
+            part = held[start : start + 100]
+            words = await self._ledger.renew([(h.response, h.fence) for h in part])
+            for one, word in zip(part, words, strict=True):
+                self._told(one, word)
+
+    def _told(self, held: Held, word: str) -> None:
+        if word == "CANCEL":
+            held.interrupt(cancelled=True)
+
+    async def _take(self, response: str) -> None:
+        word, record = await self._ledger.acquire(response)
+        if word == "STATE":
+            await self._expire(response)
+        if record is None:
+            return
+        tenant = str(record.meta.get("tenant", ""))
+        if record.generation != self._generation() and await self._store.has(tenant, response):
+            await self._ledger.discard(response, record.fence)
+            return
+        held = Held(
+            record=record,
+            fence=record.fence,
+            template=template_of(record),
+            identity=identity_of(record),
+            limits=self._limits(record),
+            input_items=await self._store.input(tenant, response, record.input),
+            log=await self._ledger.log(response),
+            attempts=await self._ledger.attempts(response),
+            begun=record.begun,
+            taken_over=True,
+        )
+        held.log_bytes = sum(len(e.data) for e in held.log)
+        held.cancelled = record.cancel
+        self.hold(held)
+
+    async def _expire(self, response: str) -> None:
+        """A waiting turn past its deadline ends without ever having run."""
+        record = await self._ledger.turn(response)
+        if record is None or record.state != "queued" or record.deadline > self._clock.now_ms():
+            return
+        entries = await self._ledger.log(response)
+        normaliser = Normaliser(template_of(record), [orjson.loads(e.data) for e in entries], continues=True)
+        outcome = failed("turn_timeout", "The turn waited behind others of its session past its deadline.")
+        finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
+        await self._ledger.cancel(response, "failed", len(entries), orjson.dumps(finish.terminal).decode())
+
+    async def _abandoned(self) -> None:
+        """A foreground turn with `store: false` whose readers left is cancelled."""
+        now = self._clock.monotonic()
+        for held in list(self._held.values()):
+            meta = held.record.meta
+            if held.readers or meta.get("store", True) or meta.get("background", False) or held.cancelled:
+                held.left_at = None
+            elif held.left_at is None:
+                held.left_at = now
+            elif now - held.left_at >= LEFT_S:
+                await self._ledger.cancel(held.response, "cancelled", 0, "")
+                held.interrupt(cancelled=True)
+
+    async def _flush(self) -> None:
+        """Stores the responses of turns that ended while the store was away."""
+        for response in await self._ledger.unflushed(BATCH):
+            record = await self._ledger.turn(response)
+            if record is None:
+                await self._ledger.flushed(response)
+                continue
+            tenant = str(record.meta["tenant"])
+            items = await self._store.input(tenant, response, record.input)
+            document = archive.compose(
+                record, items, await self._ledger.log(response), await self._ledger.attempts(response)
+            )
+            await self._store.put_response(tenant, response, document)
+            await self._ledger.flushed(response)
+            await self._store.settled(response)
+
+    async def restore(self) -> None:
+        """After a loss: every turn held here is written anew from memory (turns.md §7)."""
+        for held in list(self._held.values()):
+            if held.ended or held.fenced:
+                continue
+            route = held.route
+            session = {"state": "new", "epoch": "0"}
+            if route is not None:
+                session = {
+                    "state": "claimed",
+                    "epoch": str(route.epoch),
+                    "sandbox": route.sandbox,
+                    "endpoint": route.endpoint,
+                    "secret": route.secret,
+                    "volume": route.volume,
+                    "bound": str(self._clock.now_ms()),
+                }
+            word = await self._ledger.restore(held.record, held.identity, session, held.log, held.attempts)
+            if word not in ("OK",):
+                held.interrupt(fenced=True)
+        await self._store.put_generation(self._generation())
+
+
+class LostSweep:
+    """Gives up turns that Redis lost together with their owner: `failed`, `ledger_lost` (turns.md §7)."""
+
+    def __init__(
+        self, ledger: TurnLedger, store: archive.Archive, clock: Clock, held: Callable[[str], Held | None]
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._clock = clock
+        self._held = held
+        self._suspects: dict[str, float] = {}
+
+    async def run(self, recovery: Recovery) -> None:
+        """Notices losses even in an idle process; sweeps at the start, after each loss until no suspect is left, and hourly."""
+        losses, swept_at = -1, self._clock.monotonic()
+        while True:
+            await self._clock.sleep(PROBE_S)
+            try:
+                await self._ledger.probe()
+                hourly = self._clock.monotonic() - swept_at >= SWEEP_S
+                if recovery.losses != losses or self._suspects or hourly:
+                    losses, swept_at = recovery.losses, self._clock.monotonic()
+                    await self.sweep()
+            except Lost:
+                with suppress(Unreachable):
+                    await recovery.recover()
+            except (Unreachable, StoreUnavailable):
+                continue
+
+    async def sweep(self) -> int:
+        """One pass over accepted turns; returns how many were given up. Called again while suspects remain."""
+        given_up, after, seen = 0, "", set()
+        while ids := await self._store.open_turns(after):
+            for response in ids:
+                seen.add(response)
+                given_up += await self._look(response)
+            after = ids[-1]
+        self._suspects = {k: v for k, v in self._suspects.items() if k in seen}
+        return given_up
+
+    async def _look(self, response: str) -> int:
+        if self._held(response) is not None or await self._ledger.turn(response) is not None:
+            self._suspects.pop(response, None)
+            return 0
+        since = self._suspects.setdefault(response, self._clock.monotonic())
+        if self._clock.monotonic() - since < LOST_S:
+            return 0
+        accepted = await self._store.accepted(response)
+        if accepted is None:
+            return 0
+        tenant = str(accepted["meta"]["tenant"])
+        if not await self._store.has(tenant, response):
+            if await self._ledger.bar(response) != "OK":
+                return 0
+            await self._store.put_lost(tenant, response, lost_document(response, accepted, self._clock.now_ms()))
+        await self._store.settled(response)
+        self._suspects.pop(response, None)
+        return 1
+
+
+def lost_document(response: str, accepted: dict[str, object], now_ms: int) -> bytes:
+    """The end of a turn whose log is gone: created, then failed."""
+    meta = accepted["meta"]
+    assert isinstance(meta, dict)
+    record = TurnRecord.parse(
+        response,
+        {
+            "state": "failed",
+            "outcome": "failed",
+            "session": "",
+            "fence": "0",
+            "meta": orjson.dumps(meta).decode(),
+            "accepted": str(accepted["accepted"]),
+            "ended": str(now_ms),
+        },
+    )
+    assert record is not None
+    template = template_of(record)
+    events: Sequence[dict[str, object]] = created_event(template, queued=bool(accepted.get("queued")))
+    normaliser = Normaliser(template, list(events), continues=True)
+    finish = normaliser.finish(
+        failed("ledger_lost", "The platform lost the turn's log together with its owner; send the request again."),
+        completed_at=now_ms // 1000,
+    )
+    log_entries = [Entry(0, 0, orjson.dumps(e)) for e in [*events, *finish.events, finish.terminal]]
+    return archive.compose(record, [], log_entries, [])

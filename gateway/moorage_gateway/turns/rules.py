@@ -1,0 +1,186 @@
+"""The pure rules of a turn: what follows a fault, when a turn is given up, what an idle sandbox gets.
+
+No I/O, no clock: `now` and the record are arguments. Source of every number: turns.md §2, hostedagent.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage_api.kinds import quantities
+
+MAX_PLATFORM_FAULTS = 20
+POISON = 2  # agent faults of one cause at one progress
+
+AGENT_FAULTS = frozenset({"exit", "oom", "hang", "cut", "not_ready"})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an attempt ended without an outcome. `cause` is a word; `detail` and `log_tail` are for people."""
+
+    cause: str
+    detail: str = ""
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def agent(self) -> bool:
+        """Whether the agent is to blame (it counts against maxAttempts)."""
+        return self.cause in AGENT_FAULTS
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The turn ends `failed`: no further attempt. `code` and `message` reach the caller."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another attempt, after `delay` seconds."""
+
+    delay: float
+
+
+def next_attempt(
+    attempts: Sequence[dict[str, Any]], progress: int, max_attempts: int, *, durable: bool
+) -> Again | GiveUp:
+    """What follows the faults so far.
+
+    attempts | meaning of a record's fields used here: `fault` (word or None), `progress` (log length when it ended)
+
+    faults                                              | verdict
+    ----------------------------------------------------|----------------------------------------
+    none                                                | again, at once
+    durableState false, one started attempt             | give up
+    2 agent faults of one cause at this same progress   | give up: poison
+    `max_attempts` agent faults without progress        | give up
+    20 platform faults                                  | give up
+    else                                                | again; agent faults back off
+    """
+    faults = [a for a in attempts if a.get("fault")]
+    started = [a for a in faults if a.get("started")]
+    if not faults:
+        return Again(0.0)
+    last = faults[-1]
+    if not durable and started:
+        return GiveUp(
+            "agent_failed", f"The agent stopped ({describe(last)}), and its manifest sets durableState: false."
+        )
+    stalled = []
+    for a in reversed(faults):
+        if int(a.get("progress", 0)) < progress:
+            break
+        if a["fault"] in AGENT_FAULTS:
+            stalled.append(a)
+    causes = [a["fault"] for a in stalled]
+    for cause in set(causes):
+        if causes.count(cause) >= POISON:
+            return GiveUp("agent_failed", f"The agent stopped twice at the same point: {describe(last)}")
+    if len(stalled) >= max_attempts:
+        return GiveUp("agent_failed", f"The agent stopped {len(stalled)} times without progress: {describe(last)}")
+    platform = [a for a in faults if a["fault"] not in AGENT_FAULTS]
+    if len(platform) >= MAX_PLATFORM_FAULTS:
+        return GiveUp("server_error", f"The platform lost {len(platform)} sandboxes under this turn: {describe(last)}")
+    return Again(0.0 if not stalled else min(5.0, 0.25 * 2 ** len(stalled)))
+
+
+def describe(attempt: dict[str, Any]) -> str:
+    """One sentence about how an attempt ended, with its last log lines."""
+    tail = attempt.get("log_tail") or []
+    text = str(attempt.get("fault", "lost"))
+    if attempt.get("detail"):
+        text += f" ({attempt['detail']})"
+    return text + ("; last log lines:\n" + "\n".join(tail[-10:]) if tail else "")
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """A session's clocks in ms (hostedagent.md `session`)."""
+
+    idle: int
+    max_life: int
+    retention: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What to do with a session now, and when to look again (epoch ms). `action`: keep, drain, delete."""
+
+    action: str
+    at: int
+    reason: str = ""
+    idle_before: int = 0
+
+
+def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, life: Lifetimes, now: int) -> Look:
+    """What a session gets.
+
+    state              | turn | stop asked | idle for | age    | action
+    -------------------|------|------------|----------|--------|-----------------------------------
+    claimed            | yes  | any        | any      | any    | keep; look again when it could end
+    claimed            | no   | yes        | any      | any    | drain
+    claimed            | no   | no         | any      | >= max | drain (replaced on the next call)
+    claimed            | no   | no         | >= idle  | < max  | drain, if still idle since then
+    claimed            | no   | no         | < idle   | < max  | keep; look when either limit comes
+    draining, waking   | any  | any        | any      | any    | keep; look again soon
+    new, hibernated, archived | no | any   | >= retention | any | delete
+    new, hibernated, archived | no | any   | < retention  | any | keep; look at its end
+    """
+    if state == "claimed":
+        if running:
+            return Look("keep", now + 5_000)
+        if stop:
+            return Look("drain", now + 1_000, "stopped")
+        if now - claimed >= life.max_life:
+            return Look("drain", now + 5_000, "maximum lifetime")
+        if now - active >= life.idle:
+            return Look("drain", now + 5_000, "idle", idle_before=now - life.idle)
+        return Look("keep", min(active + life.idle, claimed + life.max_life))
+    if state in ("draining", "waking"):
+        return Look("keep", now + 5_000)
+    if running:
+        return Look("keep", now + 30_000)
+    if now - active >= life.retention:
+        return Look("delete", now + 60_000, "retention")
+    return Look("keep", active + life.retention)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one turn may use; from the agent's spec and the gateway's settings."""
+
+    timeout_s: float = 1800.0
+    max_attempts: int = 3
+    acquire_s: float = 60.0
+    queue: int = 8
+    durable: bool = True
+    log_bytes: int = 64 * 1024 * 1024
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def lifetimes(spec: dict[str, Any]) -> Lifetimes:
+    """The session clocks of a published spec; the manifest's defaults where the agent is gone."""
+    session = spec.get("session") or {}
+    return Lifetimes(
+        idle=int(quantities.seconds(str(session.get("idleTimeout") or "15m")) * 1000),
+        max_life=int(quantities.seconds(str(session.get("maxLifetime") or "8h")) * 1000),
+        retention=int(quantities.seconds(str(session.get("retention") or "30d")) * 1000),
+    )
+
+
+def limits(spec: dict[str, Any], *, acquire_s: float, log_bytes: int) -> Limits:
+    """What a turn of an agent with this spec may use."""
+    turn, session = spec.get("turn") or {}, spec.get("session") or {}
+    return Limits(
+        timeout_s=float(quantities.seconds(str(turn.get("timeout") or "30m"))),
+        max_attempts=int(turn.get("maxAttempts") or 3),
+        acquire_s=acquire_s,
+        queue=int(session.get("queue", 8)),
+        durable=bool(turn.get("durableState", True)),
+        log_bytes=log_bytes,
+    )

@@ -1,0 +1,118 @@
+"""What single sessions ask of the provider: a sandbox on their own volume, an end to their files, a label on them.
+
+Layer: local; a part of `provider.Provider`, which owns its tasks. Level-triggered as the loop is: each call looks at all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from moorage_api import names
+from moorage_api.ledger.records import SessionIdentity, SessionRecord
+from moorage_local import decide
+from moorage_local.decide import Failures
+from moorage_local.fleet import Fleet, Held
+from moorage_local.provider_base import Ledger, Machine, MakeFailed
+
+Begin = Callable[[str, Coroutine[Any, Any, None]], None]
+End = Callable[[str, str], Awaitable[None]]
+
+
+class Demands:
+    """Sessions that wake, sessions that were deleted, volumes that need a label. `begin` runs named work, `end` ends a sandbox."""
+
+    def __init__(
+        self, fleet: Fleet, ledger: Ledger, machine: Machine, *, now: Callable[[], float], begin: Begin, end: End
+    ) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._machine = machine
+        self._now = now
+        self._begin = begin
+        self._end = end
+        self._failures: dict[tuple[str, int], Failures] = {}
+
+    async def waking(self) -> None:
+        """Begins a sandbox for every session that waits for one."""
+        keys = await self._ledger.waking()
+        for key in keys:
+            record = await self._ledger.session(key)
+            if record is None or record.state != "waking":
+                continue
+            failures = self._failures.get((key, record.epoch), Failures())
+            if failures.count and self._now() < failures.at + decide.pause(failures):
+                continue
+            self._begin(f"wake {key} {record.epoch}", self._awaken(record))
+        known = set(keys)
+        self._failures = {k: v for k, v in self._failures.items() if k[0] in known}
+
+    async def _awaken(self, record: SessionRecord) -> None:
+        agent = self._fleet.agents.get((record.tenant, record.agent))
+        state = (agent.find(record.revision) or agent.newest) if agent is not None else None
+        if state is None:
+            why = agent.conditions.message if agent is not None else None
+            await self._not_awake(record, why or f"the agent {record.agent} is not deployed on this platform")
+            return
+        revision, fresh = state.revision, False
+        volume = record.volume
+        if not volume or not self._machine.has_volume(record.tenant, record.agent, volume):
+            volume, fresh = self._machine.create_volume(revision), True
+        sandbox = names.new_sandbox_id()
+        try:
+            if not state.prepared:
+                await self._machine.prepare(revision)
+                state.prepared = True
+            descriptor = await self._machine.make(revision, sandbox, volume)
+        except MakeFailed as error:
+            if fresh:
+                await self._machine.remove_volume(record.tenant, record.agent, volume)
+            await self._not_awake(record, str(error))
+            return
+        state.served()
+        held = Held(descriptor, revision.key, self._now(), session=record.key)
+        self._fleet.sandboxes[sandbox] = held
+        if not await self._ledger.ready(record.key, record.epoch, descriptor):
+            held.ending = True
+            await self._end(sandbox, "its session no longer needs it")
+
+    async def _not_awake(self, record: SessionRecord, why: str) -> None:
+        failures = self._failures.get((record.key, record.epoch), Failures())
+        self._failures[record.key, record.epoch] = decide.failed(failures, now=self._now())
+        await self._ledger.unready(record.key, record.epoch, why)
+
+    async def deletes(self) -> None:
+        """Removes the files of deleted sessions whose sandbox has ended."""
+        for key in await self._ledger.deletes():
+            record = await self._ledger.session(key)
+            volume = record.volume if record is not None else ""
+            if volume and self._fleet.on_volume(volume) is not None:
+                continue  # its sandbox is doomed; the files go after it
+            self._begin(f"delete {key}", self._delete(key, record))
+
+    async def _delete(self, key: str, record: SessionRecord | None) -> None:
+        if record is not None and record.volume:
+            await self._machine.remove_volume(record.tenant, record.agent, record.volume)
+        for tenant, agent, volume in self._machine.volumes():
+            bound = self._machine.bound(tenant, agent, volume)
+            if bound is not None and bound[0] == key and self._fleet.on_volume(volume) is None:
+                await self._machine.remove_volume(tenant, agent, volume)
+        await self._ledger.removed(key)
+
+    async def labels(self) -> None:
+        """Notes on each bound volume whose session it holds."""
+        for held in list(self._fleet.sandboxes.values()):
+            bound = self._bound(held) if not held.labelled else None
+            if bound is None:
+                continue
+            record = await self._ledger.session(bound[0])
+            if record is None:
+                continue
+            one, user, session = held.descriptor, record.user, record.session
+            identity = SessionIdentity(one.tenant, one.agent, user, session, record.partition, record.revision)
+            self._machine.set_label(one.tenant, one.agent, one.volume, identity)
+            held.labelled = True
+
+    def _bound(self, held: Held) -> tuple[str, int] | None:
+        one = held.descriptor
+        return self._machine.bound(one.tenant, one.agent, one.volume)

@@ -1,0 +1,175 @@
+"""What the provider holds of its agents: revisions, pools, failures, conditions, and the catalog entry made of them.
+
+Layer: local, no I/O (`now` is an argument). The loop in `provider.py` reads and changes it; nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage_api import conditions
+from moorage_api.catalog import AgentEntry, RevisionEntry
+from moorage_api.conditions import Conditions
+from moorage_api.ledger.records import Descriptor
+from moorage_local import decide
+from moorage_local.decide import Failures
+from moorage_local.provider_base import Revision
+
+
+@dataclass(eq=False)
+class Held:
+    """A sandbox that runs: in a pool (`session` empty) or made for a session."""
+
+    descriptor: Descriptor
+    revision: str
+    born: float
+    session: str = ""
+    offered: bool = False
+    claimed: bool = False
+    ending: bool = False
+    labelled: bool = False
+
+
+@dataclass(eq=False)
+class RevisionState:
+    """One revision: whether it is prepared, whether it ever served, and what went wrong last."""
+
+    revision: Revision
+    prepared: bool = False
+    proven: bool = False
+    failures: Failures = field(default_factory=Failures)
+    error: str = ""
+    dying: bool = False  # its ready sandboxes end by themselves: getting ready again proves nothing
+
+    def served(self) -> None:
+        """A sandbox of it got ready."""
+        self.proven = True
+        if not self.dying:
+            self.error, self.failures = "", Failures()
+
+
+@dataclass(eq=False)
+class AgentState:
+    """One agent: its revisions, newest first, and the conditions people see."""
+
+    tenant: str
+    agent: str
+    revisions: list[RevisionState] = field(default_factory=list)
+    conditions: Conditions = field(default_factory=lambda: conditions.begin(0))
+    spec: dict[str, Any] = field(default_factory=dict)
+    egress_sets: dict[str, list[str]] = field(default_factory=dict)
+    published: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """How the agent is found."""
+        return self.tenant, self.agent
+
+    @property
+    def newest(self) -> RevisionState | None:
+        """The revision new sessions should get."""
+        return self.revisions[0] if self.revisions else None
+
+    def find(self, revision: str) -> RevisionState | None:
+        """The revision by its name, or None."""
+        return next((state for state in self.revisions if state.revision.revision == revision), None)
+
+
+class Fleet:
+    """All agents and all sandboxes of one provider."""
+
+    def __init__(self) -> None:
+        self.agents: dict[tuple[str, str], AgentState] = {}
+        self.sandboxes: dict[str, Held] = {}
+
+    def agent(self, tenant: str, agent: str) -> AgentState:
+        """The agent's state; made if absent."""
+        return self.agents.setdefault((tenant, agent), AgentState(tenant, agent))
+
+    def knows(self, state: RevisionState) -> bool:
+        """Whether that revision is still one of its agent's."""
+        agent = self.agents.get((state.revision.tenant, state.revision.agent))
+        return agent is not None and state in agent.revisions
+
+    def all_revisions(self) -> Iterator[tuple[AgentState, RevisionState]]:
+        """Every revision of every agent."""
+        for agent in self.agents.values():
+            for state in agent.revisions:
+                yield agent, state
+
+    def of_revision(self, key: str) -> list[Held]:
+        """Sandboxes of one revision, oldest first."""
+        return sorted((h for h in self.sandboxes.values() if h.revision == key), key=lambda h: h.born)
+
+    def ready(self, key: str) -> list[Held]:
+        """Sandboxes of one revision that wait in its pool."""
+        return [h for h in self.of_revision(key) if not h.session and not h.claimed and not h.ending]
+
+    def on_volume(self, volume: str) -> Held | None:
+        """The sandbox that runs on a volume, or None."""
+        return next((h for h in self.sandboxes.values() if h.descriptor.volume == volume), None)
+
+    def plans(self, agent: AgentState) -> list[decide.RevisionPlan]:
+        """What each revision of an agent is for now."""
+        seen = [
+            decide.RevisionSeen(
+                state.revision.revision,
+                state.proven,
+                sum(1 for h in self.of_revision(state.revision.key) if h.claimed or h.session),
+            )
+            for state in agent.revisions
+        ]
+        newest = agent.newest
+        weight = newest.revision.spec.rollout.weight if newest is not None else 100
+        return decide.revisions(seen, weight=weight)
+
+    def entry(self, agent: AgentState) -> AgentEntry | None:
+        """What gateways are told of an agent; None before it ever had a revision or an error to show."""
+        newest = agent.newest
+        if newest is None and not agent.spec:
+            return None
+        shares = [plan for plan in self.plans(agent) if plan.pooled]
+        spec = newest.revision.spec.model_dump(mode="json", by_alias=True) if newest is not None else agent.spec
+        if agent.egress_sets:
+            spec["egressSets"] = agent.egress_sets
+        listed = []
+        for plan in shares:
+            state = agent.find(plan.revision)
+            listed.append(RevisionEntry(plan.revision, plan.weight, ready=state is not None and state.proven))
+        return AgentEntry(
+            tenant=agent.tenant,
+            agent=agent.agent,
+            revisions=tuple(listed),
+            protocols=frozenset(spec.get("protocols", ())),
+            contract=newest.revision.contract if newest is not None else str(spec.get("contract", "auto")),
+            spec=spec,
+            conditions=agent.conditions.to_list(),
+            message=agent.conditions.message,
+        )
+
+
+def mark_pool(agent: AgentState, *, now: float) -> None:
+    """Brings `PoolReady`, `Published` and `Ready` to what the newest revision shows.
+
+    newest    | error | min | PoolReady
+    ----------|-------|-----|------------------------------------------
+    proven    | no    | any | True
+    any       | yes   | any | False, with the message and last log lines
+    prepared  | no    | 0   | True (on demand)
+    otherwise |       |     | Unknown
+    """
+    seen, newest = agent.conditions, agent.newest
+    if newest is None:
+        agent.conditions = conditions.propagate_ready(seen, now=now)
+        return
+    kind = conditions.POOL_READY
+    if newest.error:
+        seen = conditions.mark_false(seen, kind, conditions.AGENT_BROKEN, newest.error, now=now)
+    elif newest.proven:
+        seen = conditions.mark_true(seen, kind, conditions.FILLED, "Sandboxes get ready.", now=now)
+    else:
+        seen = conditions.mark_unknown(seen, kind, conditions.FILLING, "The first sandbox is being started.", now=now)
+    seen = conditions.mark_true(seen, conditions.PUBLISHED, conditions.IN_CATALOG, "Gateways know this agent.", now=now)
+    agent.conditions = conditions.propagate_ready(seen, now=now)

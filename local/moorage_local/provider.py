@@ -1,0 +1,383 @@
+"""The local provider: keeps what the ledger asks for and what the machine runs the same, whatever happened in between.
+
+Layer: local. One loop, level-triggered: it looks at everything it needs, decides (`decide.py`), and begins what is missing; it never
+asks what happened. Slow work (starting, ending, removing) runs in tasks that this object owns, one a subject at a time. A hint or a
+death wakes the loop early; else it looks every half second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from moorage_api import conditions, names
+from moorage_api.ledger.records import Descriptor
+from moorage_api.ledger.script import LedgerError, Lost
+from moorage_local import decide, fleet
+from moorage_local.decide import Failures
+from moorage_local.demands import Demands
+from moorage_local.fleet import AgentState, Fleet, Held, RevisionState
+from moorage_local.provider_base import Ledger, Machine, MakeFailed, Revision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProviderSettings:
+    """Pace of the loop, in seconds."""
+
+    tick: float = 0.5
+    quota_every: float = 5.0
+    drain_within: float = 20.0
+
+
+class Provider:
+    """Runs sandboxes on one machine for one ledger.
+
+    `found` is awaited after the ledger reports a loss, before anything is written again. `run` works until it is cancelled, then ends
+    every sandbox and reports it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        machine: Machine,
+        *,
+        now: Callable[[], float],
+        found: Callable[[], Awaitable[object]],
+        token_key: str,
+        settings: ProviderSettings | None = None,
+    ) -> None:
+        self.fleet = Fleet()
+        self._ledger = ledger
+        self._machine = machine
+        self._now = now
+        self._found = found
+        self._token_key = token_key
+        self._settings = settings or ProviderSettings()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._stepped = asyncio.Condition()
+        self._demands = Demands(self.fleet, ledger, machine, now=now, begin=self._begin, end=self._end)
+        self._quota_at = 0.0
+        self._keyed = False
+
+    # What the deployments say
+
+    def deploy(self, revision: Revision, *, generation: int, egress_sets: dict[str, list[str]] | None = None) -> None:
+        """Makes this the newest revision of its agent. The same revision again only refreshes its spec (pool, weight, access)."""
+        agent = self.fleet.agent(revision.tenant, revision.agent)
+        known = agent.find(revision.revision)
+        if known is None:
+            known = RevisionState(revision)
+        else:
+            agent.revisions.remove(known)
+            known.revision = revision
+            known.failures = Failures()
+        agent.revisions.insert(0, known)
+        agent.spec = revision.spec.model_dump(mode="json", by_alias=True)
+        agent.egress_sets = egress_sets or {}
+        fresh = conditions.Conditions(generation, agent.conditions.held)
+        message = f"Revision {revision.revision}."
+        agent.conditions = conditions.mark_true(
+            fresh, conditions.SOURCE_RESOLVED, conditions.RESOLVED, message, now=self._now()
+        )
+        self.wake()
+
+    def report(
+        self, tenant: str, agent: str, spec: dict[str, Any], *, generation: int, reason: str, message: str
+    ) -> None:
+        """The newest spec cannot be run: what ran before goes on, the condition says why."""
+        state = self.fleet.agent(tenant, agent)
+        if state.newest is None:
+            state.spec = spec
+        fresh = conditions.Conditions(generation, state.conditions.held)
+        now = self._now()
+        if reason == conditions.RESOLVING:
+            state.conditions = conditions.mark_unknown(fresh, conditions.SOURCE_RESOLVED, reason, message, now=now)
+        else:
+            state.conditions = conditions.mark_false(fresh, conditions.SOURCE_RESOLVED, reason, message, now=now)
+        self.wake()
+
+    async def withdraw(self, tenant: str, agent: str) -> None:
+        """Takes an agent out: nothing new starts, its sandboxes end; sessions' files stay until the sessions are deleted."""
+        state = self.fleet.agents.pop((tenant, agent), None)
+        await self._ledger.unpublish(tenant, agent)
+        if state is None:
+            return
+        keys = {revision.revision.key for revision in state.revisions}
+        for held in [h for h in self.fleet.sandboxes.values() if h.revision in keys]:
+            await self._ledger.doom(held.descriptor.sandbox, "the agent was removed")
+        for key in keys:
+            self._begin(f"release {key}", self._machine.release(key))
+        self.wake()
+
+    async def settled(self, tenant: str, agent: str, *, revision: str | None, within: float) -> AgentState | None:
+        """Waits until that revision (None: the newest) served or failed; returns the agent, or None at the deadline."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within), self._stepped:
+                while True:
+                    state = self.fleet.agents.get((tenant, agent))
+                    if state is not None and _is_settled(state, revision):
+                        return state
+                    await self._stepped.wait()
+        return None
+
+    def wake(self) -> None:
+        """Has the loop look now."""
+        self._wake.set()
+
+    # The loop
+
+    async def run(self) -> None:
+        """Works until cancelled; then every sandbox is ended and reported gone."""
+        self._machine.watch(self.wake)
+        await self._adopt()
+        try:
+            while True:
+                self._wake.clear()
+                await self._guarded(self._step)
+                async with self._stepped:
+                    self._stepped.notify_all()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.tick):
+                        await self._wake.wait()
+        finally:
+            await self._close()
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs one look. A loss founds the ledger anew and offers again; no answer is left to the next look."""
+        try:
+            await work()
+        except Lost:
+            log.warning("the ledger lost writes; pools and labels are given to it anew")
+            with contextlib.suppress(LedgerError, OSError):
+                await self._found()
+                await self._restore()
+        except (LedgerError, OSError) as error:
+            log.warning("the ledger does not answer (%s); looking again", error)
+
+    async def _adopt(self) -> None:
+        """Reports what an earlier run left: its sandboxes are dead, volumes that no session was bound to go."""
+        for sandbox in await self._machine.leftovers():
+            while True:
+                try:
+                    await self._ledger.gone(sandbox, "the platform was restarted")
+                    break
+                except Lost:
+                    await self._found()
+                except LedgerError:
+                    await asyncio.sleep(self._settings.tick)
+            self._machine.forget(sandbox)
+        for tenant, agent, volume in self._machine.volumes():
+            if self._machine.bound(tenant, agent, volume) is None:
+                await self._machine.remove_volume(tenant, agent, volume)
+        await self._guarded(self._restore)
+
+    async def _restore(self) -> None:
+        """Gives a ledger that may have lost it what only this machine knows: the key, bound volumes, unclaimed sandboxes."""
+        self._keyed = False
+        for agent in self.fleet.agents.values():
+            agent.published = ""
+        for held in self.fleet.sandboxes.values():
+            if not held.session and self._bound(held.descriptor) is None:
+                held.offered = held.claimed = False
+        for tenant, agent_name, volume in self._machine.volumes():
+            bound = self._machine.bound(tenant, agent_name, volume)
+            identity = self._machine.label(tenant, agent_name, volume)
+            if bound is not None and identity is not None and self.fleet.on_volume(volume) is None:
+                await self._ledger.label(bound[0], bound[1], volume, identity)
+
+    async def _step(self) -> None:
+        """One look: observe → decide → begin → report."""
+        if not self._keyed:
+            await self._ledger.set_token_key(self._token_key)
+            self._keyed = True
+        await self._deaths()
+        await self._doomed()
+        await self._demands.waking()
+        for agent in list(self.fleet.agents.values()):
+            await self._agent(agent)
+        await self._demands.deletes()
+        await self._demands.labels()
+        if self._now() >= self._quota_at:
+            self._quota_at = self._now() + self._settings.quota_every
+            self._begin("quota", self._quota())
+
+    async def _deaths(self) -> None:
+        for death in self._machine.dead():
+            held = self.fleet.sandboxes.get(death.sandbox)
+            if held is not None and held.ending:
+                continue
+            await self._ledger.gone(death.sandbox, death.reason)
+            if held is not None and not held.claimed and not held.session:
+                self._died_in_pool(held, death.reason, death.log_tail)
+            await self._forget(death.sandbox)
+
+    def _died_in_pool(self, held: Held, reason: str, tail: tuple[str, ...]) -> None:
+        agent = self.fleet.agents.get((held.descriptor.tenant, held.descriptor.agent))
+        state = agent.find(held.descriptor.revision) if agent is not None else None
+        if state is not None and decide.lost_young(born=held.born, now=self._now()):
+            state.failures, state.dying = decide.failed(state.failures, now=self._now()), True
+            state.error = str(MakeFailed(f"a ready sandbox ended by itself ({reason})", tail))
+
+    async def _doomed(self) -> None:
+        for sandbox, reason in (await self._ledger.doomed()).items():
+            held = self.fleet.sandboxes.get(sandbox)
+            if held is not None:
+                held.ending = True
+            self._begin(f"end {sandbox}", self._end(sandbox, reason))
+
+    async def _end(self, sandbox: str, reason: str) -> None:
+        await self._machine.destroy(sandbox, reason)
+        await self._ledger.gone(sandbox, reason)
+        await self._forget(sandbox)
+
+    async def _forget(self, sandbox: str) -> None:
+        """The end is reported: drops the sandbox, and its volume unless a session was bound to it."""
+        self._machine.forget(sandbox)
+        held = self.fleet.sandboxes.pop(sandbox, None)
+        if held is not None and self._bound(held.descriptor) is None:
+            one = held.descriptor
+            await self._machine.remove_volume(one.tenant, one.agent, one.volume)
+
+    # Pools
+
+    async def _agent(self, agent: AgentState) -> None:
+        plans = self.fleet.plans(agent)
+        for plan in plans:
+            state = agent.find(plan.revision)
+            if state is None:
+                continue
+            if plan.keep and not state.prepared:
+                self._prepare(state)
+            await self._pool(state, pooled=plan.pooled)
+            if not plan.keep and not self.fleet.of_revision(state.revision.key):
+                agent.revisions.remove(state)
+                self._begin(f"release {state.revision.key}", self._machine.release(state.revision.key))
+        fleet.mark_pool(agent, now=self._now())
+        await self._publish(agent)
+
+    def _prepare(self, state: RevisionState) -> None:
+        left = state.failures.at + decide.pause(state.failures) - self._now() if state.failures.count else 0.0
+        if left <= 0:
+            self._begin(f"prepare {state.revision.key}", self._prepared(state))
+
+    async def _prepared(self, state: RevisionState) -> None:
+        try:
+            await self._machine.prepare(state.revision)
+        except MakeFailed as error:
+            self._note_failure(state, error)
+            return
+        state.prepared = True
+        if state.revision.spec.pool.min == 0:
+            state.served()
+        self.wake()
+
+    async def _pool(self, state: RevisionState, *, pooled: bool) -> None:
+        key, revision = state.revision.key, state.revision
+        held = self.fleet.ready(key)
+        for one in held:
+            if not one.offered:
+                await self._ledger.offer(one.descriptor)
+                one.offered = True
+        if held:
+            waiting = set(await self._ledger.pool(revision.tenant, revision.agent, revision.revision))
+            for one in held:
+                one.claimed = one.descriptor.sandbox not in waiting
+                if one.claimed or not decide.lost_young(born=one.born, now=self._now()):
+                    state.dying = False
+        ready = [one.descriptor.sandbox for one in held if not one.claimed]
+        starting = sum(1 for name in self._tasks if name.startswith(f"fill {key} "))
+        wanted = revision.spec.pool.min if pooled else 0
+        most = revision.spec.pool.max if pooled else 0
+        plan = decide.pool(decide.PoolSeen(ready, starting, state.failures), wanted=wanted, most=most, now=self._now())
+        for sandbox in plan.end:
+            await self._ledger.doom(sandbox, "no longer wanted in the pool")
+        if state.prepared:
+            for _ in range(plan.start):
+                sandbox = names.new_sandbox_id()
+                self._begin(f"fill {key} {sandbox}", self._fill(state, sandbox))
+
+    async def _fill(self, state: RevisionState, sandbox: str) -> None:
+        revision = state.revision
+        volume = self._machine.create_volume(revision)
+        try:
+            descriptor = await self._machine.make(revision, sandbox, volume)
+        except MakeFailed as error:
+            await self._machine.remove_volume(revision.tenant, revision.agent, volume)
+            self._note_failure(state, error)
+            return
+        self.fleet.sandboxes[sandbox] = Held(descriptor, revision.key, self._now())
+        state.served()
+        if not self.fleet.knows(state):
+            await self._end(sandbox, "its revision was removed")
+        self.wake()
+
+    def _note_failure(self, state: RevisionState, error: MakeFailed) -> None:
+        if state.failures.count == 0:
+            log.warning("%s does not get ready: %s", state.revision.key, error)
+        state.failures = decide.failed(state.failures, now=self._now())
+        state.error = str(error)
+        self.wake()
+
+    async def _publish(self, agent: AgentState) -> None:
+        entry = self.fleet.entry(agent)
+        text = entry.to_json() if entry is not None else ""
+        if entry is not None and text != agent.published:
+            await self._ledger.publish(entry)
+            agent.published = text
+
+    # The rest
+
+    async def _quota(self) -> None:
+        for sandbox, reason in await self._machine.over_quota():
+            held = self.fleet.sandboxes.get(sandbox)
+            if held is not None and not held.ending:
+                await self._ledger.doom(sandbox, reason)
+
+    def _bound(self, one: Descriptor) -> tuple[str, int] | None:
+        return self._machine.bound(one.tenant, one.agent, one.volume)
+
+    # Tasks
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs work about one subject, unless it runs already; errors are logged and left to the next look."""
+        if name in self._tasks:
+            work.close()
+            return
+        task = asyncio.create_task(self._guarded(lambda: work), name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._ended(name, done))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(name, None)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s failed", name, exc_info=task.exception())
+        self._wake.set()
+
+    async def _close(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*list(self._tasks.values()), return_exceptions=True)
+        ended = list(self.fleet.sandboxes)
+        with contextlib.suppress(TimeoutError, LedgerError, OSError):
+            async with asyncio.timeout(self._settings.drain_within):
+                await self._machine.close()
+                for sandbox in ended:
+                    await self._ledger.gone(sandbox, "the platform was stopped")
+                    await self._forget(sandbox)
+
+
+def _is_settled(state: AgentState, revision: str | None) -> bool:
+    newest = state.newest
+    source = state.conditions.get(conditions.SOURCE_RESOLVED)
+    if source is not None and source.status == "False":
+        return True
+    if newest is None or (revision is not None and newest.revision.revision != revision):
+        return False
+    return (newest.proven or bool(newest.error)) and bool(state.published)

@@ -1,0 +1,139 @@
+"""The seams of the local provider: the ledger it answers to, and the machine it makes sandboxes on.
+
+Layer: local, pure shapes. `provider.Provider` is the loop between the two; `ProviderLedger` (Redis) and `machine.Machine` (real
+processes) are the real halves, `memory_provider` has the in-memory machine. Both pass `tests/component/provider/conformance.py`.
+
+    MakeFailed   one sandbox could not be made; the message and log lines say why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from moorage_api.catalog import AgentEntry
+from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_api.ledger.provider import ApplyRequest
+from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One immutable revision, ready to run: code, environment, program and the spec it was made from."""
+
+    tenant: str
+    agent: str
+    revision: str
+    spec: HostedAgentSpec
+    code: Path
+    python: Path
+    entry: str
+    contract: str
+    mounts: tuple[tuple[Path, str], ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    ca_file: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """How a revision is named in tables and logs."""
+        return f"{self.tenant}/{self.agent}/{self.revision}"
+
+
+class MakeFailed(RuntimeError):
+    """A sandbox (or the server it is forked from) did not get ready. `fault`: the agent's own, not the machine's."""
+
+    def __init__(self, message: str, log_tail: Sequence[str] = (), *, fault: bool = True) -> None:
+        self.message = message
+        self.log_tail = tuple(log_tail)
+        self.fault = fault
+        tail = "\n".join(f"  | {line}" for line in self.log_tail)
+        super().__init__(f"{message}\nIts last lines:\n{tail}" if tail else message)
+
+
+@dataclass(frozen=True)
+class Death:
+    """A sandbox whose every process was seen dead: why, and its last lines."""
+
+    sandbox: str
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+class Machine(Protocol):
+    """Where sandboxes run. Every method is safe to repeat; none keeps a sandbox half made."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """`wake` is called when something may have died."""
+
+    async def leftovers(self) -> list[str]:
+        """Sandboxes of an earlier run, by now certainly dead. Called once, before anything else."""
+
+    async def prepare(self, revision: Revision) -> None:
+        """Gets a revision ready to make sandboxes from. Raises MakeFailed."""
+
+    async def make(self, revision: Revision, sandbox: str, volume: str) -> Descriptor:
+        """A running sandbox on an existing volume. Raises MakeFailed; then nothing of it is left."""
+
+    async def destroy(self, sandbox: str, reason: str) -> None:
+        """Ends a sandbox; returns when every process of it was seen dead. Unknown ones are fine."""
+
+    async def release(self, revision: str) -> None:
+        """Ends what `prepare` keeps for a revision (by its `key`)."""
+
+    def dead(self) -> list[Death]:
+        """Sandboxes that died by themselves and were not yet taken by `forget`."""
+
+    def forget(self, sandbox: str) -> None:
+        """The death was reported; drops what is remembered."""
+
+    def create_volume(self, revision: Revision) -> str:
+        """A fresh volume."""
+
+    def has_volume(self, tenant: str, agent: str, volume: str) -> bool:
+        """Whether that volume is there."""
+
+    def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
+        """(session key, epoch) the volume is bound to, or None."""
+
+    async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
+        """Removes the volume; none there is fine."""
+
+    def volumes(self) -> list[tuple[str, str, str]]:
+        """(tenant, agent, volume) of all there are."""
+
+    def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
+        """Whose session a volume was last noted to hold."""
+
+    def set_label(self, tenant: str, agent: str, volume: str, identity: SessionIdentity) -> None:
+        """Notes whose session it holds."""
+
+    async def over_quota(self) -> list[tuple[str, str]]:
+        """(sandbox, reason) of those that hold more than their manifest allows."""
+
+    async def close(self) -> None:
+        """Ends everything."""
+
+
+class Ledger(Protocol):
+    """What the provider asks of Redis; `moorage_api.ledger.provider.ProviderLedger` is the real one."""
+
+    async def offer(self, descriptor: Descriptor) -> bool: ...
+    async def pool(self, tenant: str, agent: str, revision: str) -> list[str]: ...
+    async def session(self, key: str) -> SessionRecord | None: ...
+    async def waking(self, limit: int = ...) -> list[str]: ...
+    async def ready(self, session: str, epoch: int, descriptor: Descriptor) -> bool: ...
+    async def unready(self, session: str, epoch: int, reason: str) -> None: ...
+    async def doomed(self) -> dict[str, str]: ...
+    async def gone(self, sandbox: str, reason: str) -> tuple[str, str]: ...
+    async def doom(self, sandbox: str, reason: str) -> None: ...
+    async def deletes(self, limit: int = ...) -> list[str]: ...
+    async def removed(self, session: str) -> None: ...
+    async def label(self, session: str, epoch: int, volume: str, identity: SessionIdentity) -> str: ...
+    async def publish(self, entry: AgentEntry) -> bool: ...
+    async def unpublish(self, tenant: str, agent: str) -> None: ...
+    async def catalog(self) -> list[AgentEntry]: ...
+    async def set_token_key(self, key: str) -> None: ...
+    async def next_apply(self) -> ApplyRequest | None: ...
+    async def answer(self, request_id: str, answer: dict[str, Any]) -> None: ...

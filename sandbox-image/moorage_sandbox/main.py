@@ -1,0 +1,171 @@
+"""The composition of one shim process: config and descriptors in, parts in order, until the sandbox is over. Layer: roof.
+
+Called by the forkserver's children and by `python -m moorage_sandbox`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+
+from moorage_sandbox.agent import Agent
+from moorage_sandbox.announcer import Announcer
+from moorage_sandbox.attempt import Parts
+from moorage_sandbox.binding import BindingFile
+from moorage_sandbox.clock import Clock
+from moorage_sandbox.config import ShimConfig
+from moorage_sandbox.control import Control
+from moorage_sandbox.door import Door
+from moorage_sandbox.errors import ControlLost, NotReady
+from moorage_sandbox.output import Output
+from moorage_sandbox.relay import Relay
+from moorage_sandbox.routes import Routes
+from moorage_sandbox.server import HttpServer
+from moorage_sandbox.shim import Shim
+
+HELLO_SECONDS = 10.0
+LAST_WORDS = 0.5
+"""After the end was decided: for owners to be told."""
+EXIT_FAILED = 3
+"""Exit status of a shim whose agent never became ready."""
+
+
+class Status:
+    """Tells the provider how far the sandbox is: JSON lines on a pipe. A provider that is gone or slow is no trouble."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    def tell(self, op: str, **more: object) -> None:
+        """Writes one line; `op` is one of listening, ready, failed, over."""
+        if self._fd is not None:
+            with suppress(OSError):
+                os.write(self._fd, orjson.dumps({"op": op, **more}, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def proxy_env(listener: socket.socket) -> dict[str, str]:
+    """What makes ordinary HTTP clients in the agent use the door."""
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    none = "127.0.0.1,localhost"
+    return {
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), url),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), none),
+    }
+
+
+async def run(config: ShimConfig, control_sock: socket.socket, status: Status, clock: Clock) -> int:
+    """Serves one sandbox until it is over; the exit status. Everything opened here is closed here."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        # The log first: every other part reports to it, to the end.
+        output = Output(config.log_file, config.sandbox, clock=clock, max_file=config.limits.log_file)
+        stack.callback(output.close)
+        agent = Agent(config, output, clock)
+        stack.push_async_callback(agent.close)
+        parts = Parts(agent, output, clock, config.limits)
+        shim = Shim(config, BindingFile(config.volume), parts, bound=lambda call: _bound(announcer, call.gateways))
+        announcer = Announcer(
+            config.gateways,
+            config.token,
+            describe=shim.announcement,
+            answered=shim.answered,
+            clock=clock,
+            limits=config.limits,
+        )
+        stack.push_async_callback(announcer.close)
+
+        def lost() -> None:
+            agent.lost()
+            loop.call_later(config.limits.exit_notice, shim.retire, "init of the sandbox is gone")
+
+        # Then the way to init, before anything may ask for a process.
+        control = Control(control_sock, exited=agent.note_exit, lost=lost)
+        stack.callback(control.close)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, shim.retire, "the shim was told to end")
+            stack.callback(loop.remove_signal_handler, number)
+        # The port before the agent is ready: a gateway may look at the status of a sandbox that starts.
+        routes = Routes(config, shim, Relay(config, agent, output), output)
+        server = HttpServer(
+            routes.handle, lambda error: output.shim(f"a request failed: {error!r}"), config.limits.connections
+        )
+        await server.listen(config.endpoint)
+        stack.push_async_callback(server.close)
+        status.tell("listening")
+        await stack.enter_async_context(_looping(shim, announcer, config))
+        opening = loop.create_task(_open(config, control, agent, output, stack))
+        both: list[asyncio.Future[Any]] = [opening, shim.over]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            opening.cancel()
+        fault = (await asyncio.gather(opening, return_exceptions=True))[0]
+        if isinstance(fault, NotReady | ControlLost):
+            status.tell("failed", detail=str(fault), log_tail=output.tail())
+            return EXIT_FAILED
+        if isinstance(fault, int):
+            status.tell("ready", pids=[os.getpid(), fault])
+        elif not shim.over.done():
+            raise fault
+        reason = await shim.over
+        status.tell("over", reason=reason)
+        with suppress(NotReady, ControlLost):
+            await agent.finish()
+        await asyncio.sleep(LAST_WORDS)
+        return 0
+
+
+def _bound(announcer: Announcer, gateways: list[str]) -> None:
+    announcer.use(gateways)
+    announcer.heard()
+    announcer.poke()
+
+
+async def _open(config: ShimConfig, control: Control, agent: Agent, output: Output, stack: AsyncExitStack) -> int:
+    """Takes init's greeting, opens the agent's door, waits for the agent; the pid of init as the host sees it."""
+    hello = await control.hello(HELLO_SECONDS)
+    env = {"PORT": str(config.port), **config.env}
+    if hello.fds:
+        listener = socket.socket(fileno=hello.fds[0])
+        door = Door(config.egress, config.token, max_connections=config.limits.connections, note=output.shim)
+        env = {**env, **proxy_env(listener)}
+        await door.open(listener)
+        stack.push_async_callback(door.close)
+    agent.use(control, env)
+    await agent.ready(config.ready_timeout)
+    return hello.host_pid
+
+
+@asynccontextmanager
+async def _looping(shim: Shim, announcer: Announcer, config: ShimConfig) -> AsyncIterator[None]:
+    """Runs the two loops of a shim as long as the body runs."""
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(announcer.run()), loop.create_task(watch(shim, announcer, config))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def watch(shim: Shim, announcer: Announcer, config: ShimConfig) -> None:
+    """Looks at the clocks until cancelled."""
+    while True:
+        await asyncio.sleep(config.limits.tick)
+        look(shim, announcer, config)
+
+
+def look(shim: Shim, announcer: Announcer, config: ShimConfig) -> None:
+    """One look at the clocks: attempts without owner, and a bound sandbox that no gateway knows of."""
+    shim.tick()
+    if shim.is_bound and announcer.silence >= config.limits.silence:
+        shim.retire(f"no gateway for {config.limits.silence:g} s")

@@ -1,0 +1,124 @@
+"""What an agent process prints: cut into lines, the last ones kept, all of them in a rotating file. Layer: I/O rim.
+
+A line of the file is JSON: {ts, stream, session, sandbox, line}. The shim's own words go there too, as stream `shim`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+
+from moorage_sandbox.clock import Clock
+
+TAIL_LINES = 50
+TAIL_LINE = 2_000
+"""Characters of a line in the tail."""
+TAIL_BYTES = 64 * 1024
+"""Of the whole tail, so that it fits into every answer."""
+READ = 64 * 1024
+
+
+class Lines:
+    """Bytes to lines; a line longer than `longest` is cut into pieces."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._held = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines completed by `data`."""
+        *whole, self._held = (self._held + data).split(b"\n")
+        while len(self._held) > self._longest:
+            whole.append(self._held[: self._longest])
+            self._held = self._held[self._longest :]
+        found: list[str] = []
+        for line in whole:
+            pieces = [line[at : at + self._longest] for at in range(0, len(line), self._longest)] or [b""]
+            found += [piece.decode("utf-8", "replace").rstrip("\r") for piece in pieces]
+        return found
+
+    def rest(self) -> list[str]:
+        """What stands without a line end when the writer is gone."""
+        held, self._held = self._held, b""
+        return [held.decode("utf-8", "replace")] if held else []
+
+
+class Output:
+    """The sandbox's log. `session` is set once it is bound."""
+
+    def __init__(self, path: str | None, sandbox: str, *, clock: Clock, max_file: int) -> None:
+        self._path = path
+        self._sandbox = sandbox
+        self._clock = clock
+        self._max_file = max_file
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._fd: int | None = None
+        self._size = 0
+        self.session: str | None = None
+        self.dropped = 0
+        """Lines that could not be written (a full disk)."""
+
+    def tail(self) -> list[str]:
+        """The last lines of the agent, newest last, at most TAIL_BYTES of them."""
+        kept: list[str] = []
+        size = 0
+        for line in reversed(self._tail):
+            size += len(line.encode("utf-8", "replace"))
+            if size > TAIL_BYTES:
+                break
+            kept.append(line)
+        return kept[::-1]
+
+    def agent(self, lines: list[str]) -> None:
+        """Takes lines of an agent process."""
+        self._tail.extend(line[:TAIL_LINE] for line in lines)
+        self._write("stdout", lines)
+
+    def shim(self, line: str) -> None:
+        """Takes a sentence of the shim itself."""
+        self._write("shim", [line])
+
+    def close(self) -> None:
+        """Closes the file; later lines are lost."""
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd, self._path = None, None
+
+    def _write(self, stream: str, lines: list[str]) -> None:
+        if self._path is None or not lines:
+            return
+        ts = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+        base = {"ts": ts, "stream": stream, "session": self.session, "sandbox": self._sandbox}
+        text = b"".join(orjson.dumps({**base, "line": line}, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        try:
+            self._append(self._path, text)
+        except OSError:
+            # The log's disk is full or gone: the agent's work matters more than its log.
+            self.dropped += len(lines)
+
+    def _append(self, path: str, text: bytes) -> None:
+        if self._fd is None:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        os.write(self._fd, text)
+        self._size += len(text)
+        if self._size >= self._max_file:
+            os.close(self._fd)
+            self._fd = None
+            os.replace(path, f"{path}.1")
+
+
+def pump(fd: int, lines: Lines, take: Callable[[list[str]], None]) -> bool:
+    """Moves what a pipe holds now, one read at most, so that a flood leaves the loop its turns. False: the pipe has ended."""
+    try:
+        data = os.read(fd, READ)
+    except BlockingIOError:
+        return True
+    except OSError:
+        data = b""
+    take(lines.feed(data) if data else lines.rest())
+    return bool(data)

@@ -1,0 +1,73 @@
+"""A request passed through to the agent as it is, both bodies streamed, nothing merged. Layer: I/O rim.
+
+A client that leaves cancels the handler, and with it the request to the agent. A break of the agent's answer is passed on as a
+break.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from moorage_api.wire.hop import HopError, HopResponse, HopTimeout
+from moorage_api.wire.shim import Bind
+from moorage_sandbox import prompt
+from moorage_sandbox.agent import Agent, Process
+from moorage_sandbox.config import ShimConfig
+from moorage_sandbox.output import Output
+from moorage_sandbox.server import Answer, Request
+
+PREFIX = "/relay"
+
+
+class Relay:
+    """Passes requests under PREFIX to the agent process."""
+
+    def __init__(self, config: ShimConfig, agent: Agent, output: Output) -> None:
+        self._config = config
+        self._agent = agent
+        self._output = output
+
+    async def serve(self, request: Request, answer: Answer, bound: Bind) -> None:
+        """Answers with the agent's answer. Raises NotReady before anything was sent."""
+        process = await self._agent.ready(self._config.ready_timeout)
+        try:
+            response = await self._ask(request, bound, process)
+        except HopTimeout:
+            answer.send(504, b'{"error":"agent_timeout"}')
+            return
+        except HopError as fault:
+            await self._failed(answer, process, fault)
+            return
+        async with response:
+            await self._pass_on(response, answer)
+
+    async def _ask(self, request: Request, bound: Bind, process: Process) -> HopResponse:
+        path = request.path.removeprefix(PREFIX) or "/"
+        return await self._agent.relays.request(
+            process.endpoint,
+            request.method,
+            f"{path}?{request.query}" if request.query else path,
+            prompt.of_relay(request.headers, bound, process.port),
+            request.chunks() if request.has_body else None,
+            connect_timeout=self._config.limits.agent_connect,
+            head_timeout=self._config.limits.relay_head,
+        )
+
+    async def _failed(self, answer: Answer, process: Process, fault: HopError) -> None:
+        found = await self._agent.how_it_ended(process, self._config.limits.exit_notice)
+        body: dict[str, object] = {"error": "agent_exit", "detail": str(fault), "log_tail": self._output.tail()}
+        if found is not None:
+            body |= {"status": found.status, "signal": found.signal, "oom": found.oom}
+        answer.send(502, orjson.dumps(body))
+
+    async def _pass_on(self, response: HopResponse, answer: Answer) -> None:
+        answer.start(response.status, prompt.end_to_end(response.headers))
+        try:
+            async for piece in response.chunks():
+                if not answer.write(piece):
+                    await answer.drain()
+        except HopError as fault:
+            # Without `end` the connection is broken off: the caller must not take a part for the whole.
+            self._output.shim(f"a relayed answer broke off: {fault}")
+            return
+        answer.end()

@@ -1,0 +1,67 @@
+"""Moorage for Python: host an agent (`HostedAgent`), or call the platform (`Client`, `AsyncClient`).
+
+This module is the whole public surface. The names of the client are loaded when first used, so that an agent's process carries no HTTP
+client it does not need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moorage import events
+from moorage._agent import HostedAgent
+from moorage._context import Context
+from moorage.events import Done, Error, Event, Item, ReasoningDelta, State, TextDelta, ToolCall, ToolResult, Usage
+from moorage.items import text_of
+from moorage.serve.requests import BlockingRequest, Request, Response
+
+if TYPE_CHECKING:
+    from moorage._blocking import Client
+    from moorage._client import AsyncClient
+    from moorage._errors import ApiStatusError, ConnectionLost, Misuse, MoorageError, NotReady
+
+__all__ = [
+    "ApiStatusError",
+    "AsyncClient",
+    "BlockingRequest",
+    "Client",
+    "ConnectionLost",
+    "Context",
+    "Done",
+    "Error",
+    "Event",
+    "HostedAgent",
+    "Item",
+    "Misuse",
+    "MoorageError",
+    "NotReady",
+    "ReasoningDelta",
+    "Request",
+    "Response",
+    "State",
+    "TextDelta",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "events",
+    "text_of",
+]
+
+_LATE = {
+    "AsyncClient": "moorage._client",
+    "Client": "moorage._blocking",
+    "ApiStatusError": "moorage._errors",
+    "ConnectionLost": "moorage._errors",
+    "Misuse": "moorage._errors",
+    "MoorageError": "moorage._errors",
+    "NotReady": "moorage._errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _LATE.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(home), name)

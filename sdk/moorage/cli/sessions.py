@@ -1,0 +1,98 @@
+"""`moorage sessions`: list, show, stop, delete. Layer: CLI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moorage.cli import options, printing
+
+app = typer.Typer(help="Sessions: list, show, stop, delete.", no_args_is_help=False, invoke_without_command=True)
+
+Status = Annotated[str | None, typer.Option("--status", help="Only in this state: active, idle, hibernated …")]
+
+
+@app.callback()
+def sessions(
+    ctx: typer.Context, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+) -> None:
+    """Your sessions (the same as `sessions list`)."""
+    if ctx.invoked_subcommand is None:
+        list_sessions(url=url, key=key, as_json=as_json)
+
+
+@app.command("list")
+def list_sessions(
+    agent: options.AgentOption = None,
+    status: Status = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """List your sessions, newest first."""
+    with options.client(url, key) as client:
+        found = client.list_sessions(agent=agent, status=status)
+    if as_json:
+        printing.document(found)
+        return
+    columns = {"id": "SESSION", "agent": "AGENT", "status": "STATUS", "last": "LAST USED (UTC)", "box": "SANDBOX"}
+    rows = [
+        {**each, "last": printing.when(each.get("last_accessed_at")), "box": (each.get("sandbox") or {}).get("id")}
+        for each in found
+    ]
+    printing.table(rows, columns, empty="No sessions. Start one: moorage chat AGENT")
+
+
+@app.command("show")
+def show(
+    session: options.SessionId,
+    agent: options.AgentOption = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show one session."""
+    with options.client(url, key) as client:
+        found = client.get_session(session, agent=agent)
+    if as_json:
+        printing.document(found)
+    else:
+        printing.fields(found)
+
+
+@app.command("stop")
+def stop(
+    session: options.SessionId,
+    agent: options.AgentOption = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Let the session's sandbox go. Its workspace stays; the next call wakes it."""
+    with options.client(url, key) as client:
+        found = client.stop_session(session, agent=agent)
+    if as_json:
+        printing.document(found)
+    else:
+        printing.out(f"{session} is {printing.cell(found.get('status') or 'stopping')}.")
+
+
+@app.command("delete")
+def delete(
+    session: options.SessionId,
+    agent: options.AgentOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Delete a session with its responses and files."""
+    if not yes:
+        typer.confirm(f"Delete session {session} with its responses and files", abort=True, err=True)
+    with options.client(url, key) as client:
+        done = client.delete_session(session, agent=agent)
+    if as_json:
+        printing.document(done)
+    else:
+        printing.out(f"{session} is deleted.")

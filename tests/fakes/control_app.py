@@ -1,0 +1,96 @@
+"""The control API over a control world: real key service, audit log, bundles and deployer, a provider that answers by rule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+
+from fakes.control_worlds import World
+from moorage_api.errors import ApiError
+from moorage_api.ledger.provider import ProviderLedger
+from moorage_gateway import facts
+from moorage_gateway.audit import AuditLog
+from moorage_gateway.auth import Anonymous, Authenticator
+from moorage_gateway.bundles import Bundles, UploadLimits
+from moorage_gateway.deploy import Deployer
+from moorage_gateway.keys import KeyService
+from moorage_gateway.logs import MemoryLogs
+from moorage_gateway.routes import answers
+from moorage_gateway.routes.control import Services, create_control_app
+
+Rule = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ControlApp:
+    """One gateway's control API. `provider` answers apply requests while `providing` is entered."""
+
+    def __init__(self, world: World, *, within: float = 5.0, limits: UploadLimits | None = None) -> None:
+        self.world = world
+        self.keys = KeyService(world.store, world.client, now=time.time, monotonic=time.monotonic)
+        self.audit = AuditLog(world.store, world.client, world.clock, writer="gw-test-0001")
+        self.bundles = Bundles(world.store, world.clock, limits)
+        self.logs = MemoryLogs()
+        self.requests: list[dict[str, Any]] = []
+        self.services = Services(
+            sessions=world.sessions,
+            session_control=world.control,
+            keys=self.keys,
+            audit=self.audit,
+            bundles=self.bundles,
+            deployer=Deployer(world.client, self.bundles, world.clock, within=within),
+            logs=self.logs,
+            store=world.store,
+            commands=world.client,
+            clock=world.clock,
+            public_url=lambda: "http://gateway.test",
+        )
+        self.control = create_control_app(self.services)
+        self._door = Authenticator(self.keys, Anonymous())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        scope[facts.KEY] = facts.Facts("req-1", "trace-1", "")
+        try:
+            caller = await self._door.identify(scope["headers"], "127.0.0.1")
+            scope[facts.KEY].caller = caller
+            scope.setdefault("state", {})["principal"] = caller
+            await self.control(scope, receive, send)
+        except ApiError as error:
+            await answers.send_error(send, error)
+
+    async def key(self, tenant: str = "acme", user: str = "ann", *scopes: str, agents: list[str] | None = None) -> str:
+        _, text = await self.keys.create(tenant=tenant, user=user, scopes=scopes or ("admin",), agents=agents)
+        return text
+
+    def client(self, key: str | None) -> httpx2.AsyncClient:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self), base_url="http://gateway.test", headers=headers
+        )
+
+    @contextlib.asynccontextmanager
+    async def providing(self, rule: Rule) -> AsyncIterator[None]:
+        ledger = ProviderLedger(self.world.client)
+
+        async def serve() -> None:
+            while True:
+                request = await ledger.next_apply()
+                if request is None:
+                    await asyncio.sleep(0.01)
+                    continue
+                fields = {name: getattr(request, name) for name in ("id", "verb", "tenant", "agent", "manifest", "by")}
+                self.requests.append(fields)
+                await ledger.answer(request.id, rule(fields))
+
+        task = asyncio.create_task(serve())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})

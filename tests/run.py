@@ -1,0 +1,108 @@
+"""The one test door behind `scripts/test`: picks tiers and groups, runs them in processes of their own, closes with counts.
+
+    scripts/test                      everything but what needs a cluster or --long
+    scripts/test --only crash -x      one tier or group; further arguments go to pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One pytest run. `workers`: how many processes share it; timing-sensitive tiers run alone."""
+
+    name: str
+    expression: str
+    workers: int = 0
+
+
+TIERS = (
+    Tier("unit", "unit and not long", workers=2),
+    Tier("component", "component and not long and not isolation and not crash and not tenancy and not sim", workers=2),
+    Tier("isolation", "isolation and not long"),
+    Tier("tenancy", "tenancy and not long"),
+    Tier("packaging", "packaging and not long"),
+    Tier("journey", "journey and not long and not crash and not tenancy"),
+    Tier("crash", "crash and not long"),
+    Tier("sim", "sim and not long", workers=2),
+)
+
+
+def main() -> int:
+    """Runs what was asked; exit 0 only when everything that ran passed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", help="a tier or marked group")
+    parser.add_argument("--long", action="store_true", help="also the long runs")
+    parser.add_argument("--cluster", action="store_true", help="also the cluster tier (comes with the operator)")
+    options, rest = parser.parse_known_args()
+    tiers = [t for t in TIERS if options.only in (None, t.name)]
+    if options.only and not tiers:
+        tiers = [Tier(options.only, options.only)]
+    if options.long:
+        tiers = [Tier(t.name, t.expression.replace(" and not long", ""), t.workers) for t in tiers]
+        os.environ["MOORAGE_LONG"] = "1"
+    totals = {"passed": 0, "failed": 0, "skipped": 0}
+    reasons: dict[str, int] = {}
+    broken = []
+    with TemporaryDirectory() as scratch:
+        for tier in tiers:
+            began = time.monotonic()
+            report = Path(scratch) / f"{tier.name}.xml"
+            status = run(tier, report, rest)
+            counts = read(report, reasons)
+            for key in totals:
+                totals[key] += counts[key]
+            print(f"== {tier.name}: {counts} in {time.monotonic() - began:.0f} s", flush=True)
+            if status not in (0, 5):  # 5: nothing collected, which another tier may well have
+                broken.append(tier.name)
+    for reason, count in sorted(reasons.items()):
+        print(f"skipped {count}: {reason}")
+    if options.cluster:
+        print("skipped 1: the cluster tier comes with the operator (next issue)")
+    if broken:
+        print(f"failed tiers: {', '.join(broken)}")
+    print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
+    return 1 if broken or totals["failed"] or not totals["passed"] else 0
+
+
+def run(tier: Tier, report: Path, rest: list[str]) -> int:
+    """One pytest process."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", tier.expression, f"--junitxml={report}", *rest]
+    if tier.workers and not any(a.startswith("-n") for a in rest):
+        command += ["-n", str(min(tier.workers, os.cpu_count() or 1)), "--dist", "loadgroup"]
+    print(f"== {tier.name}: {tier.expression}", flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def read(report: Path, reasons: dict[str, int]) -> dict[str, int]:
+    """Counts of a junit file; skip reasons are added up."""
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    if not report.exists():
+        return counts
+    for case in ElementTree.parse(report).iter("testcase"):
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            counts["failed"] += 1
+        elif skipped is not None:
+            counts["skipped"] += 1
+            reason = (skipped.get("message") or "").strip()
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            counts["passed"] += 1
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
