@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,11 +23,16 @@ from moorage_api.ledger.script import LedgerError
 from moorage_gateway import layers, telemetry
 from moorage_gateway.access_log import AccessLog
 from moorage_gateway.boundary.announce import SandboxPort
+from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
 from moorage_gateway.core import Core, background, build
+from moorage_gateway.deploy import Deployer
+from moorage_gateway.egress.proxy import EgressProxy
+from moorage_gateway.egress.rules import Target
+from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
-from moorage_gateway.routes.control import create_control_app
+from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routes.health import Health
 from moorage_gateway.server import Asgi, Listener
 from moorage_gateway.settings import Settings
@@ -48,7 +53,8 @@ class Gateway:
         *,
         access_log: AccessLog,
         traces: telemetry.Telemetry,
-        control: Callable[[Core, Settings], Asgi],
+        logs: LogSource,
+        named_hosts: Mapping[str, frozenset[Target]],
         owns_store: bool,
     ) -> None:
         self.settings = settings
@@ -73,7 +79,7 @@ class Gateway:
             hop=core.hop,
             door=core.authenticator,
             audit=core.audit,
-            control=control(core, settings),
+            control=create_control_app(self._services(logs)),
             health=Health(probes, self._draining, monotonic),
             clock=core.clock,
             draining=self._draining,
@@ -87,6 +93,26 @@ class Gateway:
         )
         self.sandbox = self._listener("sandbox", sandbox_port)
         self.control = self._listener("control", Health(probes, self._draining, monotonic, self.metrics))
+        self.egress = EgressProxy(core.catalog, core.clock, named=named_hosts)
+        self.egress_port = 0
+
+    def _services(self, logs: LogSource) -> Services:
+        core = self.core
+        limits = UploadLimits(size=self.settings.upload_bytes)
+        bundles = Bundles(core.store, core.clock, limits)
+        return Services(
+            sessions=core.sessions,
+            session_control=core.session_control,
+            keys=core.keys,
+            audit=core.audit,
+            bundles=bundles,
+            deployer=Deployer(core.runner, bundles, core.clock),
+            logs=logs,
+            store=core.store,
+            commands=core.runner,
+            clock=core.clock,
+            public_url=lambda: self.public_url,
+        )
 
     def _listener(self, name: str, app: Asgi) -> Listener:
         return Listener(app, layers.connection_limits(self.settings), name=name, on_refused=self.metrics.refused)
@@ -126,6 +152,7 @@ class Gateway:
         await core.neighbours.beat()
         for name, loop in background(core).items():
             self._tasks[name] = asyncio.create_task(self._run(name, loop), name=name)
+        self.egress_port = await self.egress.start(settings.egress_host, settings.egress_port)
         await self.control.start(host=settings.control_host, port=settings.control_port)
         # Last: whoever reaches the public port finds everything behind it running.
         await self.public.start(host=settings.public_host, port=settings.public_port)
@@ -145,6 +172,7 @@ class Gateway:
         core = self.core
         for listener in (self.public, self.control, self.sandbox):
             await listener.close()
+        await self.egress.aclose()
         await core.keeper.drain(0)
         await core.turns.aclose()
         await core.activation.aclose()
@@ -182,11 +210,13 @@ async def create_gateway(
     clock: Clock | None = None,
     store: Store | None = None,
     access_sink: Callable[[bytes], object] | None = None,
-    control: Callable[[Core, Settings], Asgi] = create_control_app,
+    logs: LogSource | None = None,
+    named_hosts: Mapping[str, frozenset[Target]] | None = None,
 ) -> Gateway:
     """The composition. Must be called in the event loop that will serve. A given `store` stays its giver's to close.
 
-    `access_sink` takes batches of access lines (called in a thread); by default they go where `access_log` says.
+    `access_sink` takes batches of access lines (called in a thread); by default they go where `access_log` says. `logs` is where
+    agents' lines can be read, `named_hosts` the platform's sets of egress hosts; the local platform knows both.
     """
     clock = clock or SystemClock()
     exporter = telemetry.otlp_exporter(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -198,7 +228,8 @@ async def create_gateway(
         build(settings, clock, store or open_store(settings), connect(settings), traces),
         access_log=AccessLog(access_sink or _sink(settings)),
         traces=traces,
-        control=control,
+        logs=logs or MemoryLogs(),
+        named_hosts=named_hosts or {},
         owns_store=store is None,
     )
 

@@ -86,25 +86,6 @@ class Core:
     sweep: LostSweep
 
 
-class OwnTurns:
-    """Turns for the control of sessions, which knows a turn by its id only; the ledger says whose it is."""
-
-    def __init__(self, turns: Turns, ledger: TurnLedger) -> None:
-        self._turns = turns
-        self._ledger = ledger
-
-    async def cancel(self, response_id: str) -> dict[str, Any]:
-        """Returns once the outcome is decided; empty when there is no such turn."""
-        record = await self._ledger.turn(response_id)
-        return {} if record is None else await self._turns.cancel(response_id, tenant=str(record.meta["tenant"]))
-
-    async def delete(self, response_id: str) -> None:
-        """Log and record go; stored bodies are the caller's to remove."""
-        record = await self._ledger.turn(response_id)
-        if record is not None:
-            await self._turns.delete(response_id, tenant=str(record.meta["tenant"]))
-
-
 @dataclass(frozen=True)
 class _Base:
     """What turns and sessions are both made of."""
@@ -180,7 +161,7 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         turn_ledger=base.turn_ledger,
         records=records,
         sessions=sessions,
-        session_control=SessionControl(sessions, store, runner, OwnTurns(turns, base.turn_ledger), clock),
+        session_control=SessionControl(sessions, store, runner, turns, clock),
         activation=activation,
         keeper=keeper,
         turns=turns,

@@ -22,6 +22,7 @@ _HEAD = re.compile(
 )
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STARTS = re.compile(rb"[A-Z]")
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _LENGTH = re.compile(rb"[0-9]{1,15}\Z")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
@@ -67,7 +68,17 @@ def body_length(headers: list[tuple[bytes, bytes]], *, minor: int) -> int | None
     two, or other  | any               | refused
     any            | anything else     | refused
     """
-    length, coding, host = (_single(headers, name) for name in (b"content-length", b"transfer-encoding", b"host"))
+    length = coding = host = None
+    for name, value in headers:
+        if name in _ONCE:
+            if name == b"host":
+                host, again = value, host
+            elif name == b"content-length":
+                length, again = value, length
+            else:
+                coding, again = value, coding
+            if again is not None:
+                raise FramingError(f"{name.decode()} is given twice")
     if host is None and minor:
         raise FramingError("Host is missing")
     if host is not None and _HOST.match(host) is None:
@@ -83,13 +94,6 @@ def body_length(headers: list[tuple[bytes, bytes]], *, minor: int) -> int | None
     if _LENGTH.match(length) is None:
         raise FramingError("Content-Length is malformed")
     return int(length)
-
-
-def _single(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    found = [value for key, value in headers if key == name]
-    if len(found) > 1:
-        raise FramingError(f"{name.decode()} is given twice")
-    return found[0] if found else None
 
 
 class _Part(Enum):

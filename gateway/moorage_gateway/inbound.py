@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from moorage_api import names
@@ -21,6 +22,7 @@ MALFORMED = "Malformed identifier."
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=-]{1,256}\Z")
 _QUERY = re.compile(rb"[\x21-\x7e]*\Z")
+_SESSION_FIELD = re.compile(rb"(?:^|&)agent_session_id=([A-Za-z0-9_-]{8,128})(?:&|$)")
 _CURSOR = re.compile(r"[0-9]{1,15}\Z")
 
 
@@ -48,8 +50,7 @@ class Page:
     before: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """An accepted address. `agent` None: the body names it. `tail` and `query` are what an invocation passes on."""
 
     operation: Operation
@@ -175,25 +176,32 @@ def _invocation(
     for segment in rest:
         if segment in (".", "..") or _SEGMENT.match(segment) is None:
             return Rejection(Kind.INVALID_PARAMETERS, MALFORMED, "path")
-    session = None
     try:
-        if b"agent_session_id" in query:
-            session = _fields(query).get("agent_session_id")
-        for name, value in headers:
-            if name == b"x-agent-session-id":
-                if session is not None and session != value.decode("latin-1"):
-                    raise ApiError(
-                        Kind.INVALID_REQUEST,
-                        "The query and the header x-agent-session-id name two sessions; send one.",
-                        param="agent_session_id",
-                    )
-                session = value.decode("latin-1")
+        session = _named_session(query, headers)
     except ApiError as error:
         return Rejection(error.kind, error.message, error.param)
-    if session is not None and names.SESSION.match(session) is None:
-        return Rejection(Kind.INVALID_PARAMETERS, MALFORMED, "agent_session_id")
     tail = "/".join(rest)
     return Route(Operation.INVOKE, agent, tail=f"/{tail}" if rest else "", query=query, session_id=session)
+
+
+def _named_session(query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The session an invocation names in its query or header. Raises ApiError for a malformed one, or two different ones."""
+    session: str | None = None
+    if b"agent_session_id" in query:
+        plain = _SESSION_FIELD.search(query) if query.count(b"agent_session_id") == 1 else None
+        session = plain[1].decode() if plain else _fields(query).get("agent_session_id")
+    if (value := find(headers, b"x-agent-session-id")) is not None:
+        given = value.decode("latin-1")
+        if session is not None and session != given:
+            raise ApiError(
+                Kind.INVALID_REQUEST,
+                "The query and the header x-agent-session-id name two sessions; send one.",
+                param="agent_session_id",
+            )
+        session = given
+    if session is not None and names.SESSION.match(session) is None:
+        raise ApiError(Kind.INVALID_PARAMETERS, MALFORMED, param="agent_session_id")
+    return session
 
 
 def _wrong_method(method: str, allowed: tuple[str, ...]) -> Rejection:

@@ -129,6 +129,14 @@ class LedgerClient:
         """One plain command. Raises `Unreachable`."""
         return await self._send(command)
 
+    def calm(self, now_ms: int) -> float:
+        """Seconds until leases may be taken and attempts begun: 10 s after Redis was away or was founded anew.
+
+        turns.md §7. After a roll-back the leases in Redis are old ones: their owners get the time to write theirs again.
+        """
+        away = self.trouble_at + SETTLE_MS / 1000 - asyncio.get_running_loop().time()
+        return max(0.0, away, (self.identity.settle_ms - now_ms) / 1000)
+
     async def aclose(self) -> None:
         """Waits for what is in flight, then closes the connections."""
         while self._flights:

@@ -10,12 +10,12 @@ a collector that is slow or gone costs spans, never a request.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -52,8 +52,7 @@ _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
-@dataclass(frozen=True, slots=True)
-class TraceIds:
+class TraceIds(NamedTuple):
     """Where a request stands in its trace."""
 
     trace_id: str
@@ -79,7 +78,8 @@ def parse_traceparent(value: bytes | None) -> TraceIds | None:
 
 def new_ids(trace_id: str | None = None) -> TraceIds:
     """A new span id, in the given trace or a new one."""
-    return TraceIds(trace_id or secrets.token_hex(16), secrets.token_hex(8))
+    made = os.urandom(24).hex()
+    return TraceIds(trace_id or made[:32], made[32:])
 
 
 @dataclass(slots=True)

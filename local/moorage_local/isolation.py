@@ -55,6 +55,8 @@ def describe(
             said.append("Agents run as root: start the platform as an ordinary user.")
     else:
         limits |= {"tmp": "tmpfs", "processes": "namespaces", "network": "namespaces"}
+    if mode == "plain" and not have:
+        said.append("A daemon that an agent detached may outlive a platform that was itself killed with SIGKILL.")
     if "memory" not in have:
         limits["memory"] = "rlimit"
         said.append(

@@ -352,8 +352,6 @@ async def open_machine(state: State, isolation: Isolation, settings: MachineSett
     finally:
         await machine.close()
         await maker.close()
-        if isolation.groups is not None:
-            await isolation.groups.close()
 
 
 def _environment(revision: Revision) -> dict[str, str]:

@@ -90,6 +90,11 @@ class Attempt:
             self._ownerless_since = self._clock.now()
             self._moved()
 
+    @property
+    def owned(self) -> bool:
+        """Somebody reads its frames now."""
+        return self._owner is not None
+
     def tick(self) -> None:
         """Looks at the clock: an attempt that nobody has owned for too long ends, an ended one frees its frames."""
         if self._owner is not None or self._clock.now() - self._ownerless_since < self._limits.ownerless:
@@ -124,6 +129,7 @@ class Attempt:
 
     def _set_end(self, end: End) -> None:
         self.end = end
+        self._ownerless_since = self._clock.now()  # from here its frames are kept as long again
         self.ended()
         if self._owner is not None:
             self._owner.finish(end)

@@ -75,9 +75,12 @@ class BindingFile:
 
         Not fsynced: it must outlive this process, not the machine, whose end ends the sandbox too.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = json.dumps({"sandbox": sandbox, "begun": begun}).ljust(BEGUN_SIZE).encode()
-        fd = os.open(self._begun, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._begun, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._begun, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(fd, record, 0)
         finally:

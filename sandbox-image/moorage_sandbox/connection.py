@@ -188,6 +188,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._resume()
         return piece
 
+    def only_piece(self) -> bytes | None:
+        """The body when it is complete and one piece."""
+        body = self._body
+        if body is None or not body.done or len(self._pieces) != 1:
+            return None
+        self._buffered = 0
+        return self._pieces.popleft()
+
     # -- answers
 
     def write(self, data: bytes) -> None:

@@ -64,6 +64,8 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._hello: asyncio.Future[Reply] = self._loop.create_future()
         self.closed = False
+        self.host_pid = 0
+        """Init's pid as this machine sees it; 0 until it has spoken after this object was made."""
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -163,6 +165,7 @@ class Control:
 
     def _dispatch(self, reply: Reply) -> None:
         body = reply.body
+        self.host_pid = reply.host_pid or self.host_pid
         if body.get("op") == "exited":
             status, signal = body.get("status"), body.get("signal")
             self._exited(Exited(int(body.get("pid", 0)), status, signal or None, bool(body.get("oom"))))

@@ -141,7 +141,7 @@ async def _open(config: ShimConfig, control: Control, agent: Agent, output: Outp
         stack.push_async_callback(door.close)
     agent.use(control, env)
     await agent.ready(config.ready_timeout)
-    return hello.host_pid
+    return control.host_pid
 
 
 @asynccontextmanager

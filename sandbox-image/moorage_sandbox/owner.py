@@ -77,8 +77,7 @@ class Owner:
                 self._timer.cancel()
 
     def _last(self, end: End) -> None:
-        self._answer.write(frames.end(end))
-        self._answer.end()
+        self._answer.end(frames.end(end))
 
     async def _sleep(self) -> None:
         self._live = True

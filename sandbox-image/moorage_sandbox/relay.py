@@ -17,6 +17,7 @@ from moorage_sandbox.output import Output
 from moorage_sandbox.server import Answer, Request
 
 PREFIX = "/relay"
+REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Relay:
@@ -48,9 +49,10 @@ class Relay:
             request.method,
             f"{path}?{request.query}" if request.query else path,
             prompt.of_relay(request.headers, bound, process.port),
-            request.chunks() if request.has_body else None,
+            (request.whole() or request.chunks()) if request.has_body else None,
             connect_timeout=self._config.limits.agent_connect,
             head_timeout=self._config.limits.relay_head,
+            retry_stale=request.method in REPEATABLE,
         )
 
     async def _failed(self, answer: Answer, process: Process, fault: HopError) -> None:
@@ -63,11 +65,14 @@ class Relay:
     async def _pass_on(self, response: HopResponse, answer: Answer) -> None:
         answer.start(response.status, prompt.end_to_end(response.headers))
         try:
-            async for piece in response.chunks():
+            while True:
+                if not response.arrived:
+                    answer.flush()
+                piece = await response.next_chunk()
+                if response.exhausted:
+                    return answer.end(piece)
                 if not answer.write(piece):
                     await answer.drain()
         except HopError as fault:
             # Without `end` the connection is broken off: the caller must not take a part for the whole.
             self._output.shim(f"a relayed answer broke off: {fault}")
-            return
-        answer.end()

@@ -60,6 +60,10 @@ class Request:
             parts.append(piece)
         return b"".join(parts)
 
+    def whole(self) -> bytes | None:
+        """The body, if all of it has come in one piece; it then counts as read."""
+        return self._connection.only_piece()
+
     @property
     def has_body(self) -> bool:
         """The request came with a body (perhaps an empty one of unknown length)."""
@@ -73,11 +77,12 @@ class BodyTooLarge(Exception):
 class Answer:
     """The answer to one request. `started` tells whether a status has left."""
 
-    __slots__ = ("_chunked", "_connection", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_unsent", "ended", "started")
 
     def __init__(self, connection: HttpConnection) -> None:
         self._connection = connection
         self._chunked = False
+        self._unsent = b""
         self.started = False
         self.ended = False
 
@@ -88,27 +93,41 @@ class Answer:
         self._connection.write(self._head(status, headers) + body)
 
     def start(self, status: int, headers: http1.Headers) -> None:
-        """The head of a streamed answer: by length when `headers` has one, else in chunks."""
+        """The head of a streamed answer: by length when `headers` has one, else in chunks.
+
+        It leaves with the first piece, or with `flush`.
+        """
         bodiless = status in (204, 304) or self._connection.method == b"HEAD"
         if not bodiless and http1.header(headers, b"content-length") is None:
             self._chunked = True
             headers = [*headers, (b"transfer-encoding", b"chunked")]
+        self._unsent = self._head(status, headers)
         self.started = True
-        self._connection.write(self._head(status, headers))
+
+    def flush(self) -> None:
+        """Sends the head now: its first piece may be long in coming."""
+        unsent, self._unsent = self._unsent, b""
+        self._connection.write(unsent)
 
     def write(self, data: bytes) -> bool:
         """Writes one piece at once. False: the client is slow, wait in `drain` before the next."""
-        self._connection.write(http1.chunk(data) if self._chunked else data)
+        piece = http1.chunk(data) if self._chunked else data
+        if self._unsent:
+            piece, self._unsent = self._unsent + piece, b""
+        self._connection.write(piece)
         return not self._connection.blocked
 
     async def drain(self) -> None:
         """Waits until the client has taken enough."""
         await self._connection.drain()
 
-    def end(self) -> None:
-        """Ends a streamed answer in good order."""
-        if self._chunked:
-            self._connection.write(http1.LAST_CHUNK)
+    def end(self, data: bytes = b"") -> None:
+        """Ends a streamed answer in good order, with a last piece."""
+        piece = http1.chunk(data) if self._chunked and data else data
+        rest = self._unsent + piece + (http1.LAST_CHUNK if self._chunked else b"")
+        self._unsent = b""
+        if rest:
+            self._connection.write(rest)
         self.ended = True
 
     def _head(self, status: int, headers: http1.Headers) -> bytes:

@@ -264,6 +264,7 @@ class Shim:
             "turn": now.turn,
             "begun": now.begun,
             "fence": self._fence,
+            "owned": self._attempt is not None and self._attempt.owned,
             "relays": self._relays,
             "last_active": self._last_active,
             "log_tail": self._parts.output.tail(),

@@ -29,7 +29,8 @@ class Client:
         timeout: float = 600.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._runner = asyncio.Runner()
+        # With a factory the runner leaves the thread's current event loop, which is not ours, as it is.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._async = AsyncClient(url=url, key=key, timeout=timeout, transport=transport)
         self.url = self._async.url
 

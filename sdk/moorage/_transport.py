@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -26,8 +27,15 @@ class Http:
         headers = {"user-agent": "moorage-python"}
         if key:
             headers["authorization"] = f"Bearer {key}"
+        # Loopback needs neither proxies nor certificates, and loading those takes longer than most calls.
+        near = _is_loopback(self._url)
         self._client = httpx2.AsyncClient(
-            headers=headers, timeout=httpx2.Timeout(timeout, connect=10), transport=transport, follow_redirects=False
+            headers=headers,
+            timeout=httpx2.Timeout(timeout, connect=10),
+            transport=transport,
+            follow_redirects=False,
+            trust_env=not near,
+            verify=not near,
         )
 
     async def aclose(self) -> None:
@@ -146,6 +154,12 @@ class _translated:
             raise _errors.Misuse(f"{self._url!r} is not a URL.", hint="It looks like http://127.0.0.1:8080.") from error
         if isinstance(error, httpx2.HTTPError):
             raise _errors.ConnectionLost(f"The connection to {self._url} broke: {type(error).__name__}.") from error
+
+
+def _is_loopback(url: str) -> bool:
+    """A plain `http` URL of this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:

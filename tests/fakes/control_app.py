@@ -27,7 +27,7 @@ Rule = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ControlApp:
-    """One gateway's control API. `provider` answers apply requests while `providing` is entered."""
+    """One gateway's control API. `provider` answers apply requests and removes files while `providing` is entered."""
 
     def __init__(self, world: World, *, within: float = 5.0, limits: UploadLimits | None = None) -> None:
         self.world = world
@@ -80,6 +80,8 @@ class ControlApp:
 
         async def serve() -> None:
             while True:
+                for key in await self.world.client.read("ZRANGE", "deletes", 0, -1):
+                    await ledger.removed(key.decode())
                 request = await ledger.next_apply()
                 if request is None:
                     await asyncio.sleep(0.01)

@@ -136,7 +136,10 @@ class Exchange:
         os.kill(os.getpid(), signal.SIGKILL)
 
     async def step_child(self, body: dict, path: str) -> None:
-        code = f"import os,signal; open({path!r},'w').write(str(os.getpid())); signal.pause()"
+        code = (
+            f"import os,signal; open({path!r}+'.new','w').write(str(os.getpid())); os.rename({path!r}+'.new', {path!r})"
+        )
+        code += "; signal.pause()"
         subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
         await until(path)
 

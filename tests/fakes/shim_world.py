@@ -234,6 +234,12 @@ class World:
         response = await self.request("GET", "/shim/status", {})
         return json.loads(await response.read(1 << 20))
 
+    async def until_status(self, **wanted: Any) -> None:
+        """Waits until the shim's own status page says so."""
+        async with asyncio.timeout(8):
+            while not wanted.items() <= (await self.status_page()).items():
+                await asyncio.sleep(0.005)
+
     def gate(self, name: str) -> str:
         return str(self.folder / f"gate.{name}")
 

@@ -24,7 +24,7 @@ from moorage_sandbox.control import Control, Exited
 
 LAUNCHER = Path(moorage_sandbox.__file__).parent / "launcher"
 SECONDS = 20.0
-AGENT = '''
+AGENT = """
 import json, os, sys, traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         moorage_forkpoint.wait()
     print("the agent says hello")
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Puppet).serve_forever()
-'''
+"""
 
 
 async def until(holds: Callable[[], bool], what: str, *, seconds: float = SECONDS) -> None:

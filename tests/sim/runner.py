@@ -87,6 +87,10 @@ class SimRunner:
         self.calls = 0
         self.on_found: Callable[[tuple[float, int]], None] | None = None
 
+    def calm(self, now_ms: int) -> float:
+        away = self.trouble_at + SETTLE_MS / 1000 - self._loop.time()
+        return max(0.0, away, (self.identity.settle_ms - now_ms) / 1000)
+
     def text(self, script: Script) -> tuple[str, str]:
         known = self._texts.get(script.name)
         if known is None:
@@ -132,6 +136,7 @@ class SimRunner:
             self.on_found((self._loop.time(), int(out[1])))
         await self._travel()
         ident.ledger, ident.generation, ident.told = out[0].decode(), int(out[1]), int(out[2])
+        ident.settle_ms = int(out[3])
         return bool(out[4])
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]:

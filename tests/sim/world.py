@@ -147,7 +147,7 @@ class Gateway:
         activation = Activation(sessions, shims, self.table, clock, self.recovery, lambda: [])
         self.sessions = sessions
         generation = lambda: runner.identity.generation  # noqa: E731
-        calm = lambda: max(0.0, runner.trouble_at + engines.CALM_S - loop.time()) if world.calm else 0.0  # noqa: E731
+        calm = lambda: runner.calm(clock.now_ms())  # noqa: E731
 
         async def history(held: Any) -> list[dict[str, Any]]:
             return []
@@ -236,7 +236,6 @@ class World:
         self.redis, self.loop, self.schedule = redis, loop, schedule
         self.rng = random.Random(schedule.seed)
         self.engine_type = engine_type
-        self.calm = True
         self.faults = Faults(lost_reply=0.01, refused=0.005, slow=0.002)
         self.store = Store(self.rng)
         self.shims = Shims(self, self.program, schedule.flags)
@@ -300,6 +299,12 @@ class World:
             if other is not sandbox and other.alive and other.attempt is not None and other.attempt.turn == turn:
                 if other.attempt.begun in other.running and not other.cut:
                     self.violations.append(f"{turn} runs in {other.id} and {sandbox.id}")
+        running = self.redis.execute_command("HGET", f"s:{session}", "running")
+        if running is not None and running.decode() != turn and not self.losses:
+            self.violations.append(f"{turn} started although {running.decode() or 'no turn'} is the session's running turn")
+        volumes = [x for x in self.shims.by_endpoint.values() if x.alive and not x.cut and x.volume == sandbox.volume]
+        if len(volumes) > 1:
+            self.violations.append(f"{sandbox.volume} is written by {[x.id for x in volumes]}")
         self.starts.setdefault(turn, []).append((begun, number))
         mine = self.accepted_in.get(turn)
         for at, generation in self.founded:
@@ -367,16 +372,26 @@ class World:
                 self.rng.choice(alive).kill()
                 await self.born_gateway()
             elif dice < 0.55:
-                self.rng.choice(alive).paused_until = self.loop.time() + self.rng.uniform(1.0, 25.0)
+                pause = self.rng.uniform(1.0, 25.0)
+                self.rng.choice(alive).paused_until = self.loop.time() + pause
+                if pause > 6.0:
+                    self.owner_deaths.append(self.loop.time())  # past its lease it may count as dead
             elif dice < 0.60 and live:
                 self.rng.choice(live).cut = True
-            elif self.schedule.kind == "redis" and dice < 0.70:
+            elif dice < 0.68 and live:
+                # An owner stops in the middle of a write, and what it was driving dies: its write arrives late.
+                owners = [g for g in alive if g.keeper.count] or alive
+                self.rng.choice(owners).paused_until = self.loop.time() + self.rng.uniform(11.0, 25.0)
+                self.owner_deaths.append(self.loop.time())
+                for busy in [s for s in live if s.running]:
+                    self.shims.kill(busy)
+            elif self.schedule.kind == "redis" and dice < 0.78:
                 self._snapshot()
                 snapshot = True
-            elif self.schedule.kind == "redis" and dice < 0.76 and snapshot:
+            elif self.schedule.kind == "redis" and dice < 0.84 and snapshot:
                 self.losses.append(self.loop.time())
                 self._roll_back()
-            elif self.schedule.kind == "redis" and dice < 0.82:
+            elif self.schedule.kind == "redis" and dice < 0.90:
                 self.losses.append(self.loop.time())
                 self.redis.execute_command("FLUSHDB")
 
@@ -423,7 +438,7 @@ class World:
         await asyncio.sleep(self.rng.uniform(0, 12))
         session = f"session-{self.rng.randrange(2)}"
         key = f"key-{number}"
-        wants_cancel = self.rng.random() < 0.2
+        wants_cancel = self.rng.random() < 0.3
         twice = self.rng.random() < 0.3
         kind = self.rng.choice(["same", "rechunked", "other"])
         response = await self._create(session, key, kind)
@@ -435,7 +450,7 @@ class World:
                 self.violations.append(f"one idempotency key made {response} and {again}")
         readers = [asyncio.ensure_future(self._read(Seen(response))) for _ in range(2)]
         if wants_cancel:
-            await asyncio.sleep(self.rng.uniform(0, 6))
+            await asyncio.sleep(self.rng.uniform(0, 12))
             await self._cancel(response)
         await asyncio.gather(*readers)
 
@@ -468,6 +483,7 @@ class World:
         return None
 
     async def _cancel(self, response: str) -> None:
+        self.cancelled.add(response)
         for _ in range(20):
             gateway = self.rng.choice(self.alive())
             task = gateway.spawn(gateway.turns.cancel(response, tenant="dev"))
@@ -555,6 +571,15 @@ class World:
                     self.violations.append(f"{response}: event {number} that was seen is not what was stored")
                     break
         self._judge_text(response, stored["response"], events)
+        self._judge_outcome(response, stored["response"])
+
+    def _judge_outcome(self, response: str, body: dict[str, Any]) -> None:
+        cancel, outcome = self.redis.execute_command("HMGET", f"t:{response}", "cancel", "outcome")
+        if cancel == b"1" and outcome != b"cancelled" and not self.losses:
+            self.violations.append(f"{response} was cancelled first and ended {outcome}")
+        if self.losses or body["status"] == "completed" or (body["status"] == "cancelled" and response in self.cancelled):
+            return
+        self.violations.append(f"{response} ended {body['status']}: {body.get('error')}")
 
     def _judge_text(self, response: str, body: dict[str, Any], events: list[dict[str, Any]]) -> None:
         for item in body["output"]:

@@ -246,6 +246,11 @@ class HopConnection(asyncio.BufferedProtocol):
         """The whole body has arrived from the peer."""
         return self._body is not None and self._body.done
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of the body that have arrived and nobody has read."""
+        return len(self._pieces)
+
     async def piece(self, timeout: float | None) -> bytes:
         """The next piece of the body; empty at its end. Raises HopError when it breaks off."""
         if not self._pieces:

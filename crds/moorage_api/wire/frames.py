@@ -9,8 +9,6 @@ end {"kind":…,…}        the last line
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-
 from moorage_api.wire import shim
 
 MAX_EVENT = 8 * 1024 * 1024
@@ -36,7 +34,7 @@ def source(src: int, data: bytes) -> bytes:
 
 def end(how: shim.End) -> bytes:
     """The last line; fields that say nothing are left out."""
-    fields = {name: value for name, value in asdict(how).items() if value not in (None, "", [])}
+    fields = {name: value for name, value in vars(how).items() if value not in (None, "", [])}
     text = json.dumps(fields, separators=(",", ":"))
     return b"end %b\n" % text.encode()
 

@@ -44,6 +44,16 @@ class HopResponse:
         """The first value of a header (lower-case name), or None."""
         return http1.header(self.headers, name)
 
+    @property
+    def arrived(self) -> bool:
+        """`next_chunk` would not wait: a piece is here, or the end."""
+        return self._connection is None or self._connection.waiting > 0 or self._connection.complete
+
+    @property
+    def exhausted(self) -> bool:
+        """The whole body has been read."""
+        return self._connection is None or (self._connection.complete and self._connection.waiting == 0)
+
     async def next_chunk(self, *, idle: float | None = None) -> bytes:
         """The next piece as it arrived, empty at the end. `idle` is the longest silence; HopError on a break."""
         if self._connection is None:

@@ -58,6 +58,8 @@ class Index:
     @classmethod
     def over_http(cls, settings: NetworkSettings) -> "Index":
         """The index of the settings, its credentials taken out of the address and bound to its host."""
+        if not settings.index:
+            raise errors.Unreachable("The package index", "none is configured; set PIP_INDEX_URL")
         parts = urlsplit(settings.index)
         login, _, place = parts.netloc.rpartition("@")
         credentials = {parts.hostname: unquote(login)} if login and parts.hostname else {}

@@ -5,11 +5,15 @@ because it can neither bound a whole reply (only a single read) nor keep a heade
 """
 
 import base64
+import ensurepip
 import functools
 import http.client
+import importlib.util
+import re
 import socket
 import ssl
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +87,21 @@ class NetworkSettings:
         names = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
         files = tuple(dict.fromkeys(environ[k] for k in names if environ.get(k)))
         found = {k: environ.get(f"{k}_proxy") or environ.get(f"{k.upper()}_PROXY") or "" for k in SCHEMES}
-        return cls({k: v for k, v in found.items() if v}, files, index or "https://pypi.org/simple")
+        return cls({k: v for k, v in found.items() if v}, files, index or pips_own_index())
+
+
+def pips_own_index() -> str:
+    """The index that the Python installation's own pip would ask, read from pip's text; "" without a pip."""
+    spec = importlib.util.find_spec("pip")
+    name = "pip/_internal/models/index.py"
+    text = ""
+    if spec is not None and spec.origin is not None:
+        text = (Path(spec.origin).parent.parent / name).read_text(encoding="utf-8")
+    else:
+        for wheel in sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
+            text = zipfile.ZipFile(wheel).read(name).decode()
+    found = re.search(r'PackageIndex\(\s*"(https://[^"]+)"', text)
+    return f"{found.group(1).rstrip('/')}/simple" if found else ""
 
 
 class HttpTransport:

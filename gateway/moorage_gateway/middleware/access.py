@@ -61,11 +61,11 @@ class Access:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             await self._app(scope, receive, counted)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
             seconds = time.perf_counter() - began
             if not answers.still_here(scope):
                 known.error = known.error or "caller_left"
@@ -84,7 +84,7 @@ class Access:
             "path": scope["path"][:512],
             "operation": operation,
             "status": status,
-            "ms": round(seconds * 1000, 3),
+            "us": int(seconds * 1_000_000),
             "bytes": size,
             "tenant": caller.tenant if caller else "",
             "user": caller.user if caller else "",

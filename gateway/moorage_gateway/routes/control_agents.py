@@ -30,7 +30,7 @@ _MANIFEST = {"requestBody": {"required": True, "content": {"application/json": {
 _BYTES = {
     "requestBody": {
         "required": True,
-        "content": {"application/offset+octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 

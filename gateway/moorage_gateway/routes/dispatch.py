@@ -25,19 +25,17 @@ class Dispatch:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serves one request. Raises ApiError for refusals."""
         path = scope["path"]
-        match inbound.classify(scope["method"], path, scope["query_string"], scope["headers"]):
-            case Rejection(allow=allow) as rejection if allow:
-                facts.of(scope).error = rejection.kind.value
-                await answers.send_error(send, rejection.error(), [(b"allow", ", ".join(allow).encode())])
-            case Rejection() as rejection:
-                raise rejection.error()
-            case Route(operation=Operation.INVOKE) as route:
-                facts.of(scope).operation = route.operation.value
-                await self._invocations(route, scope, receive, send)
-            case Route() as route:
-                facts.of(scope).operation = route.operation.value
-                await self._responses(route, scope, receive, send)
-            case None if path in health.PATHS:
-                await self._probes(scope, receive, send)
-            case None:
-                await self._control(scope, receive, send)
+        found = inbound.classify(scope["method"], path, scope["query_string"], scope["headers"])
+        if isinstance(found, Route):
+            facts.of(scope).operation = found.operation.value
+            serve = self._invocations if found.operation is Operation.INVOKE else self._responses
+            await serve(found, scope, receive, send)
+        elif isinstance(found, Rejection):
+            if not found.allow:
+                raise found.error()
+            facts.of(scope).error = found.kind.value
+            await answers.send_error(send, found.error(), [(b"allow", ", ".join(found.allow).encode())])
+        elif path in health.PATHS:
+            await self._probes(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)

@@ -17,8 +17,8 @@ from moorage_gateway.upstream import Route
 class TurnsDoor(Protocol):
     """Turns by response id. Methods raise ApiError only."""
 
-    async def accept(self, caller: Principal, place: Place, request: TurnRequest) -> str:
-        """The response to follow: the request's own, or that of the turn it joined."""
+    async def accept(self, caller: Principal, place: Any, request: TurnRequest) -> str:
+        """`place` is a `sessions.Place`. The response to follow: the request's own, or that of the turn it joined."""
 
     def follow(self, response_id: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
         """(sequence number, compact JSON) of each event after `after`; ends after the terminal event. An async generator."""

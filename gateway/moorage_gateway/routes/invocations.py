@@ -7,10 +7,9 @@ Redis command on a route hit, one write per piece. What the caller began is canc
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from moorage_api.errors import ApiError, Kind
 from moorage_api.wire import headers as wire
@@ -42,6 +41,41 @@ class RelayLimits:
     connect_seconds: float
     head_seconds: float
     idle_seconds: float
+
+
+class Answer(Protocol):
+    """An agent's answer on its way up."""
+
+    status: int
+    headers: relaying.Headers
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing follows."""
+
+    async def next_chunk(self, *, idle: float | None = None) -> bytes:
+        """The next piece, empty at the end."""
+
+    async def aclose(self) -> None:
+        """Ends the exchange."""
+
+
+class _Read:
+    """An answer whose body was read already."""
+
+    exhausted = True
+
+    def __init__(self, status: int, headers: relaying.Headers, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
+
+    async def next_chunk(self, *, idle: float | None = None) -> bytes:
+        """The whole body."""
+        return self._body
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 class _Upload:
@@ -115,7 +149,9 @@ class Invocations:
         known = facts.of(scope)
         given = inbound.find(scope["headers"], _INVOCATION_ID)
         if given is None or _INVOCATION.match(given) is None:
-            given = b"inv_" + secrets.token_hex(16).encode()
+            given = (
+                b"inv_" + known.traceparent[3:52].replace("-", "").encode()
+            )  # trace and span: as unique as the request
         own = [(_SESSION_ID, place.session_id.encode()), (_INVOCATION_ID, given)]
         try:
             response = await self._reach(address, place, scope, body, given)
@@ -124,7 +160,7 @@ class Invocations:
             await answers.send_error(send, error, own)
             return
         try:
-            await self._pass_up(response, scope["method"], own, send)
+            await self._pass_up(response, own, send)
         except HopError as error:
             # The head is gone already: break off visibly, so that nobody takes a part for the whole.
             known.error = "agent_cut"
@@ -137,7 +173,7 @@ class Invocations:
 
     async def _reach(
         self, address: Address, place: Place, scope: Any, body: bytes | _Upload, invocation: bytes
-    ) -> HopResponse:
+    ) -> Answer:
         """The agent's answer, its body still coming. A route is tried anew only while nothing has reached an agent."""
         key, dead_epoch = place.session_key, 0
         deadline = self._clock.monotonic() + self._limits.acquire_seconds
@@ -153,7 +189,10 @@ class Invocations:
                 continue
             if not relaying.may_be_refusal(response.status, response.headers):
                 return response
-            refused = await self._refusal(response)
+            found = await self._read_refusal(response)
+            if not isinstance(found, relaying.Refused):
+                return found
+            refused = found
             self._activation.forget(key)
             if not refused.elsewhere or (isinstance(body, _Upload) and body.touched):
                 break
@@ -203,26 +242,25 @@ class Invocations:
             retry_stale=True,
         )
 
-    async def _refusal(self, response: HopResponse) -> relaying.Refused:
+    async def _read_refusal(self, response: HopResponse) -> relaying.Refused | Answer:
+        """The shim's refusal, or else the agent's own short answer, which was read to tell."""
         try:
-            return relaying.read_refusal(await response.read(relaying.REFUSAL_BYTES, idle=self._limits.connect_seconds))
-        except HopError:
-            return relaying.Refused("agent_exit")
+            body = await response.read(relaying.REFUSAL_BYTES, idle=self._limits.connect_seconds)
+        except HopError as error:
+            raise ApiError(Kind.AGENT_FAILED, "The agent's answer broke off.") from error
         finally:
             await response.aclose()
+        return relaying.read_refusal(body) or _Read(response.status, response.headers, body)
 
-    async def _pass_up(self, response: HopResponse, method: str, own: relaying.Headers, send: Any) -> None:
-        """Head, then each piece as it comes, one write each; where the length is promised its last piece ends the answer."""
+    async def _pass_up(self, response: Answer, own: relaying.Headers, send: Any) -> None:
+        """Head, then each piece as it comes, one write each; the last piece ends the answer."""
         lines = relaying.up(response.headers)
-        promised = inbound.find(lines, b"content-length")
         lines += own
         lines.append((b"x-accel-buffering", b"no"))
         await send({"type": "http.response.start", "status": response.status, "headers": lines})
-        left = int(promised) if promised is not None and promised.isdigit() and method != "HEAD" else -1
-        while piece := await response.next_chunk(idle=self._limits.idle_seconds):
-            left -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": left != 0})
-            if left == 0:
-                await response.next_chunk(idle=self._limits.connect_seconds)
+        while True:
+            piece = await response.next_chunk(idle=self._limits.idle_seconds)
+            ended = not piece or response.exhausted
+            await send({"type": "http.response.body", "body": piece, "more_body": not ended})
+            if ended:
                 return
-        await send({"type": "http.response.body", "body": b""})

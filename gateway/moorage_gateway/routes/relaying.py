@@ -14,9 +14,7 @@ from moorage_api.wire import headers as wire
 
 Headers = list[tuple[bytes, bytes]]
 
-REFUSAL = (
-    b"x-moorage-refusal"  # set by the shim on its own answers; an agent's headers of this prefix are dropped there
-)
+REFUSAL = b"x-moorage-refusal"  # marks an answer as the shim's own
 REFUSAL_BYTES = 64 * 1024
 LOG_LINES, LOG_LINE = 8, 400
 
@@ -59,9 +57,11 @@ _NOT_UP = frozenset(name.encode() for name in wire.HOP_BY_HOP) | {
 _OURS = b"x-moorage-"
 
 # Words by which a shim says that nothing reached the agent and another sandbox (or a moment) may serve.
-ELSEWHERE = frozenset({"stale_epoch", "other_session", "unbound", "draining", "unknown", "fenced"})
+ELSEWHERE = frozenset({"stale_epoch", "other_session", "unbound", "draining", "unknown", "fenced", "unauthenticated"})
 NOT_YET = frozenset({"not_ready", "starting"})
-FAILED = frozenset({"agent_exit", "exit", "oom"})
+FAILED = frozenset({"agent_exit", "agent_timeout"})
+_STATUSES = frozenset({401, 409, 502, 503, 504})
+_FIELDS = frozenset({"error", "detail", "log_tail", "status", "signal", "oom"})
 
 
 def down(headers: Headers) -> Headers:
@@ -100,19 +100,36 @@ class Refused:
             return ApiError(Kind.SESSION_NOT_READY, f"The agent is not ready yet.{shown}", retry_after=2)
         if self.elsewhere:
             return ApiError(Kind.UNAVAILABLE, "The session is moving to another sandbox; try again.", retry_after=1)
+        if self.word == "agent_timeout":
+            return ApiError(Kind.GATEWAY_TIMEOUT, f"The agent did not begin to answer in time.{shown}")
         return ApiError(Kind.AGENT_FAILED, f"The agent's process ended before it answered.{shown}")
 
 
 def may_be_refusal(status: int, headers: Headers) -> bool:
-    """Whether an answer came from the shim itself and not from the agent."""
-    return status in (401, 404, 409, 502, 503) and any(name == REFUSAL for name, _ in headers)
+    """Whether an answer may be the shim's own and not the agent's: its body is short and decides."""
+    if status not in _STATUSES:
+        return False
+    length = b""
+    for name, value in headers:
+        if name == REFUSAL:
+            return True
+        if name == b"content-length":
+            length = value
+    return length.isdigit() and int(length) <= REFUSAL_BYTES
 
 
-def read_refusal(body: bytes) -> Refused:
-    """The refusal in a shim's body; an unreadable one counts as a failure of the agent."""
+def read_refusal(body: bytes) -> Refused | None:
+    """The refusal in a shim's body; None for any other body, which is the agent's own answer.
+
+    An agent that imitates one gains a second try of its own request, or another wording of its own failure.
+    """
     try:
         detail = orjson.loads(body)
-        tail = detail.get("log_tail") or ()
-        return Refused(str(detail["error"]), tuple(str(line) for line in tail))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return Refused("agent_exit")
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(detail, dict) or not detail.keys() <= _FIELDS:
+        return None
+    word, tail = detail.get("error"), detail.get("log_tail")
+    if not isinstance(word, str) or word not in ELSEWHERE | NOT_YET | FAILED:
+        return None
+    return Refused(word, tuple(str(line) for line in tail) if isinstance(tail, list) else ())

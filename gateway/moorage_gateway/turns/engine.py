@@ -40,7 +40,6 @@ END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
 REATTACH = 3  # tries to reach a sandbox whose connection broke, before it is given up
 RETRY_S = 0.2
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
-CALM_S = 10.0  # turns.md §7: after Redis was away no attempt is begun for this long
 
 
 class Observer(Protocol):
@@ -197,10 +196,9 @@ class Engine:
     async def _route(self, held: Held, deadline: float) -> Route | None:
         """The session's bound route, within the acquire deadline; None when interrupted meanwhile."""
         until = min(deadline, self._clock.monotonic() + held.limits.acquire_s)
-        dead = held.route.epoch if held.route is not None and held.attempts and held.attempts[-1].get("dead") else 0
-        wanted = Wanted(held.record.session, held.identity, held.named, dead_epoch=dead)
+        wanted = Wanted(held.record.session, held.identity, held.named, dead_epoch=held.dead_epoch)
         task = asyncio.ensure_future(self._activation.acquire(wanted, deadline=until))
-        unwatch = held.watch(task.cancel)
+        unwatch = held.watch(lambda: void(task.cancel()))
         try:
             if held.interrupted:
                 task.cancel()
@@ -268,7 +266,7 @@ class Engine:
             if isinstance(result, tuple) and normaliser.outcome is None and result[0].status == "failed":
                 await self._stop(held, route)  # ended by us: past its deadline, or too large
             return result
-        await self._mark_dead(held, route, "the sandbox's connection keeps breaking", reader)
+        await self._mark_dead(held, route, "the sandbox's connection keeps breaking")
         return Fault("sandbox_lost", "the connection to the sandbox keeps breaking")
 
     async def _follow(
@@ -288,6 +286,8 @@ class Engine:
                 if frames is None:
                     return Fault("cut", "the sandbox's stream ended without saying how")
                 end = reader.read(frames)
+                if reader.contradicted:
+                    return Fault("lost", "the log was closed over this attempt by a former owner")
                 await self._append(held, reader.drain())
                 if held.log_bytes > held.limits.log_bytes:
                     return failed(
@@ -330,14 +330,14 @@ class Engine:
         if not reader.started and not fault.refused:
             reader.started = self._acknowledge(held)  # it may have begun: the next owner of this thought is attach
         if fault.refused:
-            await self._mark_dead(held, route, str(fault), reader)
+            await self._mark_dead(held, route, str(fault))
             return Fault("sandbox_lost", "the sandbox is gone") if reader.started else None
         await held.until_interrupt(RETRY_S)
         return None
 
-    async def _mark_dead(self, held: Held, route: Route, why: str, reader: _Reader) -> None:
-        if held.attempts:
-            held.attempts[-1] = held.attempts[-1] | {"dead": True}
+    async def _mark_dead(self, held: Held, route: Route, why: str) -> None:
+        """This binding is over: the provider is to prove it, and no route of this epoch is taken again."""
+        held.dead_epoch = route.epoch
         await self._insist(held, lambda: self._activation.lost(route, why))
 
     def _acknowledge(self, held: Held) -> bool:
@@ -416,7 +416,12 @@ class Engine:
                 closing = normaliser.interrupt()
                 await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
             finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
-            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in finish.events])
+            # A former owner of this attempt may have logged the closing events before it died.
+            closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
+            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+            if finish.terminal["sequence_number"] != len(held.log):
+                normaliser = None  # the log says something else: what is open in it is closed as it stands
+                continue
             terminal, index = orjson.dumps(finish.terminal), len(held.log)
             send = functools.partial(self._ledger.decide, held.response, held.fence, outcome.status, index, terminal)
             word, decided = await self._insist(held, send)
@@ -505,6 +510,7 @@ class _Reader:
         self._position = position
         self._entries: list[Entry] = []
         self._outcome_at: float | None = None
+        self.contradicted = False
 
     def read(self, frames: list[Frame]) -> End | None:
         """Normalises; what an earlier owner of this attempt already logged is passed over silently."""
@@ -515,8 +521,11 @@ class _Reader:
                     continue
                 self.src = frame.src
                 for event in self.normaliser.feed(orjson.loads(frame.data)):
+                    data = orjson.dumps(event)
                     if self._position >= len(held.log) + len(self._entries):
-                        self._entries.append(Entry(held.begun, frame.src, orjson.dumps(event)))
+                        self._entries.append(Entry(held.begun, frame.src, data))
+                    elif self._position < len(held.log) and held.log[self._position].data != data:
+                        self.contradicted = True  # a former owner closed the log over this attempt
                     self._position += 1
             elif isinstance(frame, Acknowledged):
                 self.started = True
@@ -536,6 +545,10 @@ class _Reader:
         if self._outcome_at is None:
             self._outcome_at = now
         return now - self._outcome_at >= limit
+
+
+def void(_: object) -> None:
+    """Drops a result that a watcher has no use for."""
 
 
 def failed(code: str, message: str) -> Outcome:

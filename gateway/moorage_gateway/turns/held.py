@@ -50,6 +50,7 @@ class Held:
     taken_over: bool = False
     named: bool = True
     route: Route | None = None
+    dead_epoch: int = 0  # the binding that was found dead
     cancelled: bool = False
     fenced: bool = False
     releasing: bool = False

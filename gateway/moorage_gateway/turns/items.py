@@ -228,9 +228,9 @@ def shaped_part(kind: str, part: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(part.get(text.field), str):
         part[text.field] = ""
     if text is OUTPUT_TEXT:
-        for name in ("annotations", "logprobs"):
-            if not isinstance(part.get(name), list):
-                part[name] = []
+        given = part.get("annotations")
+        part["annotations"] = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+        part["logprobs"] = part["logprobs"] if isinstance(part.get("logprobs"), list) else []
     return part
 
 

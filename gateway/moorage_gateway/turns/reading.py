@@ -223,7 +223,7 @@ class Reader:
 
     def _annotation(self, kind: str, source: Event) -> None:
         follower = self._owner(source, items.OUTPUT_TEXT, "message")
-        if not follower.done:
+        if not follower.done and isinstance(source.get("annotation"), dict):
             annotation = sources.referring(items.pruned(source.get("annotation")), self._attempt.ids)
             text = items.text_for(follower.item.kind, items.OUTPUT_TEXT)
             self._attempt.annotate(follower, self._channel(follower, text, source), annotation)

@@ -7,6 +7,7 @@ are loaded when called.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -18,39 +19,19 @@ from moorage.cli import agents, audit, chat, keys, login, logs, printing, respon
 
 GROUP = "moorage.commands"
 
-
-class Commands(TyperGroup):
-    """Our own commands and those that other distributions bring."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Every name."""
-        return sorted({*super().list_commands(ctx), *(entry.name for entry in metadata.entry_points(group=GROUP))})
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Our own command first; then one from elsewhere, loaded now. None: there is none, or its distribution is not whole."""
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
-        for entry in metadata.entry_points(group=GROUP, name=cmd_name):
-            try:
-                found = entry.load()
-            except ModuleNotFoundError:
-                return None  # the extra that brings it is not installed
-            if isinstance(found, typer.Typer):
-                return typer.main.get_command(found)
-            if hasattr(found, "make_context"):
-                return found
-            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            single.command(name=cmd_name)(found)
-            return typer.main.get_command(single)
-        return None
+Brought = Callable[[], Iterable[metadata.EntryPoint]]
 
 
-def make_app() -> typer.Typer:
-    """The whole command line."""
+def installed() -> Iterable[metadata.EntryPoint]:
+    """Commands that installed distributions bring."""
+    return metadata.entry_points(group=GROUP)
+
+
+def make_app(brought: Brought = installed) -> typer.Typer:
+    """The whole command line, with the commands that `brought` names."""
     app = typer.Typer(
         name="moorage",
-        cls=Commands,
+        cls=_group(brought),
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -68,15 +49,6 @@ def make_app() -> typer.Typer:
     return app
 
 
-def moorage(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
-) -> None:
-    """Moorage: the self-hosted runtime for AI agents."""
-    if version:
-        printing.out(metadata.version("moorage"))
-        raise typer.Exit
-
-
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 wrong usage, 130 interrupted."""
     try:
@@ -89,3 +61,47 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left, as `head` does; nothing more can or need be said
         sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        printing.out(metadata.version("moorage"))
+        raise typer.Exit
+
+
+def moorage(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Moorage: the self-hosted runtime for AI agents."""
+
+
+def _group(brought: Brought) -> type[TyperGroup]:
+    class Commands(TyperGroup):
+        """Our own commands, then those that other distributions bring."""
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return sorted({*super().list_commands(ctx), *(entry.name for entry in brought())})
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            own = super().get_command(ctx, cmd_name)
+            entry = next((each for each in brought() if each.name == cmd_name), None)
+            return own if own is not None or entry is None else _load(entry)
+
+    return Commands
+
+
+def _load(entry: metadata.EntryPoint) -> Any:
+    """The command behind an entry point: a typer app, a command, or a function. None: the extra it needs is not installed."""
+    try:
+        found = entry.load()
+    except ModuleNotFoundError:
+        return None
+    if not isinstance(found, typer.Typer) and not hasattr(found, "make_context"):
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command()(found)
+        found = single
+    command = typer.main.get_command(found) if isinstance(found, typer.Typer) else found
+    command.name = entry.name
+    return command

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from fakes.ward import LAUNCHER, Ward
 from moorage_local import probe
 from moorage_local.isolation import Isolation

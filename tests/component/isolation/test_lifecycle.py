@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from fakes.ward import Ward, is_alive, until
 from moorage_local import cgroups
 from moorage_local.sandboxes import SandboxFailed
@@ -140,7 +141,10 @@ async def test_a_shim_that_goes_away_takes_its_sandbox_with_it(ward: Ward) -> No
 async def test_a_closed_zygote_leaves_no_process_and_no_control_group(ward: Ward) -> None:
     zygote = await ward.zygote(ward.spec(limits=cgroups.Limits()))
     guests = [await ward.guest(zygote) for _ in range(3)]
-    doomed = [pid for guest in guests for pid in guest.sandbox.pids()] + [zygote.pid, *processes.descendants(zygote.pid)]
+    doomed = [pid for guest in guests for pid in guest.sandbox.pids()] + [
+        zygote.pid,
+        *processes.descendants(zygote.pid),
+    ]
     await zygote.close()
     assert [pid for pid in doomed if is_alive(pid)] == []
     assert not zygote.alive
@@ -171,7 +175,9 @@ async def test_a_dead_zygote_refuses_and_its_sandboxes_are_dead(ward: Ward) -> N
 
 
 async def test_rlimits_hold_inside(ward: Ward) -> None:
-    guest = await ward.guest(await ward.zygote(), limits=cgroups.Limits(nofile=128, fsize=1_000_000, tmp=2 * 1024 * 1024))
+    guest = await ward.guest(
+        await ward.zygote(), limits=cgroups.Limits(nofile=128, fsize=1_000_000, tmp=2 * 1024 * 1024)
+    )
     seen = await guest.tell(
         """
         import errno, os, resource, signal

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+
 from fakes.ward import Ward, is_alive, until
 from moorage_local import sandboxes
 

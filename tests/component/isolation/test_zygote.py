@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from fakes.ward import AGENT, Ward, is_alive
 from moorage_local import enclosure
 from moorage_local.isolation import IsolationError
@@ -52,7 +53,9 @@ async def test_an_entry_that_exits_fails(ward: Ward) -> None:
 
 
 async def test_an_entry_that_dies_fails_with_its_last_lines(ward: Ward) -> None:
-    fault = await failure(ward, "import os, sys\nprint('about to die', flush=True)\nos.kill(os.getpid(), 11)\nos._exit(9)")
+    fault = await failure(
+        ward, "import os, sys\nprint('about to die', flush=True)\nos.kill(os.getpid(), 11)\nos._exit(9)"
+    )
     assert "ended with status" in str(fault) and fault.log_tail == ["about to die"]
 
 
@@ -99,7 +102,9 @@ async def test_an_object_of_a_module_is_served_by_the_sdk(ward: Ward) -> None:
 async def test_a_foreign_program_is_run_by_exec_for_each_process(ward: Ward) -> None:
     zygote = await ward.zygote(ward.spec(program=True))
     guest = await ward.guest(zygote, SOME="value")
-    seen = await guest.tell("import os, sys; result = [os.environ['SOME'], os.getcwd(), 'moorage_forkpoint' in sys.modules]")
+    seen = await guest.tell(
+        "import os, sys; result = [os.environ['SOME'], os.getcwd(), 'moorage_forkpoint' in sys.modules]"
+    )
     assert seen == ["value", "/app", False]
     first = guest.pid
     assert await guest.kill_all() == 0
@@ -142,7 +147,9 @@ async def test_the_environment_of_the_manifest_is_there_at_import_and_after(ward
     source = "import os\nAT_IMPORT = os.environ['GIVEN']\n" + AGENT
     zygote = await ward.zygote(ward.spec(source=source, env={"GIVEN": "by the manifest"}))
     guest = await ward.guest(zygote, MORE="by the shim")
-    seen = await guest.tell("import os, __main__; result = [__main__.AT_IMPORT, os.environ['GIVEN'], os.environ['MORE']]")
+    seen = await guest.tell(
+        "import os, __main__; result = [__main__.AT_IMPORT, os.environ['GIVEN'], os.environ['MORE']]"
+    )
     assert seen == ["by the manifest", "by the manifest", "by the shim"]
 
 

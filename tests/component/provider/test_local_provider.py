@@ -53,6 +53,8 @@ def isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     if found.mode != want:
         pytest.skip(f"no {want} mode on this machine: {found.why_plain}")
     yield found
+    if found.groups is not None:
+        asyncio.run(found.groups.close())
 
 
 def _wish(mode: str) -> Any:

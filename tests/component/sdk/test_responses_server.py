@@ -201,7 +201,8 @@ from moorage import HostedAgent
 def agent(items, ctx):
     ctx.state["n"] = ctx.state.get("n", 0) + 1
     (ctx.workspace / "mine").write_text("x")
-    return json.dumps([ctx.history, ctx.attempt, ctx.response_id, ctx.user, ctx.session, dict(ctx.headers), str(ctx.workspace), ctx.state["n"]])
+    whose = [ctx.response_id, ctx.user, ctx.session]
+    return json.dumps([ctx.history, ctx.attempt, *whose, dict(ctx.headers), str(ctx.workspace), ctx.state["n"]])
 HostedAgent(agent=agent).serve()
 """,
         MOORAGE_WORKSPACE=str(tmp_path),

@@ -218,6 +218,7 @@ async def test_an_attempt_without_owner_ends_after_its_time(tmp_path):
         await stream.acknowledged()
         await stream.source()
         await stream.leave()
+        await world.until_status(owned=False)
         world.clock.ahead = 119
         announced = len(world.gateway.heard) + 2
         await until(lambda: len(world.gateway.heard) > announced)  # ten looks at the clock
@@ -322,7 +323,7 @@ async def test_an_agent_that_dies_at_start_up_is_not_ready_and_says_why(tmp_path
 
 
 async def test_an_agent_that_never_says_ready_is_given_up(tmp_path):
-    world = World(tmp_path, ready_timeout=0.5)
+    world = World(tmp_path, ready_timeout=3)
     world.env["NOT_READY"] = "1"
     async with world:
         news = await until(lambda: [each for each in world.status() if each["op"] == "failed"])

@@ -1,0 +1,93 @@
+"""The head of a proxy request, read strictly. Pure.
+
+What two parsers could read in two ways is refused: a bare line feed, a folded header, a control character, a repeated
+authorization. The head goes no further than this: upstream gets a new one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from moorage_api.wire.headers import HOP_BY_HOP
+from moorage_gateway.egress.rules import Refused, Target, parse_authority
+
+MAX_HEAD = 16 * 1024
+MAX_HEADERS = 64
+
+_METHOD = re.compile(rb"[A-Z]{1,20}\Z")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+_REST = re.compile(rb"[\x21-\x7e]*\Z")
+
+
+class Malformed(Exception):
+    """Not a proxy request; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`upstream` is what the server behind is sent first: nothing for a tunnel, a head of our own for plain http."""
+
+    target: Target
+    token: str | None
+    upstream: bytes
+
+
+def parse(head: bytes) -> Request:
+    """The request of a head that ends with an empty line. Raises Malformed, or Refused for its target."""
+    lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    parts = lines[0].split(b" ")
+    if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0") or not _METHOD.match(parts[0]):
+        raise Malformed("the request line is not 'METHOD TARGET HTTP/1.1'")
+    headers = _headers(lines[1:])
+    method, target, _ = parts
+    token = _token(headers)
+    if not _REST.match(target):
+        raise Refused("a target has visible ASCII characters only")
+    if method == b"CONNECT":
+        return Request(parse_authority(target.decode("ascii")), token, b"")
+    if method == b"TRACE":
+        raise Malformed("TRACE is not passed on")
+    if not target.lower().startswith(b"http://"):
+        raise Malformed("this is a proxy: use CONNECT for https, or the whole http:// address")
+    rest = target[len(b"http://") :]
+    end = next((i for i, octet in enumerate(rest) if octet in b"/?#\\"), len(rest))
+    where = parse_authority(rest[:end].decode("ascii"), default_port=80)
+    path = rest[end:].partition(b"#")[0]
+    if not path.startswith(b"/"):
+        path = b"/" + path
+    return Request(where, token, _head(method, path, where, headers))
+
+
+def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    if len(lines) > MAX_HEADERS:
+        raise Malformed(f"more than {MAX_HEADERS} headers")
+    found: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _NAME.match(name) or not _VALUE.match(value):
+            raise Malformed("a header cannot be read")
+        found.append((name.lower(), value.strip(b" \t")))
+    return found
+
+
+def _token(headers: list[tuple[bytes, bytes]]) -> str | None:
+    given = [value for name, value in headers if name == b"proxy-authorization"]
+    if len(given) > 1:
+        raise Malformed("the proxy authorization is repeated")
+    if not given:
+        return None
+    scheme, _, token = given[0].partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
+def _head(method: bytes, path: bytes, target: Target, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Origin form, our Host, one request a connection: what follows belongs to this target and no other."""
+    named = {name for field, value in headers if field == b"connection" for name in value.lower().split(b",")}
+    dropped = {name.strip() for name in named} | {b"host", *(name.encode() for name in HOP_BY_HOP)}
+    dropped.discard(b"transfer-encoding")  # the body is passed on as it comes, so is its framing
+    host = target.host if target.port == 80 else str(target)
+    lines = [method + b" " + path + b" HTTP/1.1", b"Host: " + host.encode(), b"Connection: close"]
+    lines += [name + b": " + value for name, value in headers if name not in dropped]
+    return b"\r\n".join(lines) + b"\r\n\r\n"

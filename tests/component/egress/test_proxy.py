@@ -1,0 +1,383 @@
+"""The egress proxy over real sockets: what passes, what is refused with which words, what is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from moorage_api import tokens
+from moorage_api.catalog import AgentEntry
+from moorage_gateway.clock import SystemClock
+from moorage_gateway.egress import proxy
+from moorage_gateway.egress.rules import Target
+
+pytestmark = [pytest.mark.component, pytest.mark.isolation]
+
+KEY = "ab" * 32
+TOKEN = tokens.sign(tokens.Identity("sb-1", "acme", "hello", "rev1", "vol-1"), KEY)
+EGRESS = ["echo.example", "*.wild.example", "ported.example:9443", "package-index", "rebind.example", "mixed.example"]
+
+
+class Catalog:
+    token_key: str | None = KEY
+
+    def get(self, tenant: str, agent: str) -> AgentEntry | None:
+        if (tenant, agent) != ("acme", "hello"):
+            return None
+        return AgentEntry(tenant, agent, (), frozenset(), "moorage", {"egress": EGRESS})
+
+
+class Names:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.known: dict[str, list[str]] = {}
+
+    async def resolve(self, host: str) -> list[str]:
+        self.asked.append(host)
+        if host not in self.known:
+            raise OSError("no such name")
+        return self.known[host]
+
+
+class Wire:
+    """Connects every public address to the local echo server, and notes which address was asked for."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.asked: list[tuple[str, int]] = []
+        self.dead: set[str] = set()
+
+    async def connect(self, address: str, port: int) -> proxy.Streams:
+        self.asked.append((address, port))
+        if address in self.dead:
+            raise ConnectionRefusedError
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+class World:
+    def __init__(self, **limits: Any) -> None:
+        self.catalog, self.names, self.wire = Catalog(), Names(), Wire()
+        self.proxy = proxy.EgressProxy(
+            self.catalog,
+            SystemClock(),
+            named={"package-index": frozenset({Target("index.example", 443)})},
+            resolver=self.names,
+            connector=self.wire,
+            limits=proxy.EgressLimits(**{"head": 2.0, **limits}),
+        )
+        self.received = b""
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._echo, "127.0.0.1", 0)
+        self.wire.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self.proxy.start("127.0.0.1", 0)
+        for host in ("echo.example", "a.wild.example", "ported.example"):
+            self.names.known[host] = ["93.184.215.14"]
+
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                self.received += data
+                writer.write(data)
+                await writer.drain()
+            writer.write(b"<end>")
+            writer.close()
+
+    async def open(self) -> proxy.Streams:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def say(self, head: bytes) -> bytes:
+        reader, writer = await self.open()
+        writer.write(head)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def connect(self, target: str, token: str | None = TOKEN) -> bytes:
+        authorization = f"Proxy-Authorization: Bearer {token}\r\n" if token else ""
+        return await self.say(f"CONNECT {target} HTTP/1.1\r\n{authorization}\r\n".encode())
+
+    async def tunnel(self, target: str = "echo.example:443") -> proxy.Streams:
+        reader, writer = await self.open()
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    async def aclose(self) -> None:
+        await self.proxy.aclose()
+        assert self._server is not None
+        self._server.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    await made.start()
+    yield made
+    await made.aclose()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_bytes_pass_both_ways_and_each_end_is_passed_on(world: World) -> None:
+    reader, writer = await world.tunnel()
+    writer.write(b"\x16\x03\x01hello")
+    assert await reader.readexactly(8) == b"\x16\x03\x01hello"
+    writer.write_eof()
+    assert await reader.read() == b"<end>"
+    writer.close()
+    assert world.wire.asked == [("93.184.215.14", 443)]
+    assert b"Bearer" not in world.received and b"CONNECT" not in world.received
+    await until(lambda: world.proxy.connections == 0)
+
+
+async def test_bytes_sent_together_with_the_head_are_not_lost(world: World) -> None:
+    answer = await world.say(
+        f"CONNECT echo.example:443 HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\nearly".encode()
+    )
+    assert answer.endswith(b"\r\n\r\nearly<end>")
+
+
+async def test_a_large_transfer_arrives_whole(world: World) -> None:
+    reader, writer = await world.tunnel()
+    data = bytes(range(256)) * 16_384
+
+    async def send() -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    async with asyncio.timeout(20):
+        assert await reader.read() == data + b"<end>"
+    await sending
+    writer.close()
+
+
+async def test_a_reader_that_does_not_read_holds_the_sender_back(world: World) -> None:
+    reader, writer = await world.tunnel()
+    writer.transport.set_write_buffer_limits(high=0)
+    blocks = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.5):
+            while blocks < 2_000:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+                blocks += 1
+    # 128 MB were offered; socket buffers take some, the proxy and the echo server's own buffers a bounded rest.
+    assert blocks < 600
+    reader._transport.abort()  # type: ignore[attr-defined]
+
+
+async def test_a_plain_http_request_is_passed_on_without_the_token(world: World) -> None:
+    answer = await world.say(
+        f"GET http://echo.example/simple/?q=1 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+    )
+    assert answer.startswith(b"GET /simple/?q=1 HTTP/1.1\r\nHost: echo.example\r\nConnection: close\r\n")
+    assert b"Bearer" not in world.received and world.wire.asked == [("93.184.215.14", 80)]
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "words"),
+    [
+        ("other.example:443", 403, b"add 'other.example' to that list"),
+        ("echo.example:22", 403, b"add 'echo.example:22'"),
+        ("ported.example:443", 403, b"spec.egress of agent 'hello'"),
+        ("wild.example:443", 403, b"spec.egress"),
+        ("127.0.0.1:443", 403, b"name the host"),
+        ("[::1]:443", 403, b"name the host"),
+        ("0x7f000001:80", 403, b"name the host"),
+        ("echo.example.:443", 403, b"trailing dot"),
+        ("echo.example:0", 403, b"not a port"),
+        ("echo.example", 403, b"HOST:PORT"),
+        ("index.example:80", 403, b"spec.egress"),
+    ],
+)
+async def test_a_target_that_is_not_listed_is_403_and_says_what_to_add(
+    world: World, target: str, status: int, words: bytes
+) -> None:
+    answer = await world.connect(target)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status) and words in head.split(b"\r\n")[0] and words in body
+    assert body.count(b"\n") == 1
+    assert world.names.asked == [] and world.wire.asked == [] and world.received == b""
+
+
+@pytest.mark.parametrize(
+    "token",
+    [None, "", "x", "a.b", TOKEN[:-2], TOKEN + "x", "." + TOKEN, "x" * 5_000,
+     tokens.sign(tokens.Identity("sb-1", "acme", "hello", "r", "v"), "cd" * 32)],
+)  # fmt: skip
+async def test_without_a_token_of_this_platform_nothing_is_decided(world: World, token: str | None) -> None:
+    answer = await world.connect("echo.example:443", token)
+    assert answer.startswith(b"HTTP/1.1 407 ") and b"Proxy-Authenticate" in answer
+    assert world.names.asked == []
+
+
+async def test_another_tenants_agent_of_the_same_name_has_its_own_list(world: World) -> None:
+    other = tokens.sign(tokens.Identity("sb-2", "rival", "hello", "rev1", "vol-2"), KEY)
+    assert (await world.connect("echo.example:443", other)).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_a_listed_name_that_resolves_inside_is_refused_at_connect_time(world: World) -> None:
+    for address in ("127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fd00::1",
+                    "203.0.113.80", "100.64.0.1", "0.0.0.0"):  # fmt: skip
+        world.names.known["rebind.example"] = [address]
+        answer = await world.connect("rebind.example:443")
+        assert answer.startswith(b"HTTP/1.1 403 ") and b"may not reach" in answer, address
+    assert world.wire.asked == []
+
+
+async def test_what_was_checked_is_what_is_connected_to(world: World) -> None:
+    world.names.known["mixed.example"] = ["127.0.0.1", "1.1.1.1", "10.0.0.1"]
+    assert b" 200 " in await world.connect("mixed.example:443")
+    assert world.wire.asked == [("1.1.1.1", 443)] and world.names.asked == ["mixed.example"]
+
+
+async def test_the_platforms_index_may_be_private_but_never_this_machine(world: World) -> None:
+    world.names.known["index.example"] = ["203.0.113.80"]
+    assert b" 200 " in await world.connect("index.example:443")
+    for address in ("127.0.0.1", "169.254.169.254", "::1", "fe80::1"):
+        world.names.known["index.example"] = [address]
+        assert (await world.connect("index.example:443")).startswith(b"HTTP/1.1 403 ")
+    assert world.wire.asked == [("203.0.113.80", 443)]
+
+
+async def test_the_next_address_is_tried_when_one_is_dead(world: World) -> None:
+    world.names.known["echo.example"] = ["1.1.1.1", "8.8.8.8"]
+    world.wire.dead = {"1.1.1.1"}
+    assert b" 200 " in await world.connect("echo.example:443")
+    world.wire.dead = {"1.1.1.1", "8.8.8.8"}
+    assert (await world.connect("echo.example:443")).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_name_that_does_not_resolve_is_502(world: World) -> None:
+    assert (await world.connect("b.wild.example:443")).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_platform_without_its_key_yet_refuses_everything(world: World) -> None:
+    world.catalog.token_key = None
+    assert (await world.connect("echo.example:443")).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_malformed_and_oversized_heads_are_refused() -> None:
+    world = World()
+    await world.start()
+    assert (await world.say(b"\x16\x03\x01\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert (await world.say(b"CONNECT a:1 HTTP/1.1\r\nx: " + b"y" * 40_000 + b"\r\n\r\n")).startswith(b"HTTP/1.1 431 ")
+    assert await world.say(b"CONNECT a") == b""
+    await world.aclose()
+
+
+async def test_a_slow_head_is_given_up() -> None:
+    world = World(head=0.2)
+    await world.start()
+    reader, writer = await world.open()
+    writer.write(b"CONNECT echo.example:443 HT")
+    async with asyncio.timeout(3):
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+    await world.aclose()
+
+
+async def test_a_silent_resolver_is_given_up() -> None:
+    class Silent:
+        async def resolve(self, host: str) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+    world = World(resolve=0.2)
+    world.proxy._resolver = Silent()
+    await world.start()
+    assert (await world.connect("echo.example:443")).startswith(b"HTTP/1.1 502 ")
+    await world.aclose()
+
+
+async def test_an_idle_tunnel_is_cut_and_a_busy_one_is_not() -> None:
+    world = World(idle=2.0)
+    await world.start()
+    idle, busy = await world.tunnel(), await world.tunnel()
+    for _ in range(15):
+        busy[1].write(b"x")
+        assert await busy[0].readexactly(1) == b"x"
+        await asyncio.sleep(0.2)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await idle[0].read() == b""
+    busy[1].write(b"y")
+    assert await busy[0].readexactly(1) == b"y"
+    for _, writer in (idle, busy):
+        writer.close()
+    await world.aclose()
+
+
+async def test_a_sandbox_has_so_many_connections_and_no_more_and_each_end_frees_one() -> None:
+    world = World(per_sandbox=3)
+    await world.start()
+    tunnels = [await world.tunnel() for _ in range(3)]
+    assert (await world.connect("echo.example:443")).startswith(b"HTTP/1.1 429 ")
+    other = tokens.sign(tokens.Identity("sb-2", "acme", "hello", "rev1", "vol-2"), KEY)
+    assert b" 200 " in await world.connect("echo.example:443", other)
+    tunnels[0][1].close()
+    await until(lambda: world.proxy.connections == 2)
+    assert b" 200 " in await world.connect("echo.example:443")
+    for _, writer in tunnels:
+        writer.close()
+    await world.aclose()
+
+
+async def test_a_sandbox_looks_up_so_many_names_a_minute() -> None:
+    world = World(resolutions=3)
+    await world.start()
+    for _ in range(3):
+        assert b" 200 " in await world.connect("echo.example:443")
+    assert (await world.connect("secret-in-a-name.wild.example:443")).startswith(b"HTTP/1.1 429 ")
+    assert len(world.names.asked) == 3
+    await world.aclose()
+
+
+async def test_thousands_of_connects_and_leaves_leave_nothing(world: World) -> None:
+    async def come_and_go(n: int) -> None:
+        _, writer = await world.open()
+        if n % 2:
+            writer.write(b"CONNECT echo.exam")
+        writer.transport.abort()
+
+    for batch in range(20):
+        await asyncio.gather(*(come_and_go(n) for n in range(batch * 50, batch * 50 + 50)))
+    await until(lambda: world.proxy.connections == 0)
+    assert world.proxy._open == {}
+
+
+async def test_a_refused_target_is_logged_in_one_line_without_the_token(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "moorage.egress"):
+        await world.connect("evil.example:443")
+        await world.connect("evil\x1b[31m.example:443")
+    lines = [record.getMessage() for record in caplog.records]
+    assert "acme/hello" in lines[0] and "evil.example:443" in lines[0]
+    assert not any("\n" in line or "\x1b" in line or TOKEN in line for line in lines)
+
+
+async def test_closing_cuts_open_tunnels(world: World) -> None:
+    reader, writer = await world.tunnel()
+    await world.proxy.aclose()
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
