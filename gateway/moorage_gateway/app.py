@@ -236,10 +236,12 @@ async def create_gateway(
 
 def connect(settings: Settings) -> aioredis.Redis:
     """The Redis client. It never repeats a command by itself: who sends knows whether and when."""
+    url = settings.redis_url.get_secret_value()
+    only_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client: aioredis.Redis = aioredis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_connect_timeout=settings.redis_seconds,
-        socket_keepalive=True,
+        **only_tcp,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
     )

@@ -24,7 +24,6 @@ from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import Clock
-from moorage_gateway.facts import Facts
 from moorage_gateway.keys import Commands
 from moorage_gateway.store import Store, StoreUnavailable
 
@@ -131,10 +130,6 @@ class AuditLog:
     def record(self, caller: Principal, action: str, object: str, outcome: str, origin: Origin | None = None) -> None:
         """Records something that has happened. It is never refused: what already happened must not go missing."""
         self._append(caller, action, Entry(object, outcome), origin or Origin())
-
-    async def note(self, known: Facts, action: str, target: str, outcome: str) -> None:
-        """`record` for the data path's routes, which know a request by its facts."""
-        self.record(known.principal, action, target, outcome, Origin(known.request_id, known.trace_id))
 
     async def run(self) -> None:
         """Writes groups until cancelled; a store or Redis that is away is asked again, without end."""

@@ -72,9 +72,15 @@ async def since(
 ) -> tuple[list[dict[str, Any]], bool]:
     """The tenant's records from `start_ms` on, oldest first, at most `limit` of the newest; and whether there are more."""
     found: list[dict[str, Any]] = []
-    for writer in await writers(store, commands):
-        keys = [key async for key in _segments(store, writer)]
-        found += await _newest(store, keys, tenant, start_ms, limit)
+    gate = asyncio.Semaphore(READ_AT_ONCE)
+
+    async def newest(writer: str) -> list[dict[str, Any]]:
+        async with gate:
+            keys = [key async for key in _segments(store, writer)]
+            return await _newest(store, keys, tenant, start_ms, limit)
+
+    for records in await asyncio.gather(*(newest(writer) for writer in await writers(store, commands))):
+        found += records
     found.sort(key=lambda record: (record["time"], record["writer"], record["sequence"]))
     return found[-limit:], len(found) > limit
 

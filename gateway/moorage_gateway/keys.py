@@ -208,7 +208,7 @@ class KeyService:
         while True:
             try:
                 await self.refresh()
-            except LedgerError as error:
+            except (LedgerError, TimeoutError) as error:
                 log.info("the key mark cannot be read: %s", error)
             await asyncio.sleep(POLL_EVERY)
 
@@ -234,9 +234,14 @@ class KeyService:
         if reading is None:
             reading = asyncio.create_task(self._read_into_cache(identifier))
             self._reading[identifier] = reading
-            reading.add_done_callback(lambda _: self._reading.pop(identifier, None))
+            reading.add_done_callback(lambda task: self._read_done(identifier, task))
         with unavailable(_CANNOT):
             return await asyncio.shield(reading)
+
+    def _read_done(self, identifier: str, task: asyncio.Task[KeyRecord | None]) -> None:
+        self._reading.pop(identifier, None)
+        if not task.cancelled():
+            task.exception()  # read, so that one whose callers all left does not warn
 
     async def _read_into_cache(self, identifier: str) -> KeyRecord | None:
         async with self._lookups:

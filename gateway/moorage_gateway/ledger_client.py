@@ -191,6 +191,9 @@ class LedgerClient:
         except RedisError as fault:
             _fail(batch, Unreachable(f"Redis refused the pipeline: {fault}"))
             return
+        except Exception as fault:
+            _fail(batch, fault)  # a mistake of ours: whoever waits must hear of it rather than wait for ever
+            return
         if durable:
             acks = answers.pop()
             if not isinstance(acks, list) or acks[0] < 1 or acks[1] < self._replicas:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -161,10 +162,18 @@ class SessionControl:
         while True:
             try:
                 for key in await self._commands.read("SMEMBERS", ENDING):
-                    await self.finish(text(key))
-            except (LedgerError, StoreUnavailable) as error:
+                    await self._try_to_finish(text(key))
+            except LedgerError as error:
                 log.info("deletions wait: %s", error)
             await self._clock.sleep(SWEEP_EVERY)
+
+    async def _try_to_finish(self, key: str) -> None:
+        try:
+            await self.finish(key)
+        except (LedgerError, StoreUnavailable, ApiError, TimeoutError) as error:
+            log.info(
+                "the deletion of session %s waits: %s", key, error
+            )  # one that cannot be finished holds up no other
 
     async def finish(self, key: str) -> bool:
         """The last step of a deletion, once the provider removed the files. False while it has not."""
@@ -184,7 +193,7 @@ class SessionControl:
             record = await self._ledger.session(key)
             turns = [*await self._ledger.waiting(key), *([record.running] if record and record.running else [])]
             for response in turns:
-                await self._turns.cancel(response, tenant=key.partition(":")[0])
+                await _unless_gone(self._turns.cancel(response, tenant=key.partition(":")[0]))
             await self._clock.sleep(POLL)
 
     async def _mark(self, found: SessionRecord | StoredSession) -> None:
@@ -199,7 +208,7 @@ class SessionControl:
         prefix = f"{root}caresp_{partition}00"
         while page := await self._store.list(prefix):
             for response in sorted({key[len(root) :].split("/")[0] for key in page}):
-                await self._turns.delete(response, tenant=tenant)
+                await _unless_gone(self._turns.delete(response, tenant=tenant))
                 await self._store.delete_prefix(f"{root}{response}/")
 
     async def _wait_for_files(self, key: str) -> None:
@@ -255,6 +264,15 @@ class SessionControl:
         await self._sessions.guarded(lambda: self._ledger.open_session(key, _identity(record)))
         await self._sessions.guarded(lambda: self._ledger.delete_session(key))
         await self._commands.read("SADD", ENDING, key)
+
+
+async def _unless_gone(call: Awaitable[object]) -> None:
+    """What is to be ended or removed may be gone already: that is as good."""
+    try:
+        await call
+    except ApiError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
 
 
 def _identity(found: SessionRecord | StoredSession) -> SessionIdentity:

@@ -110,7 +110,7 @@ class Demands:
                 continue
             one, user, session = held.descriptor, record.user, record.session
             identity = SessionIdentity(one.tenant, one.agent, user, session, record.partition, record.revision)
-            self._machine.set_label(one.tenant, one.agent, one.volume, identity)
+            self._machine.set_label(one, identity)
             held.labelled = True
 
     def _bound(self, held: Held) -> tuple[str, int] | None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_local.package_index import PackageIndex
+from moorage_gateway import package_index
 from moorage_local.platform_wheel import PlatformWheel
 
 _OUTPUT_LINES = 20
@@ -70,7 +70,7 @@ class Environments:
         self,
         root: Path,
         wheel: PlatformWheel,
-        index: PackageIndex,
+        index: package_index.Settings,
         settings: BuildSettings,
         *,
         variables: Mapping[str, str],
@@ -81,6 +81,10 @@ class Environments:
         self._uv = _uv()
         self._variables = _variables(variables, index)
         self._building: dict[str, asyncio.Lock] = {}
+
+    def digest(self, source: Path, *, requirements: str | None, python: str | None) -> str:
+        """The hash that will name the environment of this code, before it is made. Raises BuildError."""
+        return self._digest(source, _wanted(source, requirements), python)
 
     async def of(self, source: Path, *, requirements: str | None, python: str | None) -> AgentEnvironment:
         """The environment for the code in `source`; made if it is not there yet. Raises BuildError."""
@@ -213,10 +217,21 @@ def _inputs(source: Path, wanted: _Wanted | None) -> list[tuple[str, bytes]]:
     return [(p.relative_to(source).as_posix(), p.read_bytes()) for p in sorted(set(paths))]
 
 
-def _variables(environment: Mapping[str, str], index: PackageIndex) -> dict[str, str]:
-    kept = {k: v for k, v in environment.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")}
+def _variables(environment: Mapping[str, str], index: package_index.Settings) -> dict[str, str]:
+    """The environment of uv: this machine's own, with the index, links and CA file that its pip is set to."""
+    kept = {
+        k: v for k, v in environment.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
+    }
     fixed = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "hardlink"}
-    return {**kept, **index.uv_environment(), **fixed}
+    given = {"UV_DEFAULT_INDEX": index.index}
+    if index.extra:
+        given["UV_INDEX"] = " ".join(index.extra)
+    if index.ca_file is not None:
+        given["SSL_CERT_FILE"] = str(index.ca_file)
+    links = [link for link in environment.get("PIP_FIND_LINKS", "").split() if "://" in link or Path(link).is_dir()]
+    if links and "UV_FIND_LINKS" not in environment:
+        given["UV_FIND_LINKS"] = ",".join(links)
+    return {**kept, **given, **fixed}
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> bytes:

@@ -59,7 +59,6 @@ class AgentState:
     revisions: list[RevisionState] = field(default_factory=list)
     conditions: Conditions = field(default_factory=lambda: conditions.begin(0))
     spec: dict[str, Any] = field(default_factory=dict)
-    egress_sets: dict[str, list[str]] = field(default_factory=dict)
     published: str = ""
 
     @property
@@ -132,8 +131,6 @@ class Fleet:
             return None
         shares = [plan for plan in self.plans(agent) if plan.pooled]
         spec = newest.revision.spec.model_dump(mode="json", by_alias=True) if newest is not None else agent.spec
-        if agent.egress_sets:
-            spec["egressSets"] = agent.egress_sets
         listed = []
         for plan in shares:
             state = agent.find(plan.revision)

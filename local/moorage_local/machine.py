@@ -19,7 +19,7 @@ from typing import Any
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
 from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_local import cgroups, enclosure, processes, sandboxes, shims
+from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims
 from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.provider_base import Death, MakeFailed, Revision
 from moorage_local.sandboxes import Sandbox
@@ -222,7 +222,7 @@ class Machine:
             readiness=spec.readiness or ("/ping" if agentcore else "/readiness"),
             port=spec.port or (8080 if agentcore else 8088),
             ready_timeout=self._settings.ready_within,
-            log_file=str(self._state.logs / f"{revision.tenant}.{revision.agent}.{sandbox}.log"),
+            log_file=str(agent_logs.path_of(self._state.logs, revision.tenant, revision.agent, sandbox)),
         )
 
     async def _watched(self, one: _Running) -> None:
@@ -308,10 +308,12 @@ class Machine:
         except TypeError:
             return None
 
-    def set_label(self, tenant: str, agent: str, volume: str, identity: SessionIdentity) -> None:
-        """See provider_base.Machine."""
+    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
+        """See provider_base.Machine. Noted beside the sandbox's log too, for whoever asks for a session's lines."""
+        key = names.session_key(identity.tenant, identity.partition)
         with contextlib.suppress(VolumeError, OSError):
-            self._store.set_label(tenant, agent, volume, dict(identity.__dict__))
+            self._store.set_label(one.tenant, one.agent, one.volume, dict(identity.__dict__))
+            agent_logs.note_session(self._state.logs, one, key)
 
     async def over_quota(self) -> list[tuple[str, str]]:
         """Measures every running sandbox's volume. One that began over its quota may shrink, but not grow."""

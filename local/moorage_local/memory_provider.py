@@ -127,9 +127,9 @@ class MemoryMachine:
         found = self._volumes.get((tenant, agent, volume))
         return found.label if found is not None else None
 
-    def set_label(self, tenant: str, agent: str, volume: str, identity: SessionIdentity) -> None:
+    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
         """See Machine."""
-        self._volumes[tenant, agent, volume].label = identity
+        self._volumes[one.tenant, one.agent, one.volume].label = identity
 
     async def over_quota(self) -> list[tuple[str, str]]:
         """Those named in `full`."""

@@ -68,7 +68,7 @@ class Provider:
 
     # What the deployments say
 
-    def deploy(self, revision: Revision, *, generation: int, egress_sets: dict[str, list[str]] | None = None) -> None:
+    def deploy(self, revision: Revision, *, generation: int) -> None:
         """Makes this the newest revision of its agent. The same revision again only refreshes its spec (pool, weight, access)."""
         agent = self.fleet.agent(revision.tenant, revision.agent)
         known = agent.find(revision.revision)
@@ -80,7 +80,6 @@ class Provider:
             known.failures = Failures()
         agent.revisions.insert(0, known)
         agent.spec = revision.spec.model_dump(mode="json", by_alias=True)
-        agent.egress_sets = egress_sets or {}
         fresh = conditions.Conditions(generation, agent.conditions.held)
         message = f"Revision {revision.revision}."
         agent.conditions = conditions.mark_true(

@@ -106,8 +106,8 @@ class Machine(Protocol):
     def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
         """Whose session a volume was last noted to hold."""
 
-    def set_label(self, tenant: str, agent: str, volume: str, identity: SessionIdentity) -> None:
-        """Notes whose session it holds."""
+    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
+        """Notes on a running sandbox's volume whose session it holds."""
 
     async def over_quota(self) -> list[tuple[str, str]]:
         """(sandbox, reason) of those that hold more than their manifest allows."""

@@ -48,6 +48,7 @@ class Turns:
     cancelled: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     on_cancel: Callable[[str], Any] | None = None
+    refuses: Exception | None = None
 
     async def cancel(self, response_id: str, *, tenant: str) -> dict[str, Any]:
         self.cancelled.append(response_id)
@@ -56,6 +57,8 @@ class Turns:
         return {}
 
     async def delete(self, response_id: str, *, tenant: str) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         self.deleted.append(response_id)
 
 

@@ -1,19 +1,27 @@
-"""An event loop without a wall clock: when nothing is ready, time jumps to the next timer. No real I/O may be awaited."""
+"""An event loop without a wall clock: when nothing is ready, time jumps to the next timer. No real I/O may be awaited.
+
+Timers that are due at one instant fire in the order they were set, so a schedule depends on its seed alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import selectors
+from contextvars import Context
 from typing import Any
+
+ROUNDS = 2_000_000  # a schedule takes some ten thousand; beyond this something spins without time passing
 
 
 class Stuck(RuntimeError):
-    """Nothing is ready and no timer is set: whoever waits would wait for ever."""
+    """Nothing is ready and no timer is set (whoever waits would wait for ever), or the loop spins."""
 
 
 class _NoIo(selectors.BaseSelector):
-    def __init__(self, loop: SimLoop) -> None:
-        self._loop = loop
+    """Never asked for events; only there because the loop registers its own wake-up pipe."""
+
+    def __init__(self) -> None:
         self._map: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -25,10 +33,6 @@ class _NoIo(selectors.BaseSelector):
         return self._map.pop(fileobj if isinstance(fileobj, int) else fileobj.fileno())
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Stuck("no timer is set")
-        if timeout > 0:
-            self._loop.now += timeout
         return []
 
     def get_map(self) -> Any:
@@ -42,12 +46,51 @@ class _NoIo(selectors.BaseSelector):
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """`now` is in seconds; it starts at a fixed date so that fences look like real ones."""
+    """`now` is in seconds; it starts at a fixed date so that fences look like real ones. `rounds` counts its turns."""
+
+    _ready: Any
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
-        super().__init__(_NoIo(self))
-        self._clock_resolution = 1e-6
+        self.rounds = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._set = 0
+        super().__init__(_NoIo())
 
     def time(self) -> float:
         return self.now
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._set += 1
+        heapq.heappush(self._timers, (when, self._set, timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        self.rounds += 1
+        if self.rounds > ROUNDS:
+            raise Stuck("the loop spins")
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+            heapq.heappop(timers)
+        if not ready:
+            if not timers:
+                raise Stuck("no timer is set")
+            self.now = max(self.now, timers[0][0])
+        now = self.now
+        while timers and timers[0][0] <= now:
+            timer = heapq.heappop(timers)[2]
+            if not timer._cancelled:  # type: ignore[attr-defined]
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
 
 from moorage_api.ledger.script import FOUND, SETTLE_MS, Lost, Script, Unreachable
+from moorage_gateway.ledger_client import Identity, LedgerClient
 
 CLOCK = "{math.floor(tonumber(KEYS[1]) / 1000000), tonumber(KEYS[1]) % 1000000}"
 
+# Sent again at once, these answer the same in every word (turns.md §1 c); `claim` says ROUTE where it said CLAIMED.
+SAME = frozenset(
+    "accept begin append decide close acquire renew release restore ready drain undrain hibernated delete bound label claim".split()
+)
+
 
 class Wire:
-    """The smallest client: one connection, one command at a time. A schedule makes thousands of calls."""
+    """The smallest client: one connection, one command at a time. A schedule makes about a thousand calls."""
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(30)
         self._socket.connect(path)
         self._reader = hiredis.Reader()
+        self.commands = 0
 
     def execute_command(self, *command: str | bytes | int) -> Any:
+        self.commands += 1
         self._socket.sendall(hiredis.pack_command(command))
-        return self._answer()
+        reply = self._answer()
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
 
     def pipeline(self, commands: list[tuple[str | bytes | int, ...]]) -> list[Any]:
+        """The replies, errors among them."""
+        self.commands += len(commands)
         self._socket.sendall(b"".join(hiredis.pack_command(c) for c in commands))
         return [self._answer() for _ in commands]
 
@@ -42,8 +54,6 @@ class Wire:
             if not data:
                 raise ConnectionError("Valkey closed the connection")
             self._reader.feed(data)
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
         return reply
 
 
@@ -52,105 +62,113 @@ class Dead(asyncio.CancelledError):
 
 
 class Faults:
-    """How likely what is. All zero: a quiet world."""
+    """How likely what is. All zero: a quiet world. `twice`: a command reaches Redis a second time."""
 
-    def __init__(self, *, lost_reply: float = 0.0, refused: float = 0.0, slow: float = 0.0) -> None:
+    def __init__(self, *, lost_reply: float, refused: float, slow: float, twice: float) -> None:
         self.lost_reply = lost_reply
         self.refused = refused
         self.slow = slow
+        self.twice = twice
+
+    def end(self) -> None:
+        """The world is quiet from now."""
+        self.lost_reply = self.refused = self.slow = 0.0
 
 
 class SimRunner:
-    """One process' way to Redis; implements `Runner`, `found`, and what `Recovery` needs of a client."""
+    """One process' way to Redis; implements `Runner`, `found`, and what `Recovery` needs of a client.
 
-    def __init__(
-        self,
-        redis: Wire,
-        loop: Any,
-        rng: random.Random,
-        who: str,
-        faults: Faults,
-        mutations: Mapping[str, tuple[str, str]],
-        gate: Any,
-    ) -> None:
-        from moorage_gateway.ledger_client import Identity
+    `point` is told where the process is ("append", "before") and returns True when this reply is to be lost.
+    """
 
-        self._redis = redis
-        self._loop = loop
-        self._rng = rng
-        self._faults = faults
-        self._mutations = mutations
-        self._gate = gate
-        self._texts: dict[str, tuple[str, str]] = {}
+    def __init__(self, world: Any, who: str, point: Callable[[str, str, Any], Awaitable[bool]]) -> None:
+        self._world = world
+        self._redis: Wire = world.redis
+        self._loop = world.loop
+        self._rng = world.rng
+        self._faults: Faults = world.faults
+        self._point = point
         self.identity = Identity(who)
         self.trouble_at = float("-inf")
-        self.calls = 0
-        self.on_found: Callable[[tuple[float, int]], None] | None = None
 
     def calm(self, now_ms: int) -> float:
-        away = self.trouble_at + SETTLE_MS / 1000 - self._loop.time()
-        return max(0.0, away, (self.identity.settle_ms - now_ms) / 1000)
+        """The product's own."""
+        return LedgerClient.calm(self, now_ms)  # type: ignore[arg-type]
 
     def text(self, script: Script) -> tuple[str, str]:
-        known = self._texts.get(script.name)
+        """(SHA-1, text) of a script as this schedule runs it: with the simulated clock, perhaps without one of its rules."""
+        texts: dict[str, tuple[str, str]] = self._world.texts
+        known = texts.get(script.name)
         if known is None:
             body = script.text(CLOCK)
             for name in (script.name, "*"):
-                change = self._mutations.get(name)
-                if change is not None:
-                    assert change[0] in body or name == "*", f"{script.name} has no {change[0]!r}: the mutant is void"
-                    body = body.replace(*change)
-            known = (hashlib.sha1(body.encode()).hexdigest(), body)
-            self._texts[script.name] = known
+                for old, new in self._world.schedule.mutations.get(name, ()):
+                    assert old in body or name == "*", f"{script.name} has no {old!r}: the mutant is void"
+                    body = body.replace(old, new)
+            known = texts[script.name] = (hashlib.sha1(body.encode()).hexdigest(), body)
         return known
 
-    def _call(self, sha: str, body: str, args: tuple[Any, ...]) -> Any:
-        us = str(int(self._loop.time() * 1_000_000))
-        try:
-            return self._redis.execute_command("EVALSHA", sha, 1, us, *args)
-        except hiredis.ReplyError as fault:
-            if not str(fault).startswith("NOSCRIPT"):
-                raise
-            return self._redis.execute_command("EVAL", body, 1, us, *args)
+    def _now_us(self) -> str:
+        return str(int((self._loop.time() + self._world.skew) * 1_000_000))
 
-    async def _travel(self) -> None:
-        slow = self._rng.random() < self._faults.slow
-        await asyncio.sleep(self._rng.uniform(1.0, 15.0) if slow else self._rng.uniform(0.0002, 0.003))
-        await self._gate()
+    def _call(self, script: Script, args: tuple[Any, ...]) -> Any:
+        """Runs a script once, between two looks of the world's watch."""
+        sha, body = self.text(script)
+        us, watch = self._now_us(), self._world.watch
+        look = watch.before(script.name, args[4:])
+        if look is None:
+            out = self._redis.pipeline([("EVALSHA", sha, 1, us, *args)])[0]
+        else:
+            seen, out = self._redis.pipeline([look, ("EVALSHA", sha, 1, us, *args)])
+        if isinstance(out, hiredis.ReplyError):
+            if not str(out).startswith("NOSCRIPT"):
+                raise out
+            out = self._redis.execute_command("EVAL", body, 1, us, *args)
+        if int(out[0]) >= 0:
+            watch.after(self.identity, script.name, args[4:], out[1:], None if look is None else seen)
+        return out
+
+    def _again(self, script: Script, args: tuple[Any, ...], first: Any) -> None:
+        """The same command a second time: it must answer the same (that it writes nothing has component tests)."""
+        sha, _ = self.text(script)
+        out = self._redis.execute_command("EVALSHA", sha, 1, self._now_us(), *args)
+        skip = 2 if script.name == "claim" else 1
+        if script.name == "claim" and first[1] != b"CLAIMED":
+            skip = 1
+        if out[skip:] != first[skip:]:
+            self._world.violations.append(f"{script.name} sent again answered {out[skip:]} after {first[skip:]}")
+
+    async def _travel(self, point: str, side: str, args: Any) -> bool:
+        rng = self._rng
+        slow = rng.random() < self._faults.slow
+        await asyncio.sleep(rng.uniform(1.0, 15.0) if slow else rng.uniform(0.0002, 0.003))
+        return await self._point(point, side, args)
 
     async def found(self, *, stored_generation: int = 0) -> bool:
         ident = self.identity
-        await self._travel()
-        args = (
-            ident.who,
-            f"{self._rng.getrandbits(64):016x}",
-            ident.ledger,
-            ident.generation,
-            ident.told,
-            stored_generation,
-            SETTLE_MS,
-        )
-        us = str(int(self._loop.time() * 1_000_000))
-        out = self._redis.execute_command("EVAL", FOUND.text(CLOCK), 1, us, *args)
-        if int(out[4]) and self.on_found is not None:
-            self.on_found((self._loop.time(), int(out[1])))
-        await self._travel()
+        await self._travel("found", "before", ())
+        new = f"{self._rng.getrandbits(64):016x}"
+        args = (ident.who, new, ident.ledger, ident.generation, ident.told, stored_generation, SETTLE_MS)
+        out = self._redis.execute_command("EVAL", FOUND.text(CLOCK), 1, self._now_us(), *args)
+        if int(out[4]):
+            self._world.founded.append((self._loop.time(), int(out[1])))
+        await self._travel("found", "after", ())
         ident.ledger, ident.generation, ident.told = out[0].decode(), int(out[1]), int(out[2])
         ident.settle_ms = int(out[3])
         return bool(out[4])
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]:
-        self.calls += 1
-        ident = self.identity
+        ident, rng = self.identity, self._rng
         guard = (ident.ledger, ident.generation, ident.who, ident.told)
-        sha, body = self.text(script)
-        await self._travel()
-        if self._rng.random() < self._faults.refused:
+        lost = await self._travel(script.name, "before", args)
+        if lost or rng.random() < self._faults.refused:
             self.trouble_at = self._loop.time()
             raise Unreachable("refused")
-        out = self._call(sha, body, (*guard, *args))
-        lost = self._rng.random() < self._faults.lost_reply
-        await self._travel()
+        out = self._call(script, (*guard, *args))
+        if script.name in SAME and int(out[0]) >= 0 and rng.random() < self._faults.twice:
+            self._again(script, (*guard, *args), out)
+        lost = rng.random() < self._faults.lost_reply
+        lost |= await self._travel(script.name, "after", args)
         if lost:
             self.trouble_at = self._loop.time()
             raise Unreachable("lost reply")
@@ -161,7 +179,14 @@ class SimRunner:
         return list(out[1:])
 
     async def read(self, *command: str | bytes | int) -> Any:
-        await self._travel()
+        return (await self.read_all([command]))[0]
+
+    async def read_all(self, commands: list[tuple[str | bytes | int, ...]]) -> list[Any]:
+        """Several reads in one journey."""
+        await self._travel("read", "before", ())
         if self._rng.random() < self._faults.refused:
             raise Unreachable("refused")
-        return self._redis.execute_command(*command)
+        if commands[0][0] == "TIME":
+            us = int(self._now_us())
+            return [[us // 1_000_000, us % 1_000_000]]
+        return self._redis.pipeline(commands)

@@ -1,4 +1,4 @@
-"""Simulated sandboxes, their shims by turns.md §3, and the provider that makes, ends and proves them."""
+"""Simulated sandboxes and their shims, by the rules of turns.md §3."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.ledger.provider import ProviderLedger
-from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.records import SessionIdentity
 from moorage_api.wire.shim import Acknowledged, Attach, Bind, Drain, End, Frame, Source, Start, Stop
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused
 
@@ -48,6 +46,10 @@ class Sandbox:
     attempt: Attempt | None = None
     running: set[int] = field(default_factory=set)  # attempts whose processes are alive
     last_gateway: float = 0.0
+    open: int = 0  # relayed requests that are open
+    last_active: float = 0.0  # of the last relayed request
+    cut_until: float = 0.0
+    whole_since: float = 0.0  # alive and reachable since then
 
     @property
     def endpoint(self) -> str:
@@ -70,13 +72,15 @@ class Shims:
         self._streams = 0
 
     def add(self, sandbox: Sandbox) -> None:
-        sandbox.last_gateway = self.world.loop.time()
+        sandbox.last_gateway = sandbox.whole_since = self.world.loop.time()
         self.by_endpoint[sandbox.endpoint] = sandbox
 
     def kill(self, sandbox: Sandbox) -> None:
         """SIGKILL of everything in it."""
         sandbox.alive = False
         if sandbox.attempt is not None and sandbox.attempt.task is not None:
+            if sandbox.running:
+                self.world.counts["kills of a running attempt"] += 1
             sandbox.attempt.task.cancel()
         sandbox.running.clear()
         if sandbox.attempt is not None:
@@ -103,7 +107,7 @@ class Shims:
             call.tenant, call.agent, call.user, call.session_id, call.session.partition(":")[2], "r1"
         )
         self.volume_binding[sandbox.volume] = (call.session, call.epoch)
-        self.world.volume_owner.setdefault(sandbox.volume, set()).add(call.session)
+        self.world.judge.bound(sandbox.volume, call.session)
 
     def start(self, sandbox: Sandbox, call: Start) -> Attempt:
         if not sandbox.session:
@@ -120,6 +124,8 @@ class Shims:
         old = sandbox.attempt
         if old is not None and old.begun == call.fence:
             return old
+        if old is not None and old.turn == call.turn and not old.ended and sandbox.running:
+            self.violations.append(f"{call.turn}: its attempt {old.begun} ran here, and {call.fence} was begun over it")
         if old is not None and "no_kill" not in self.flags:
             if old.task is not None:
                 old.task.cancel()
@@ -132,8 +138,8 @@ class Shims:
         if sandbox.running:
             self.violations.append(f"two attempts run in {sandbox.id}: {sandbox.running} and {call.fence}")
         sandbox.running.add(call.fence)
-        self.world.attempt_started(call.turn, call.fence, call.attempt, sandbox, call.session)
-        attempt.task = asyncio.get_running_loop().create_task(self._agent(sandbox, attempt, call))
+        self.world.judge.started(call, sandbox)
+        attempt.task = self.world.loop.create_task(self._agent(sandbox, attempt, call))
         return attempt
 
     async def _agent(self, sandbox: Sandbox, attempt: Attempt, call: Start) -> None:
@@ -183,36 +189,39 @@ class Shims:
 
 
 class ShimPort:
-    """One gateway's calls to shims (implements upstream.Shims)."""
+    """One gateway's calls to shims (implements upstream.Shims). `point`: before and after what a call does."""
 
-    def __init__(self, shims: Shims, gate: Any, rng: random.Random) -> None:
-        self._shims = shims
-        self._gate = gate
-        self._rng = rng
+    def __init__(self, world: Any, point: Any) -> None:
+        self._shims: Shims = world.shims
+        self._world = world
+        self._point = point
+        self._rng: random.Random = world.rng
 
-    async def _travel(self) -> None:
+    async def _travel(self, name: str, side: str, about: Any) -> None:
         await asyncio.sleep(self._rng.uniform(0.0002, 0.004))
-        await self._gate()
+        if await self._point(f"shim {name}", side, about):
+            raise ShimLost("the connection broke")
+
+    async def _gate(self) -> None:
+        await self._point("frame", "before", None)
 
     async def bind(self, route: Route, call: Bind) -> None:
-        await self._travel()
+        await self._travel("bind", "before", route)
         self._shims.bind(self._shims.find(route), call)
-        await self._travel()
+        await self._travel("bind", "after", route)
 
     async def start(self, route: Route, call: Start) -> AsyncIterator[Frame]:
-        await self._travel()
+        await self._travel("start", "before", route)
         sandbox = self._shims.find(route)
         attempt = self._shims.start(sandbox, call)
-        await self._travel()
+        await self._travel("start", "after", route)
         async for frame in self._shims.stream(sandbox, attempt, 0, self._gate):
             yield frame
 
     async def attach(self, route: Route, call: Attach) -> AsyncIterator[Frame]:
-        await self._travel()
+        await self._travel("attach", "before", route)
         sandbox = self._shims.find(route)
-        if call.fence < sandbox.fence and "no_fence" not in self._shims.flags:
-            raise ShimRefused("fenced")
-        sandbox.fence = max(sandbox.fence, call.fence)
+        self._fence(sandbox, call.fence)
         attempt = sandbox.attempt
         if attempt is None or attempt.begun != call.begun:
             raise ShimRefused("unknown")
@@ -220,10 +229,9 @@ class ShimPort:
             yield frame
 
     async def stop(self, route: Route, call: Stop) -> None:
-        await self._travel()
+        await self._travel("stop", "before", route)
         sandbox = self._shims.find(route)
-        if call.fence < sandbox.fence and "no_fence" not in self._shims.flags:
-            raise ShimRefused("fenced")
+        self._fence(sandbox, call.fence)
         attempt = sandbox.attempt
         if attempt is not None and not attempt.ended and attempt.turn == call.turn:
             if attempt.task is not None:
@@ -231,92 +239,40 @@ class ShimPort:
             sandbox.running.discard(attempt.begun)
             attempt.ended = True
             attempt.put(End("stopped"))
-        await self._travel()
+        await self._travel("stop", "after", route)
+
+    def _fence(self, sandbox: Sandbox, fence: int) -> None:
+        if fence < sandbox.fence and "no_fence" not in self._shims.flags:
+            raise ShimRefused("fenced")
+        sandbox.fence = max(sandbox.fence, fence)
 
     async def drain(self, route: Route, call: Drain) -> bool:
-        await self._travel()
+        await self._travel("drain", "before", route)
         sandbox = self._shims.find(route)
-        if call.epoch != sandbox.epoch or sandbox.running:
-            return False
-        sandbox.draining = True
-        await self._travel()
-        return True
+        if call.session != sandbox.session or call.epoch != sandbox.epoch:
+            raise ShimRefused("stale_epoch")
+        busy = sandbox.running or sandbox.open or sandbox.last_active * 1000 > call.idle_before
+        if not busy or "no_busy" in self._shims.flags:
+            sandbox.draining = "no_busy" not in self._shims.flags
+            busy = False
+        self._world.counts["drains refused as busy" if busy else "drains"] += 1
+        await self._travel("drain", "after", route)
+        return not busy
 
-
-class Provider:
-    """Keeps a pool, serves waking sessions, ends what is doomed, proves deaths."""
-
-    def __init__(self, world: Any, ledger: ProviderLedger, runner: Any, shims: Shims, pool: int) -> None:
-        self._world = world
-        self._ledger = ledger
-        self._runner = runner
-        self._shims = shims
-        self._pool = pool
-        self._count = 0
-        self.sandboxes: dict[str, Sandbox] = {}
-
-    def _make(self, volume: str) -> Sandbox:
-        self._count += 1
-        sandbox = Sandbox(f"sb-{self._count}", volume or f"vol-{self._count}")
-        self.sandboxes[sandbox.id] = sandbox
-        self._shims.add(sandbox)
-        return sandbox
-
-    def _descriptor(self, s: Sandbox) -> Descriptor:
-        return Descriptor(s.id, "dev", "a", "r1", s.endpoint, "x" * 8, s.volume)
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(0.3)
-            try:
-                await self._round()
-            except Lost:
-                try:
-                    await self._runner.found()
-                    await self._relabel()
-                except (Lost, Unreachable):
-                    continue
-            except Unreachable:
-                continue
-
-    async def _round(self) -> None:
-        for sandbox in list(self.sandboxes.values()):
-            if not sandbox.alive:
-                await self._ledger.gone(sandbox.id, "exit")
-                self._drop(sandbox)
-        for name, reason in (await self._ledger.doomed()).items():
-            sandbox = self.sandboxes.get(name)
-            if sandbox is not None:
-                self._shims.kill(sandbox)
-            await self._ledger.gone(name, reason)
-            if sandbox is not None:
-                self._drop(sandbox)
-        for key in await self._ledger.waking():
-            record = await self._ledger.session(key)
-            if record is None or record.state != "waking":
-                continue
-            if record.volume and any(s.volume == record.volume and s.alive for s in self.sandboxes.values()):
-                for other in [s for s in self.sandboxes.values() if s.volume == record.volume]:
-                    self._shims.kill(other)
-                continue  # one writer a volume: its death is reported first
-            sandbox = self._make(record.volume)
-            if not await self._ledger.ready(key, record.epoch, self._descriptor(sandbox)):
-                self._shims.kill(sandbox)
-        ready = await self._ledger.pool("dev", "a", "r1")
-        for _ in range(self._pool - len(ready)):
-            await self._ledger.offer(self._descriptor(self._make("")))
-
-    def _drop(self, sandbox: Sandbox) -> None:
-        self.sandboxes.pop(sandbox.id, None)
-        self._shims.by_endpoint.pop(sandbox.endpoint, None)
-
-    async def _relabel(self) -> None:
-        """After a loss: unbound shims are offered again, volumes without a sandbox give their labels back."""
-        live = {s.volume for s in self.sandboxes.values() if s.alive}
-        for volume, (session, epoch) in list(self._shims.volume_binding.items()):
-            who = self._world.identities.get(session)
-            if volume not in live and who is not None:
-                await self._ledger.label(session, epoch, volume, who)
-        for sandbox in list(self.sandboxes.values()):
-            if sandbox.alive and not sandbox.session:
-                await self._ledger.offer(self._descriptor(sandbox))
+    async def relay(self, route: Route, seconds: float) -> None:
+        """One raw request to the agent, by the rules of the shim: another session or binding is refused."""
+        await self._travel("relay", "before", route)
+        sandbox = self._shims.find(route)
+        if sandbox.session != route.session_key and "no_session" not in self._shims.flags:
+            raise ShimRefused("other_session")
+        if sandbox.epoch != route.epoch and "no_epoch" not in self._shims.flags:
+            raise ShimRefused("stale_epoch")
+        if sandbox.draining:
+            raise ShimRefused("draining")
+        self._world.judge.relayed(route, sandbox)
+        sandbox.open += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            sandbox.open -= 1
+            sandbox.last_active = self._world.loop.now

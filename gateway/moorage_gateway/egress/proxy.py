@@ -12,6 +12,7 @@ import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +43,9 @@ class Resolver(Protocol):
     async def resolve(self, host: str) -> list[str]:
         """Literal addresses, best first. Raises OSError."""
 
+    def close(self) -> None:
+        """Frees what it holds."""
+
 
 class Connector(Protocol):
     """Opens a connection to a literal address."""
@@ -67,12 +71,34 @@ class EgressLimits:
 
 
 class SystemResolver:
-    """The machine's own resolver."""
+    """The machine's own resolver, on threads of its own: a name server that never answers holds up nothing else."""
+
+    def __init__(self, *, workers: int = 8, waiting: int = 64) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="egress-resolver")
+        self._room = workers + waiting
+        self._asked = 0
 
     async def resolve(self, host: str) -> list[str]:
         """See `Resolver`."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        if self._asked >= self._room:
+            raise OSError("too many names are being looked up")
+        self._asked += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, self._look_up, host)
+        future.add_done_callback(self._answered)
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        """Look-ups that still run end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look_up(self, host: str) -> list[str]:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return [str(sockaddr[0]) for _, _, _, _, sockaddr in found[:32]]
+
+    def _answered(self, future: asyncio.Future[list[str]]) -> None:
+        self._asked -= 1
+        if not future.cancelled():
+            future.exception()  # read, so that an answer nobody waits for any more does not warn
 
 
 class SystemConnector:
@@ -132,6 +158,7 @@ class EgressProxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        self._resolver.close()
 
     @property
     def connections(self) -> int:

@@ -236,6 +236,23 @@ async def test_a_deletion_cut_short_is_finished_later(world: World, redis_client
     assert await world.store.list("t/acme/sessions/") == []
 
 
+async def test_a_deletion_that_cannot_be_finished_holds_up_no_other(world: World, redis_client: aioredis.Redis) -> None:
+    for name in ("first-session", "other-session"):
+        await opened(world, session_id=name)
+    keys = [(await world.control.find(ANN, name))[0] for name in ("first-session", "other-session")]
+    stuck = names.new_response_id(keys[0].partition(":")[2])
+    await world.store.put(f"t/acme/responses/{stuck}/response.json", b"{}")
+    await redis_client.sadd("sessions:deleting", *keys)
+    world.turns.refuses = ApiError(Kind.INVALID_REQUEST, "still running")
+    running = asyncio.create_task(world.control.run())
+    async with asyncio.timeout(5):
+        while await redis_client.smembers("sessions:deleting") != {keys[0].encode()}:
+            await asyncio.sleep(0.01)
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_after_redis_was_emptied_the_store_says_which_sessions_are_not_new(
     world: World, redis_client: aioredis.Redis
 ) -> None:

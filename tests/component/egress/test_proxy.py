@@ -43,6 +43,9 @@ class Names:
             raise OSError("no such name")
         return self.known[host]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 class Wire:
     """Connects every public address to the local echo server, and notes which address was asked for."""
@@ -300,6 +303,9 @@ async def test_a_silent_resolver_is_given_up() -> None:
             await asyncio.Event().wait()
             return []
 
+        def close(self) -> None:
+            """Nothing is held."""
+
     world = World(resolve=0.2)
     world.proxy._resolver = Silent()
     await world.start()
@@ -381,3 +387,15 @@ async def test_closing_cuts_open_tunnels(world: World) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_the_machines_resolver_answers_with_literals_and_says_when_a_name_is_unknown() -> None:
+    resolver = proxy.SystemResolver()
+    assert "127.0.0.1" in await resolver.resolve("localhost")
+    with pytest.raises(OSError):
+        await resolver.resolve("no-such-name.invalid")
+    resolver.close()
+    crowded = proxy.SystemResolver(workers=1, waiting=-1)
+    with pytest.raises(OSError, match="too many"):
+        await crowded.resolve("localhost")
+    crowded.close()

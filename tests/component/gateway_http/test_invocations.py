@@ -54,7 +54,7 @@ class Shim:
     async def echo(self, scope: Any, receive: Any, send: Any) -> None:
         await answer(send, 200, await self.body(receive), (b"content-type", b"application/x-any"))
 
-    def refusing(self, status: int, **body: Any) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    def refusing(self, status: int, /, **body: Any) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def serve(scope: Any, receive: Any, send: Any) -> None:
             await self.body(receive)
             await answer(send, status, orjson.dumps(body))

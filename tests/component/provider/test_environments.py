@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from moorage_local import package_index, platform_wheel
+from moorage_gateway import package_index
+from moorage_local import platform_wheel
 from moorage_local.environments import AgentEnvironment, BuildError, BuildSettings, Environments
 
 pytestmark = pytest.mark.component
@@ -24,7 +25,7 @@ def wheel(tmp_path: Path) -> platform_wheel.PlatformWheel:
 
 @pytest.fixture
 def environments(tmp_path: Path, wheel: platform_wheel.PlatformWheel) -> Environments:
-    index = package_index.read(os.environ, Path.home())
+    index = package_index.read_settings(os.environ, Path.home())
     return Environments(tmp_path / "envs", wheel, index, BuildSettings(), variables=os.environ)
 
 

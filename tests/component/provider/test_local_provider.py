@@ -17,7 +17,8 @@ from component.provider.conformance import *  # noqa: F403
 from component.provider.conformance import World
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor
-from moorage_local import machine, package_index, platform_wheel, probe, processes, state
+from moorage_gateway import package_index
+from moorage_local import machine, platform_wheel, probe, processes, state
 from moorage_local.environments import AgentEnvironment, BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.provider_base import Revision
@@ -38,7 +39,7 @@ BROKEN = "raise ImportError('parrot')\n"
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> AgentEnvironment:
     root = tmp_path_factory.mktemp("environments")
-    index = package_index.read(os.environ, Path.home())
+    index = package_index.read_settings(os.environ, Path.home())
     wheel = platform_wheel.build(root / "wheels")
     maker = Environments(root / "made", wheel, index, BuildSettings(), variables=os.environ)
     source = root / "source"

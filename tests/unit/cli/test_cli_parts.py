@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from moorage._errors import Misuse
-from moorage.cli import audit, connection, main, printing, up
+from moorage.cli import audit, connection, main, printing, reference, up
 from moorage.cli.connection import Connection
 
 pytestmark = pytest.mark.unit
@@ -130,3 +130,21 @@ def test_a_command_whose_extra_is_not_installed_is_not_offered() -> None:
 
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(main.make_app(), ["--version"]).output.strip() == metadata.version("moorage")
+
+
+def test_the_reference_page_has_every_command_and_is_the_same_each_time() -> None:
+    page = reference.render(lambda: [])
+    assert page == reference.render(lambda: [])
+    for command in (
+        "up",
+        "chat",
+        "logs",
+        "audit",
+        "login",
+        "agents delete",
+        "sessions stop",
+        "responses feedback",
+        "keys create",
+    ):
+        assert f"\n## moorage {command}\n" in page
+    assert "moorage chat AGENT [MESSAGE] [OPTIONS]" in page and "`--follow`" in page

@@ -165,6 +165,22 @@ async def test_a_revocation_that_could_not_be_announced_says_so_and_can_be_repea
     assert await there.identify(text) is None
 
 
+async def test_the_look_at_the_mark_goes_on_after_a_failure(world: World) -> None:
+    here, there = world.replica(), world.replica()
+    record, text = await made(here)
+    world.redis.down = True
+    looking = asyncio.create_task(there.run())
+    await asyncio.sleep(0)
+    world.redis.down = False
+    assert await there.identify(text)
+    await here.revoke("acme", record.id)
+    async with asyncio.timeout(5):
+        while await there.identify(text):
+            await asyncio.sleep(0.05)
+    looking.cancel()
+    await asyncio.wait({looking})
+
+
 async def test_a_store_that_is_down_is_503_and_never_a_wrong_answer(world: World) -> None:
     service = world.replica()
     _, text = await made(service)

@@ -1,0 +1,90 @@
+"""Configuration that comes through the API: taken from the ledger, deployed, kept in the state folder, answered.
+
+Layer: local. The gateway validated and asks; the answer goes back under the request's id (design.md, "Who writes configuration").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from moorage_api.errors import Kind
+from moorage_api.kinds import ManifestError, parse
+from moorage_api.ledger.provider import ApplyRequest
+from moorage_api.ledger.script import LedgerError
+from moorage_local import manifests
+from moorage_local.deployments import Deployments, Refused
+from moorage_local.provider_base import Ledger
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.5
+_WITHIN = 25.0  # the gateway waits 30 s
+
+
+class Applies:
+    """Serves apply requests one at a time. `owned` names agents that a manifest file of the folder owns, with the file."""
+
+    def __init__(self, ledger: Ledger, deployments: Deployments, folder: Path) -> None:
+        self.owned: dict[str, Path] = {}
+        self._ledger = ledger
+        self._deployments = deployments
+        self._folder = folder
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Has it look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        while True:
+            self._wake.clear()
+            with contextlib.suppress(LedgerError):
+                while (request := await self._ledger.next_apply()) is not None:
+                    await self._ledger.answer(request.id, await self._answer(request))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE):
+                    await self._wake.wait()
+
+    async def restore(self) -> None:
+        """Deploys what was kept; what no longer works says so in its conditions."""
+        for tenant, found in manifests.saved(self._folder):
+            if found.agent.name in self.owned:
+                continue
+            with contextlib.suppress(Refused):
+                await self._deployments.deploy(tenant, found.agent, base=None)
+
+    async def _answer(self, request: ApplyRequest) -> dict[str, Any]:
+        owner = self.owned.get(request.agent)
+        if owner is not None:
+            message = f"{request.agent} comes from a file of this platform's folder; change it there"
+            return {"ok": False, "error": message, "owner": str(owner)}
+        try:
+            async with asyncio.timeout(_WITHIN):
+                if request.verb == "delete":
+                    return await self._delete(request)
+                agent = parse(request.manifest)
+                revision = await self._deployments.deploy(request.tenant, agent, base=None)
+        except ManifestError as error:
+            return {"ok": False, "error": str(error), "field": error.field}
+        except Refused as error:
+            return {"ok": False, "error": str(error), "field": error.field}
+        except TimeoutError:
+            return {
+                "ok": False,
+                "error": f"the source was not there within {_WITHIN:g} s",
+                "kind": Kind.UNAVAILABLE.value,
+            }
+        manifests.save(self._folder, request.tenant, agent)
+        log.info("%s deployed by %s as revision %s", agent.name, request.by, revision)
+        return {"ok": True, "revision": revision}
+
+    async def _delete(self, request: ApplyRequest) -> dict[str, Any]:
+        known = await self._deployments.withdraw(request.tenant, request.agent)
+        if not manifests.forget(self._folder, request.tenant, request.agent) and not known:
+            return {"ok": False, "error": f"there is no agent {request.agent}", "kind": Kind.NOT_FOUND.value}
+        return {"ok": True}

@@ -1,0 +1,146 @@
+"""Manifests on disk: `agent.yaml` files in the folder given to `moorage dev`, and those deployed through the API.
+
+Layer: local; reads files, knows YAML. What a document means is `moorage_api.kinds`' to know.
+
+    ManifestError   names file, document and field (from `moorage_api.kinds`)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moorage_api.kinds import HostedAgent, ManifestError, Problem, parse, parse_all
+from moorage_local.state import write_atomically
+
+FILE = "agent.yaml"
+_LARGEST = 1 << 20
+_DOCUMENTS = 64
+_ALIASES = 100
+_DEPTH = 6
+_SKIPPED = {".git", ".venv", "venv", "node_modules", "__pycache__", "tests"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One agent with the file it stands in; `base` is where `source.path` begins (None: deployed through the API)."""
+
+    agent: HostedAgent
+    file: Path
+    base: Path | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a folder holds: agents by name, and what is wrong with the rest."""
+
+    agents: dict[str, Found]
+    errors: tuple[ManifestError, ...]
+
+
+def read_folder(folder: Path) -> Reading:
+    """Every `agent.yaml` in the folder and below, to a small depth. A broken file does not hide the others."""
+    agents: dict[str, Found] = {}
+    errors: list[ManifestError] = []
+    for path in _files(folder):
+        try:
+            listed = read_file(path)
+        except ManifestError as error:
+            errors.append(error)
+            continue
+        for agent in listed:
+            other = agents.get(agent.name)
+            if other is not None:
+                problem = Problem("metadata.name", f"{agent.name!r} is also in {other.file}; names are unique")
+                errors.append(ManifestError([problem], where=str(path)))
+                continue
+            agents[agent.name] = Found(agent, path, path.parent)
+    return Reading(agents, tuple(errors))
+
+
+def read_file(path: Path) -> list[HostedAgent]:
+    """The agents of one file. Raises ManifestError naming it."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ManifestError([Problem("", f"is larger than {_LARGEST} bytes")], where=str(path))
+        documents = load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError([Problem("", f"cannot be read: {error}")], where=str(path)) from error
+    except yaml.YAMLError as error:
+        raise ManifestError([Problem("", f"is not YAML: {_place(error)}")], where=str(path)) from error
+    except ManifestError as error:
+        raise error.at(str(path)) from None
+    if not any(document is not None for document in documents):
+        raise ManifestError([Problem("", "is empty")], where=str(path))
+    try:
+        return parse_all(documents)
+    except ManifestError as error:
+        where = f"{path}, {error.where}" if error.where else str(path)
+        raise error.at(where) from None
+
+
+def load(text: str) -> list[Any]:
+    """The documents of a YAML text: plain data only, few aliases. Raises yaml.YAMLError, ManifestError."""
+    if text.count("*") + text.count("&") > _ALIASES:
+        tokens = yaml.scan(text, Loader=yaml.SafeLoader)
+        if sum(1 for token in tokens if isinstance(token, yaml.AliasToken)) > _ALIASES:
+            raise ManifestError([Problem("", f"uses more than {_ALIASES} YAML aliases")])
+    documents = list(yaml.safe_load_all(text))
+    if len(documents) > _DOCUMENTS:
+        raise ManifestError([Problem("", f"holds more than {_DOCUMENTS} documents")])
+    return documents
+
+
+def save(folder: Path, tenant: str, agent: HostedAgent) -> None:
+    """Keeps a manifest that came through the API."""
+    data = agent.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    whole = {"apiVersion": agent.api_version, "kind": agent.kind, **data}
+    write_atomically(_path(folder, tenant, agent.name), json.dumps(whole, indent=2).encode())
+
+
+def forget(folder: Path, tenant: str, name: str) -> bool:
+    """Drops a manifest that came through the API; False when there is none."""
+    try:
+        _path(folder, tenant, name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def saved(folder: Path) -> list[tuple[str, Found]]:
+    """(tenant, agent) of all that came through the API; an unreadable file is left out."""
+    found = []
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            found.append((path.parent.name, Found(parse(json.loads(path.read_bytes())), path, None)))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _path(folder: Path, tenant: str, name: str) -> Path:
+    return folder / tenant / f"{name}.json"
+
+
+def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    found: list[Path] = []
+    for current, folders, files in os.walk(folder):
+        here = Path(current)
+        deep = len(here.relative_to(folder).parts) >= _DEPTH
+        folders[:] = [] if deep else sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
+        if FILE in files:
+            found.append(here / FILE)
+    return found
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark is not None else str(problem)

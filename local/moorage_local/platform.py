@@ -1,0 +1,350 @@
+"""The composition behind `moorage dev`: Valkey, gateway, provider and deployments in one process, each ended by who began it.
+
+Layer: local, the roof. Order: state folder → Valkey → gateway (ports are known) → machine and provider (sandboxes announce themselves
+at those ports) → deployments → watching. The way back is the reverse: the gateway drains first, while sandboxes still run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from moorage_api.ledger import keys as ledger_keys
+from moorage_api.ledger.provider import ProviderLedger
+from moorage_gateway import package_index
+from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.auth import SCOPES
+from moorage_gateway.clock import SystemClock
+from moorage_gateway.egress.rules import Target
+from moorage_gateway.hints import Hints
+from moorage_gateway.keys import new_text
+from moorage_gateway.ledger_client import LedgerClient
+from moorage_gateway.settings import Settings
+from moorage_local import agent_logs, machine, manifests, platform_wheel, probe, watch
+from moorage_local.applies import Applies
+from moorage_local.deployments import Deployments, Refused
+from moorage_local.environments import BuildSettings, Environments
+from moorage_local.fleet import AgentState
+from moorage_local.isolation import Isolation
+from moorage_local.machine import Machine, MachineSettings
+from moorage_local.provider import Provider
+from moorage_local.state import State, hold, write_atomically
+from moorage_local.valkey import Fsync, Valkey, ValkeyError, ValkeySettings
+
+log = logging.getLogger(__name__)
+
+TENANT = "dev"
+USER = "dev"
+LOOPBACK = "127.0.0.1"
+_RESTARTS = 5  # of Valkey within a minute; then something is wrong that a restart does not cure
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """What `moorage dev` was asked for. `state`: None is a temporary folder, forgotten at the end."""
+
+    folder: Path | None
+    state: Path | None
+    host: str = LOOPBACK
+    port: int = 8080
+    fsync: Fsync = "always"
+    plain: bool = False
+    watch: bool = True
+    settle_within: float = 600.0
+
+
+@dataclass
+class Platform:
+    """A platform that serves."""
+
+    settings: PlatformSettings
+    state: State
+    gateway: Gateway
+    provider: Provider
+    deployments: Deployments
+    applies: Applies
+    isolation: Isolation
+    api_key: str
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        """The base URL callers use."""
+        return self.gateway.public_url
+
+    def agents(self) -> list[dict[str, Any]]:
+        """The deployed agents with their URLs and, where one is not ready, why."""
+        found = []
+        for tenant, name in self.deployments.names():
+            if tenant != TENANT:
+                continue
+            state = self.provider.fleet.agents.get((tenant, name))
+            ready = state is not None and state.newest is not None and state.newest.proven
+            base = f"{self.url}/v1/agents/{name}"
+            one = {"name": name, "responses_url": f"{base}/responses", "invocations_url": f"{base}/invocations"}
+            message = state.conditions.message if state is not None else None
+            found.append({**one, "ready": ready, "message": None if ready else message})
+        return found
+
+    async def settled(self) -> None:
+        """Waits until every agent serves or has said why not."""
+        waits = [self._settled(tenant, name) for tenant, name in self.deployments.names()]
+        await asyncio.gather(*waits)
+
+    async def _settled(self, tenant: str, name: str) -> AgentState | None:
+        return await self.provider.settled(tenant, name, revision=None, within=self.settings.settle_within)
+
+    async def reload(self) -> list[str]:
+        """Reads the folder again and deploys what changed; returns what is wrong with it."""
+        folder = self.settings.folder
+        if folder is None:
+            return []
+        reading = await asyncio.to_thread(manifests.read_folder, folder)
+        errors = [str(error) for error in reading.errors]
+        # An agent whose file is broken just now is not one that was removed.
+        broken = {error.where.partition(",")[0] for error in reading.errors}
+        for name, file in list(self.applies.owned.items()):
+            if name not in reading.agents and str(file) not in broken:
+                del self.applies.owned[name]
+                await self.deployments.withdraw(TENANT, name)
+        for name, found in reading.agents.items():
+            self.applies.owned[name] = found.file
+            try:
+                await self.deployments.deploy(TENANT, found.agent, base=found.base)
+            except Refused as error:
+                errors.append(f"{found.file}: {error}")
+        return errors
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: PlatformSettings, *, say: Callable[[str], None], on_line: Callable[[agent_logs.AgentLine], None]
+) -> AsyncIterator[Platform]:
+    """A platform for as long as the context lasts. `say` gets sentences for people, `on_line` what agents print.
+
+    Raises StateError, ValkeyError, OSError (a taken port) when it cannot start.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        state = stack.enter_context(hold(settings.state))
+        agent_logs.prune(state.logs)
+        tasks = await stack.enter_async_context(_Tasks())
+        want: Any = "plain" if settings.plain else "auto"
+        detecting = tasks.begin("detect", probe.detect(instance=_instance(state), launcher=machine.LAUNCHER, want=want))
+        wheel = asyncio.to_thread(platform_wheel.build, state.root / "wheels")
+        valkey = Valkey(state, ValkeySettings(fsync=settings.fsync))
+        _, built = await asyncio.gather(valkey.start(), wheel)
+        stack.push_async_callback(valkey.stop)
+
+        index = _Index()
+        gateway = await _gateway(settings, state, valkey, index.named)
+        stack.push_async_callback(gateway.stop)
+        await gateway.start()
+        api_key = await _dev_key(state, gateway)
+
+        isolation = await detecting
+        if isolation.groups is not None:
+            stack.push_async_callback(isolation.groups.close)
+        provider, ledger, real = await _provider(stack, state, valkey, gateway, isolation, say)
+        environments = Environments(state.environments, built, index.settings, BuildSettings(), variables=os.environ)
+        deployments = Deployments(
+            provider,
+            environments,
+            sources_root=state.sources,
+            fetch=gateway.core.store.get_file,
+            index=lambda: index.found(say),
+        )
+        stack.push_async_callback(deployments.close)
+        applies = Applies(ledger, deployments, state.manifests)
+        platform = Platform(settings, state, gateway, provider, deployments, applies, isolation, api_key)
+
+        tasks.failed = platform.failed
+        tasks.keep("valkey", _keep(valkey, tasks, say))
+        tasks.keep("provider", provider.run())
+        tasks.keep("hints", _hints(valkey, provider, applies))
+        tasks.keep("agents' output", agent_logs.print_all(state.logs, on_line))
+        for error in await platform.reload():
+            say(error)
+        await applies.restore()
+        tasks.keep("applies", applies.run())
+        if settings.watch and settings.folder is not None:
+            tasks.keep("watch", watch.changes(settings.folder, lambda: _reload(platform, say)))
+        stack.push_async_callback(_drain, gateway, tasks)
+        yield platform
+
+
+async def _drain(gateway: Gateway, tasks: _Tasks) -> None:
+    tasks.ending = True
+    await gateway.drain()
+
+
+async def _reload(platform: Platform, say: Callable[[str], None]) -> None:
+    for error in await platform.reload():
+        say(error)
+
+
+async def _gateway(
+    settings: PlatformSettings, state: State, valkey: Valkey, named: dict[str, frozenset[Target]]
+) -> Gateway:
+    return await create_gateway(
+        Settings(
+            dev=True,
+            anonymous=False,
+            redis_url=f"unix://{valkey.socket}",  # type: ignore[arg-type]  # pydantic makes the SecretStr
+            durability="always" if settings.fsync == "always" else "relaxed",
+            store=str(state.objects),
+            public_host=settings.host,
+            public_port=settings.port,
+            sandbox_port=0,
+            egress_port=0,
+            control_port=0,
+            drain_notice_seconds=0.0,
+            drain_seconds=10.0,
+            access_log="none",
+        ),
+        logs=agent_logs.FolderLogs(state.logs),
+        named_hosts=named,
+    )
+
+
+async def _provider(
+    stack: contextlib.AsyncExitStack,
+    state: State,
+    valkey: Valkey,
+    gateway: Gateway,
+    isolation: Isolation,
+    say: Callable[[str], None],
+) -> tuple[Provider, ProviderLedger, Machine]:
+    client = LedgerClient(Redis.from_url(valkey.url), who=f"provider-{os.getpid()}")
+    stack.push_async_callback(client.aclose)
+    await client.found()
+    settings = MachineSettings(
+        gateways=lambda: (gateway.sandbox_url,),
+        egress=lambda: f"{gateway.settings.egress_host}:{gateway.egress_port}",
+        on_line=lambda agent, line: say(f"{agent} | {line}"),
+    )
+    real = await stack.enter_async_context(machine.open_machine(state, isolation, settings))
+    ledger = ProviderLedger(client)
+
+    async def found() -> None:
+        await client.found()
+
+    return Provider(ledger, real, now=time.monotonic, found=found, token_key=real.token_key), ledger, real
+
+
+async def _dev_key(state: State, gateway: Gateway) -> str:
+    """The API key of this state folder: made once, kept with mode 0600, known to the gateway."""
+    path = state.root / "api_key"
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = new_text()
+    record = await gateway.core.keys.ensure(text, tenant=TENANT, user=USER, scopes=SCOPES, name="moorage dev")
+    if record is None:
+        text = new_text()
+        await gateway.core.keys.ensure(text, tenant=TENANT, user=USER, scopes=SCOPES, name="moorage dev")
+    await asyncio.to_thread(write_atomically, path, text.encode())
+    return text
+
+
+async def _hints(valkey: Valkey, provider: Provider, applies: Applies) -> None:
+    redis = Redis.from_url(valkey.url)
+    hints = Hints(redis, SystemClock())
+
+    def wake(_: str = "") -> None:
+        provider.wake()
+        applies.wake()
+
+    hints.on(ledger_keys.HINT_PROVIDER, wake)
+    hints.on_silence(wake)
+    try:
+        await hints.run()
+    finally:
+        await redis.aclose()
+
+
+async def _keep(valkey: Valkey, tasks: _Tasks, say: Callable[[str], None]) -> None:
+    """Starts Valkey again when it ends by itself; what it had acknowledged is in its append-only file."""
+    ends: list[float] = []
+    while True:
+        code = await valkey.wait_ended()
+        if tasks.ending:
+            return
+        now = time.monotonic()
+        ends = [*(end for end in ends if now - end < 60.0), now]
+        if len(ends) > _RESTARTS:
+            raise ValkeyError(f"Valkey ended {len(ends)} times within a minute (last code {code})")
+        say(f"Valkey ended with code {code}; it is started again")
+        await valkey.start()
+
+
+class _Index:
+    """This machine's package index, looked at once, when the first agent asks for it."""
+
+    def __init__(self) -> None:
+        self.settings = package_index.read_settings(os.environ, Path.home())
+        self.named: dict[str, frozenset[Target]] = {}
+        self._looking = asyncio.Lock()
+        self._known: package_index.PackageIndex | None = None
+
+    async def found(self, say: Callable[[str], None]) -> package_index.PackageIndex | None:
+        """The index as sandboxes get it; None, with a sentence, where it cannot be offered."""
+        async with self._looking:
+            if self._known is None:
+                try:
+                    self._known = await package_index.discover(self.settings)
+                except package_index.IndexRefused as error:
+                    say(f"package-index: {error}")
+                    return None
+                self.named[package_index.NAME] = self._known.hosts
+            return self._known
+
+
+class _Tasks:
+    """The platform's loops: ended together, and one that dies by itself ends the platform."""
+
+    def __init__(self) -> None:
+        self.failed: asyncio.Event | None = None
+        self.ending = False
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.ending = True
+        for task in reversed(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def begin(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Work with an end."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    def keep(self, name: str, work: Awaitable[None]) -> None:
+        """A loop."""
+        self.begin(name, self._guarded(name, work))
+
+    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
+        """The outermost frame of a loop."""
+        try:
+            await work
+        except Exception:
+            log.exception("the loop %s died; the platform ends", name)
+            if self.failed is not None:
+                self.failed.set()
+
+
+def _instance(state: State) -> str:
+    """The name of this platform's control groups: the same for the same state folder."""
+    return state.runtime.name.removeprefix("moorage-")

@@ -1,0 +1,144 @@
+"""Rules judged at the instant a script ran, where no end state would show it: who may begin, drain, take, be given what.
+
+Two things are compared: what Redis held just before (read in the same journey), and what the world knows to be true (which sandbox
+is alive, what runs in it). Nothing here looks at how a script decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Command = tuple[str | bytes | int, ...]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Watch:
+    """`before` names the read a judgement needs; `after` judges. Violations go to the world's list."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self._begun: set[tuple[str, str]] = set()
+        self._accepted: set[str] = set()
+        self._epochs: dict[tuple[str, str], int] = {}
+        self._given: dict[tuple[str, str], str] = {}  # (ledger, sandbox) → session
+        self._deleted: set[tuple[str, str]] = set()
+        self.session_of: dict[str, str] = {}  # sandbox → session, last known
+        self.turns: dict[str, str] = {}  # response → session
+        self._judges = {
+            "accept": self._accept, "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
+            "label": self._label, "hibernated": self._hibernated, "delete": self._delete, "claim": self._claim,
+            "ready": self._ready, "announce": self._announce,
+        }  # fmt: skip
+
+    def before(self, name: str, args: tuple[Any, ...]) -> Command | None:
+        """A read to send ahead of the script."""
+        match name:
+            case "accept":
+                return ("LLEN", f"q:{args[1]}")
+            case "begin":
+                return ("HMGET", f"s:{self.turns.get(str(args[0]), '')}", "state", "epoch", "running")
+            case "acquire":
+                return ("HMGET", f"t:{args[0]}", "owner", "lease")
+            case "drain" | "label" | "hibernated":
+                return ("HMGET", f"s:{args[0]}", "state", "epoch", "running", "sandbox")
+            case "gone":
+                return ("HMGET", f"s:{self.session_of.get(str(args[0]), '')}", "state", "epoch", "running", "sandbox")
+        return None
+
+    def after(self, who: Any, name: str, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        """Judges what just happened."""
+        judge = self._judges.get(name)
+        if judge is not None:
+            judge(who, args, out, seen)
+
+    def _broken(self, text: str) -> None:
+        self._world.violations.append(text)
+
+    def _accept(self, who: Any, args: tuple[Any, ...], out: list[Any], waiting: int) -> None:
+        if out[0] != b"OK" or args[0] in self._accepted:
+            return
+        self._accepted.add(args[0])
+        self.turns[args[0]] = args[1]
+        if out[2] == b"queued" and waiting >= int(args[4]):
+            self._broken(f"{args[0]} waits as number {waiting + 1} of a queue of {args[4]}")
+        if (who.ledger, args[1]) in self._deleted:
+            self._broken(f"{args[0]} was accepted into a session that was deleted")
+
+    def _begin(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] != b"OK" or (args[0], _text(out[1])) in self._begun:
+            return
+        self._begun.add((args[0], _text(out[1])))
+        state, epoch, running = map(_text, seen)
+        if args[0] in self.turns and (state != "claimed" or epoch != str(args[3])):
+            self._broken(f"{args[0]} began for binding {args[3]} of a session that is {state}, {epoch}")
+        if args[0] in self.turns and running != args[0] and not self._world.losses:
+            self._broken(f"{args[0]} began although {running or 'no turn'} is the session's running turn")
+
+    def _acquire(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] != b"OK":
+            return
+        owner, lease = _text(seen[0]), int(seen[1] or 0)
+        now = int(self._world.redis_ms())
+        if owner not in ("", who.who) and now < lease <= now + 10_000:
+            self._broken(f"{args[0]} was taken from {owner}, whose lease is alive")
+
+    def _drain(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        state, _, running, _ = map(_text, seen)
+        waiting = self._world.redis.execute_command("LLEN", f"q:{args[0]}")
+        if out[0] == b"OK" and state == "claimed" and (running or waiting):
+            self._broken(f"{args[0]} was drained under {running or waiting}")
+
+    def _alive(self, sandbox: str, session: str) -> bool:
+        found = self._world.shims.by_endpoint.get(f"unix:/{sandbox}")
+        return found is not None and found.alive and found.session == session
+
+    def _gone(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        session, became = _text(out[1]), _text(out[2])
+        if not became or session != self.session_of.get(str(args[0])):
+            return
+        named = _text(seen[3])
+        if named and named != args[0] and self._alive(named, session):
+            self._broken(f"{session} lost its sandbox {named}, which is alive, by the death of {args[0]}")
+        if self._alive(str(args[0]), session):
+            self._broken(f"{args[0]} was reported dead and is alive")
+
+    def _label(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] == b"OK" and self._alive(_text(seen[3]), str(args[0])):
+            self._broken(f"{args[0]} lost its sandbox {_text(seen[3])}, which is alive, to the label of another volume")
+
+    def _hibernated(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] != b"OK":
+            return
+        sandbox = self._world.shims.by_endpoint.get(f"unix:/{_text(seen[3])}")
+        if sandbox is not None and sandbox.alive and (sandbox.running or sandbox.open) and not sandbox.cut:
+            self._broken(f"{args[0]} was hibernated under {sandbox.running or 'an open request'}")
+
+    def _delete(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        if out[0] == b"OK":
+            self._deleted.add((who.ledger, str(args[0])))
+
+    def _claim(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        if out[0] in (b"ROUTE", b"CLAIMED"):
+            self._bound(who, str(args[0]), int(out[2]), _text(out[3]))
+
+    def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        if out[0] == b"OK":
+            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
+
+    def _announce(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        if out[0] in (b"OK", b"RESTORED"):
+            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
+
+    def _bound(self, who: Any, session: str, epoch: int, sandbox: str) -> None:
+        """A session is at this sandbox, by this epoch: never at a lower one later, never a sandbox of two sessions."""
+        known = self._epochs.get((who.ledger, session), 0)
+        if epoch < known:
+            self._broken(f"{session} went back from binding {known} to {epoch}")
+        self._epochs[who.ledger, session] = max(known, epoch)
+        other = self._given.setdefault((who.ledger, sandbox), session)
+        if sandbox and other != session:
+            self._broken(f"{sandbox} was given to {other} and to {session}")
+        self.session_of[sandbox] = session
