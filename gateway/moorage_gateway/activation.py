@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from moorage_api.errors import ApiError, Kind
@@ -120,7 +121,8 @@ class Activation:
                     case _:
                         await self._table.changed(wanted.key, POLL_S)
             except Lost:
-                await self._recovery.recover()
+                with suppress(Unreachable):  # asked again below, until the deadline
+                    await self._recovery.recover()
             except Unreachable:
                 await self._clock.sleep(RETRY_S)
         raise NotReady(reason)

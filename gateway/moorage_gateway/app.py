@@ -251,7 +251,7 @@ def connect(settings: Settings) -> aioredis.Redis:
 def open_store(settings: Settings) -> Store:
     """The object store that the settings name."""
     if not settings.store.startswith("s3://"):
-        return FolderStore(Path(settings.store))
+        return FolderStore(Path(settings.store), deadline=settings.store_seconds)
     assert settings.s3_endpoint and settings.s3_access_key and settings.s3_secret_key  # checked by the settings
     place = urlsplit(settings.store)
     return S3Store(
@@ -262,7 +262,8 @@ def open_store(settings: Settings) -> Store:
             region=settings.s3_region,
             access_key=settings.s3_access_key.get_secret_value(),
             secret_key=settings.s3_secret_key.get_secret_value(),
-        )
+        ),
+        deadline=settings.store_seconds,
     )
 
 

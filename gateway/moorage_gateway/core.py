@@ -145,7 +145,7 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
     records = SessionRecords(store, clock)
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
-    core = Core(
+    return Core(
         clock=clock,
         redis=redis,
         client=client,
@@ -171,7 +171,6 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         lifecycle=Lifecycle(base.session_ledger, shims, base.catalog, clock, base.recovery, _forgetting(base)),
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
     )
-    return core
 
 
 def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:

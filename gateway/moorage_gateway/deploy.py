@@ -75,6 +75,8 @@ class Deployer:
             return
         if source.path is not None:
             raise _refused("spec.source.path", "names a folder of your machine: `moorage up` uploads it as a bundle")
+        if source.git is not None and source.git.url.lower().startswith("file:"):
+            raise _refused("spec.source.git.url", "names a folder of the platform's machine: use https or ssh")
         if source.bundle is not None and not await self._bundles.has(caller.tenant, source.bundle):
             raise _refused("spec.source.bundle", "was never uploaded: run `moorage up` again")
 

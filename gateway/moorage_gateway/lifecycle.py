@@ -19,7 +19,7 @@ from moorage_gateway.catalog import Catalog
 from moorage_gateway.clock import Clock
 from moorage_gateway.ledger_client import Recovery
 from moorage_gateway.turns import rules
-from moorage_gateway.upstream import Route, ShimError, ShimLost, Shims
+from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 
 LOOK_S = 1.0
 BATCH = 32
@@ -95,12 +95,12 @@ class Lifecycle:
         route = Route(record.key, record.sandbox, record.endpoint, record.secret, record.epoch, record.volume)
         call = Drain(session=record.key, epoch=record.epoch, idle_before=idle_before or self._clock.now_ms())
         try:
-            quiet = await self._shims.drain(route, call) if record.bound else True
+            quiet = await self._shims.drain(route, call)
         except ShimLost as fault:
             await self._ledger.doom(record.sandbox, f"no answer to drain: {fault}")
             return False
-        except ShimError:
-            quiet = False
+        except ShimRefused as refusal:
+            quiet = refusal.word == "unbound"  # the shim itself says so: since the record was read it may have been bound
         if not quiet:
             await self._ledger.undrain(record.key, record.epoch)
             return False

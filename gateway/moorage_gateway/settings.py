@@ -197,17 +197,6 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 30.0
     """Running requests get this long to end when the gateway stops."""
 
-    # Turns
-
-    lease_seconds: Seconds = 10.0
-    """A turn's owner that has not renewed for this long loses it to another gateway."""
-
-    lease_renew_seconds: Seconds = 3.0
-    """How often leases are renewed. Three tries fit into one lease."""
-
-    turn_seconds: Seconds = 1_800.0
-    """Longest turn where the manifest names no timeout."""
-
     # Telemetry
 
     otlp_endpoint: str | None = None
@@ -269,8 +258,6 @@ class Settings(BaseSettings):
             missing = [f"{PREFIX}{name.upper()}" for name, value in needed.items() if value is None]
             if missing:
                 raise ValueError(f"an s3:// MOORAGE_STORE needs {', '.join(missing)}")
-        if self.lease_renew_seconds * 2 > self.lease_seconds:
-            raise ValueError("MOORAGE_LEASE_RENEW_SECONDS must be at most half of MOORAGE_LEASE_SECONDS")
         return self
 
     @property

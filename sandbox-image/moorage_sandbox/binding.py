@@ -16,11 +16,18 @@ BEGUN_SIZE = 256
 
 @dataclass(frozen=True)
 class Binding:
-    """The session a volume is bound to for ever, the highest epoch seen, and which sandbox wrote it last."""
+    """The session a volume is bound to for ever, the highest epoch seen, and which sandbox wrote it last.
+
+    The rest is what a restarted shim must know to go on: nobody binds a sandbox again that is bound.
+    """
 
     session: str
     epoch: int
     sandbox: str
+    tenant: str
+    agent: str
+    session_id: str
+    user: str
 
 
 class BindingFile:
@@ -40,7 +47,7 @@ class BindingFile:
             found = Binding(**json.loads(text))
         except TypeError as error:
             raise ValueError(f"{self._path} is not a binding") from error
-        if not isinstance(found.session, str) or not isinstance(found.epoch, int):
+        if not isinstance(found.session, str) or type(found.epoch) is not int:
             raise ValueError(f"{self._path} is not a binding")
         return found
 

@@ -10,7 +10,7 @@ import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from moorage_api.wire import http1
 
@@ -65,8 +65,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     # -- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's own classes
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         if not self._serving.joined(self):
             transport.abort()

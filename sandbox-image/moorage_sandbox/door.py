@@ -13,6 +13,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from moorage_api.wire import http1
 from moorage_sandbox.prompt import end_to_end
@@ -36,7 +37,7 @@ class _End(asyncio.Protocol):
         self.moved = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's own classes
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
 

@@ -102,25 +102,32 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         stack.push_async_callback(server.close)
         status.tell("listening")
         await stack.enter_async_context(_looping(shim, announcer, config))
-        opening = loop.create_task(_open(config, control, agent, output, stack))
-        both: list[asyncio.Future[Any]] = [opening, shim.over]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not opening.done():
-            opening.cancel()
-        fault = (await asyncio.gather(opening, return_exceptions=True))[0]
-        if isinstance(fault, NotReady | ControlLost):
-            status.tell("failed", detail=str(fault), log_tail=output.tail())
+        if not await _came_up(shim, loop.create_task(_open(config, control, agent, output, stack)), status, output):
             return EXIT_FAILED
-        if isinstance(fault, int):
-            status.tell("ready", pids=[os.getpid(), fault])
-        elif not shim.over.done():
-            raise fault
-        reason = await shim.over
-        status.tell("over", reason=reason)
+        announcer.poke()
+        status.tell("over", reason=await shim.over)
         with suppress(NotReady, ControlLost):
             await agent.finish()
         await asyncio.sleep(LAST_WORDS)
         return 0
+
+
+async def _came_up(shim: Shim, opening: asyncio.Task[int], status: Status, output: Output) -> bool:
+    """Waits until the agent serves, or the sandbox is over before; False when the agent did not come up."""
+    both: list[asyncio.Future[Any]] = [opening, shim.over]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        opening.cancel()
+    found = (await asyncio.gather(opening, return_exceptions=True))[0]
+    if isinstance(found, NotReady | ControlLost):
+        status.tell("failed", detail=str(found), log_tail=output.tail())
+        return False
+    if isinstance(found, int):
+        shim.pids = [os.getpid(), *([found] if found else [])]
+        status.tell("ready", pids=shim.pids)
+    elif not shim.over.done():
+        raise found
+    return True
 
 
 def _bound(announcer: Announcer, gateways: list[str]) -> None:

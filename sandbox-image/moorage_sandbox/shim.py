@@ -34,9 +34,11 @@ class Shim:
         self._parts = parts
         self._told_bound = bound
         self._known = file.load()
-        self._bound: Bind | None = None
-        self._lost = file.load_begun(config.sandbox)
         self._restarted = self._known is not None and self._known.sandbox == config.sandbox
+        self._bound = _as_call(self._known) if self._known is not None and self._restarted else None
+        if self._bound is not None:
+            parts.output.session = self._bound.session_id
+        self._lost = file.load_begun(config.sandbox)
         self._awaiting = self._restarted
         """Until a gateway has answered, a restarted shim may be one whose session lives elsewhere by now."""
         self._fence = self._lost
@@ -48,6 +50,8 @@ class Shim:
         self._relays = 0
         self._draining = False
         self._last_active = parts.clock.wall_ms()
+        self.pids: list[int] = []
+        """The processes of this sandbox as the machine sees them: this one and init."""
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves with the reason once this sandbox must end."""
 
@@ -63,7 +67,9 @@ class Shim:
             raise Refused("stale_epoch", "a higher epoch of this session is known")
         if self._draining:
             raise Refused("draining", "this sandbox is about to end")
-        binding = Binding(call.session, call.epoch, self._config.sandbox)
+        binding = Binding(
+            call.session, call.epoch, self._config.sandbox, call.tenant, call.agent, call.session_id, call.user
+        )
         if binding != known:
             self._file.save(binding)
             self._known = binding
@@ -218,12 +224,15 @@ class Shim:
             state="bound" if self.is_bound else "unbound",
             endpoint=self._config.endpoint,
             secret=self._config.secret,
+            session_id="" if known is None else known.session_id,
+            user="" if known is None else known.user,
+            pids=self.pids,
         )
 
     @property
     def is_bound(self) -> bool:
         """This very sandbox was bound, by this process or by one before a restart."""
-        return self._bound is not None or self._restarted
+        return self._bound is not None
 
     def answered(self, epoch: int) -> None:
         """A gateway answered an announcement with the highest epoch it knows of the session."""
@@ -267,5 +276,17 @@ class Shim:
             "owned": self._attempt is not None and self._attempt.owned,
             "relays": self._relays,
             "last_active": self._last_active,
+            "pids": self.pids,
             "log_tail": self._parts.output.tail(),
         }
+
+
+def _as_call(known: Binding) -> Bind:
+    return Bind(
+        session=known.session,
+        epoch=known.epoch,
+        tenant=known.tenant,
+        agent=known.agent,
+        session_id=known.session_id,
+        user=known.user,
+    )

@@ -3,7 +3,8 @@
 Job: {"target": "host:port" or "unix:/path", "requests": [text, …], "connections": n, and as needed
       "count": requests in all, "seconds": longest duration, "cpu": {"pids": […], "seconds": spend}, "each": requests a connection,
       "mark": text an event must hold to be timed}
-Answer: {"requests", "errors", "statuses", "seconds", "cpu", "wait_us": […], "first_us": […], "events", "merged", "delay_us": […]}
+Answer: {"requests", "errors", "statuses", "seconds", "cpu", "wait_us": […], "first_us": […], "marked_us": […],
+         "events", "merged", "delay_us": […]}
 
 Closed loop: each connection sends its next request when its last answer ended. A request's texts go round by connection. `merged`
 counts events that came in one HTTP chunk with another; delays come from `@NANOSECONDS@` marks that the upstream put into events.
@@ -51,6 +52,7 @@ class Job:
         self.statuses: dict[int, int] = {}
         self.waits: list[float] = []
         self.firsts: list[float] = []
+        self.marked: list[float] = []  # to the first event that holds the mark
         self.delays: list[float] = []
 
     def take(self) -> bool:
@@ -70,6 +72,7 @@ class Job:
             "cpu": cpu,
             "wait_us": self.waits,
             "first_us": self.firsts,
+            "marked_us": self.marked,
             "events": self.events,
             "merged": self.merged,
             "delay_us": self.delays,
@@ -85,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._reader = AnswerReader(self._piece, self._ended)
         self._transport: asyncio.Transport | None = None
         self._began = 0.0
-        self._first = True
+        self._first = self._unmarked = True
         self._each = job.each
         self._busy = False
 
@@ -109,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._each -= 1
-        self._busy = self._first = True
+        self._busy = self._first = self._unmarked = True
         self._began = time.perf_counter()
         self._transport.write(self._text)
 
@@ -128,7 +131,12 @@ class Connection(asyncio.Protocol):
         job.events += len(whole)
         job.merged += max(0, len(whole) - 1)
         for event in whole:
-            if job.mark in event and (found := MARK.search(event)) is not None and len(job.delays) < KEPT:
+            if job.mark not in event:
+                continue
+            if self._unmarked and len(job.marked) < KEPT:
+                self._unmarked = False
+                job.marked.append((time.perf_counter() - self._began) * 1e6)
+            if (found := MARK.search(event)) is not None and len(job.delays) < KEPT:
                 job.delays.append((now - int(found.group(1))) / 1000)
 
     def _ended(self, status: int) -> None:

@@ -6,7 +6,8 @@ and no epoch, buffers nothing, and can do one thing wrong in exchange: nothing.
 
 Relayed paths (also without `/relay`, for the direct baseline):
     /invocations/json            270 bytes of JSON
-    /invocations/sse/N/GAP       N events, GAP microseconds apart, each with the time it was sent
+    /invocations/sse/N/GAP       N events, GAP microseconds apart, each with the time it was sent; with `/spread` behind it the first
+                                 one waits a random part of GAP, so that many streams do not tick as one
 A turn's input says the same as text: `script N GAP` gives N deltas.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import re
 import sys
 import time
@@ -25,7 +27,7 @@ from typing import cast
 import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
-_STREAM = re.compile(rb"/invocations/sse/(\d+)/(\d+)")
+_STREAM = re.compile(rb"/invocations/sse/(\d+)/(\d+)(/spread)?")
 _SCRIPT = re.compile(rb"script (\d+) (\d+)")
 _FENCE = re.compile(rb'"fence": ?(\d+)')
 _EPOCH = re.compile(rb'"epoch": ?(\d+)')
@@ -135,7 +137,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._short)
         elif (asked := _STREAM.search(line)) is not None:
             self._transport.write(_EVENTS_HEAD)
-            self._play(ticks(int(asked.group(1))), int(asked.group(2)) / 1e6, gaps_from=0)
+            gap = int(asked.group(2)) / 1e6
+            wait = random.random() * gap if asked.group(3) else 0.0
+            self._play(ticks(int(asked.group(1))), gap, gaps_from=0, wait=wait)
         elif line.endswith(b"/shim/start"):
             script, fence = _SCRIPT.search(body), _FENCE.search(body)
             assert script is not None and fence is not None, body
@@ -148,11 +152,9 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(plain(b'{"stopped":true,"status":"busy"}'))
 
-    def _play(self, pieces: Iterator[bytes], gap: float, *, gaps_from: int, number: int = 0) -> None:
-        """A chunk for each piece; every piece from `gaps_from` on comes `gap` seconds after the one before."""
-        assert self._transport is not None
-        start = self._loop.time()
-        due = start
+    def _play(self, pieces: Iterator[bytes], gap: float, *, gaps_from: int, wait: float = 0.0) -> None:
+        """A chunk for each piece, after `wait`; every piece from `gaps_from` on comes `gap` seconds after the one before."""
+        number, due = 0, self._loop.time() + wait
 
         def step() -> None:
             nonlocal number, due
@@ -166,7 +168,10 @@ class Connection(asyncio.Protocol):
                     return
             self._transport.write(_LAST)
 
-        step()
+        if wait:
+            self._timer = self._loop.call_at(due, step)
+        else:
+            step()
 
 
 async def serve(folder: Path, count: int) -> None:

@@ -321,12 +321,17 @@ async def _furnish(redis_url: str, store_folder: Path, sockets: Sequence[str]) -
             )
             if not await ledger.offer(one):
                 raise RuntimeError("the ledger refused a sandbox")
-        keys = KeyService(FolderStore(store_folder), client, now=time.time, monotonic=time.monotonic)
-        text = new_text()
-        await keys.ensure(text, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
-        return text
+        return await make_key(client, store_folder)
     finally:
         await client.aclose()
+
+
+async def make_key(client: LedgerClient, store_folder: Path) -> str:
+    """The text of a key of the benches' user."""
+    keys = KeyService(FolderStore(store_folder), client, now=time.time, monotonic=time.monotonic)
+    text = new_text()
+    await keys.ensure(text, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
+    return text
 
 
 def _entry() -> AgentEntry:

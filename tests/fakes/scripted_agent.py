@@ -121,7 +121,8 @@ class Exchange:
             await self.step_event(body, {"type": "flood", "n": number, "text": "x" * size})
 
     async def step_echo(self, body: dict, name: str) -> None:
-        await self.step_event(body, {"type": name, "headers": self.headers, "body": body, "pid": os.getpid()})
+        seen = {"headers": self.headers, "body": body, "pid": os.getpid(), "environ": sorted(os.environ)}
+        await self.step_event(body, {"type": name, **seen})
 
     async def step_wait(self, body: dict, path: str) -> None:
         await until(path)

@@ -18,6 +18,7 @@ from moorage_gateway.activation import Activation
 from moorage_gateway.ledger_client import Recovery
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.routing import RouteTable
+from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import engine as engines
 from moorage_gateway.turns import keeper as keepers
 from moorage_gateway.turns import service
@@ -50,7 +51,8 @@ class Store:
 
     async def _travel(self, point: str, side: str, key: str) -> None:
         await asyncio.sleep(self._rng.uniform(0.0005, 0.01))
-        await self._point(point, side, key)
+        if await self._point(point, side, key):
+            raise StoreUnavailable("no answer")
 
     async def put(self, key: str, data: bytes) -> None:
         name = "accepted" if key.startswith("open/") else key.rpartition("/")[2].removesuffix(".json")
@@ -110,7 +112,8 @@ class Gateway:
         self.world, self.name = world, name
         self.dead = False
         self.paused_until = 0.0
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in order: a set's order is not the seed's
+        self._raw: set[asyncio.Task[Any]] = set()
         self.runner = SimRunner(world, name, self.point)
         self._compose(PARTS | world.schedule.parts)
 
@@ -120,7 +123,7 @@ class Gateway:
         turns, self.sessions = TurnLedger(runner), SessionLedger(runner)
         self.archive = Archive(world.store.port(self.point))  # type: ignore[arg-type]
         self.recovery = Recovery(runner, stored_generation=self.archive.generation)  # type: ignore[arg-type]
-        shims = ShimPort(world, self.point)
+        shims = self.shims = ShimPort(world, self.point)
         self.table = RouteTable(clock)
         self.activation = parts["activation"](self.sessions, shims, self.table, clock, self.recovery, lambda: [])
         generation = lambda: runner.identity.generation  # noqa: E731
@@ -154,6 +157,10 @@ class Gateway:
 
     async def _forget(self, record: SessionRecord) -> None:
         await self.sessions.delete_session(record.key)
+
+    def held_up(self) -> bool:
+        """Whether it is paused."""
+        return self.paused_until > self.world.loop.now
 
     async def gate(self) -> None:
         """Where a killed process stops and a paused one waits."""
@@ -194,16 +201,20 @@ class Gateway:
         for work in loops:
             self.spawn(work)
 
-    def spawn(self, work: Any) -> asyncio.Task[Any]:
-        """A task of this process: it ends when the process is killed."""
+    def spawn(self, work: Any, *, raw: bool = False) -> asyncio.Task[Any]:
+        """A task of this process: it ends when the process is killed. `raw`: a ledger call, whose errors its caller meets."""
         task = self.world.loop.create_task(work)
-        self.tasks.add(task)
+        self.tasks[task] = None
+        if raw:
+            self._raw.add(task)
         task.add_done_callback(self._ended)
         return task  # type: ignore[no-any-return]
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
+        self.tasks.pop(task, None)
         if task.cancelled() or task.exception() is None or isinstance(task.exception(), ApiError | TimeoutError):
+            return
+        if task in self._raw and isinstance(task.exception(), Lost | Unreachable):
             return
         self.world.violations.append(f"{self.name} met {task.exception()!r}")
 

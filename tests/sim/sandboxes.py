@@ -102,6 +102,8 @@ class Shims:
         known = max(sandbox.epoch, marker[1] if marker and marker[0] == call.session else 0)
         if call.epoch < known and "no_epoch" not in self.flags:
             raise ShimRefused("stale_epoch")
+        if sandbox.draining:
+            raise ShimRefused("draining")
         sandbox.session, sandbox.epoch = call.session, call.epoch
         sandbox.who = SessionIdentity(
             call.tenant, call.agent, call.user, call.session_id, call.session.partition(":")[2], "r1"
@@ -114,8 +116,8 @@ class Shims:
             raise ShimRefused("unbound")
         if call.session != sandbox.session and "no_session" not in self.flags:
             raise ShimRefused("other_session")
-        if call.epoch < sandbox.epoch and "no_epoch" not in self.flags:
-            raise ShimRefused("stale_epoch")
+        if call.epoch != sandbox.epoch and "no_epoch" not in self.flags:
+            raise ShimRefused("stale_epoch" if call.epoch < sandbox.epoch else "unbound")
         if sandbox.draining:
             raise ShimRefused("draining")
         if call.fence < sandbox.fence and "no_fence" not in self.flags:
@@ -150,6 +152,7 @@ class Shims:
             number += 1
             attempt.put(Source(number, json.dumps(event).encode()))
         sandbox.running.discard(attempt.begun)
+        sandbox.last_active = self.world.loop.now
         attempt.ended = True
         attempt.put(End("done"))
 
@@ -249,7 +252,9 @@ class ShimPort:
     async def drain(self, route: Route, call: Drain) -> bool:
         await self._travel("drain", "before", route)
         sandbox = self._shims.find(route)
-        if call.session != sandbox.session or call.epoch != sandbox.epoch:
+        if not sandbox.session or call.epoch > sandbox.epoch:
+            raise ShimRefused("unbound")
+        if call.session != sandbox.session or call.epoch < sandbox.epoch:
             raise ShimRefused("stale_epoch")
         busy = sandbox.running or sandbox.open or sandbox.last_active * 1000 > call.idle_before
         if not busy or "no_busy" in self._shims.flags:

@@ -1,7 +1,8 @@
 """The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, delete.
 
 Hash `s:KEY`: tenant, agent, user, session, partition, state, epoch, sandbox, endpoint, secret, volume, revision, running, active,
-created, bound, reason, announced (ms). States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
+created, bound, kept (1: the volume was its workspace before this binding), fence (highest of its turns), reason, announced (ms).
+States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
 Hash `x:ID`: sandbox, tenant, agent, revision, endpoint, secret, volume, pids, generation, state (ready, claimed), session.
 """
 
@@ -50,7 +51,7 @@ local v = get(s, 'state', 'epoch', 'tenant', 'agent', 'volume')
 if not v[1] then return reply('ABSENT') end
 if v[1] == 'claimed' then return answer('ROUTE', s) end
 if v[1] == 'deleted' or v[1] == 'draining' or v[1] == 'waking' then return answer(string.upper(v[1]), s) end
-if NAMED == '1' and MS < tonumber(call('HGET', 'ledger', 'settle') or '0') then return answer('SETTLING', s) end
+if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end
 local epoch = int(fence_after(v[2]))
 if v[1] == 'new' and (v[5] or '') == '' then
   local pool = 'pool:' .. v[3] .. '/' .. v[4] .. '/' .. REVISION
@@ -60,7 +61,8 @@ if v[1] == 'new' and (v[5] or '') == '' then
     if x.state == 'ready' and x.generation == GEN then
       call('HSET', 'x:' .. id, 'state', 'claimed', 'session', S)
       route(s, x)
-      call('HSET', s, 'state', 'claimed', 'epoch', epoch, 'bound', '', 'reason', '', 'claimed', int(MS), 'announced', int(MS))
+      call('HSET', s, 'state', 'claimed', 'epoch', epoch, 'bound', '', 'reason', '', 'claimed', int(MS), 'announced', int(MS),
+        'kept', '')
       call('XADD', 'claims', 'MAXLEN', '~', '10000', '*', 'session', S, 'sandbox', id, 'epoch', epoch)
       call('ZADD', 'sessions:due', int(MS), S)
       call('PUBLISH', 'hint:provider', 'claim')
@@ -85,14 +87,16 @@ READY = Script(
     + """
 local S, EPOCH, x = A[1], A[2], cjson.decode(A[3])
 local s = 's:' .. S
-local v = get(s, 'state', 'epoch', 'sandbox')
+local v = get(s, 'state', 'epoch', 'sandbox', 'volume')
 if v[1] == 'claimed' and v[2] == EPOCH and v[3] == x.sandbox then return reply('OK') end
 if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end
 call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent', x.agent, 'revision', x.revision, 'endpoint',
   x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
 call('SADD', 'offered', x.sandbox)
 route(s, x)
-call('HSET', s, 'state', 'claimed', 'reason', '', 'claimed', int(MS), 'announced', int(MS))
+-- A volume it had before is its workspace, bound again or not: `gone` must not give it away.
+call('HSET', s, 'state', 'claimed', 'reason', '', 'claimed', int(MS), 'announced', int(MS), 'kept',
+  (v[4] or '') ~= '' and '1' or '')
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:due', int(MS), S)
 call('PUBLISH', 'hint:routes', S)
@@ -148,10 +152,10 @@ call('DEL', x)
 local S = v[1] or ''
 if S == '' then return reply('OK', '', '') end
 local s = 's:' .. S
-local h = get(s, 'state', 'sandbox', 'bound')
+local h = get(s, 'state', 'sandbox', 'bound', 'kept')
 if h[2] ~= A[1] or (h[1] ~= 'claimed' and h[1] ~= 'draining') then return reply('OK', S, '') end
 local state = 'hibernated'
-if not h[3] or h[3] == '' then
+if (not h[3] or h[3] == '') and h[4] ~= '1' then
   state = 'new'
   call('HSET', s, 'volume', '')
 end
@@ -188,6 +192,7 @@ UNDRAIN = Script(
     """
 local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch')
+if v[1] == 'claimed' and v[2] == A[2] then return reply('OK') end
 if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
 call('HSET', s, 'state', 'claimed', 'active', int(MS))
 call('PUBLISH', 'hint:routes', A[1])
@@ -201,6 +206,7 @@ HIBERNATED = Script(
     """
 local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch', 'sandbox')
+if v[1] == 'hibernated' and v[2] == A[2] then return reply('OK') end
 if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
 call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3])
 call('HSET', 'x:' .. v[3], 'session', '')
@@ -341,6 +347,7 @@ local S, EPOCH, who = A[1], tonumber(A[2]), cjson.decode(A[5])
 local s = 's:' .. S
 local v = get(s, 'state', 'epoch', 'volume', 'bound')
 if v[1] == 'deleted' then return reply('DELETED') end
+if v[1] == 'hibernated' and v[2] == A[2] and v[3] == A[3] then return reply('OK') end
 if v[1] and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
 call('HSET', s, 'state', 'hibernated', 'epoch', A[2], 'volume', A[3], 'revision', A[4], 'tenant', who.tenant, 'agent', who.agent,
   'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '')

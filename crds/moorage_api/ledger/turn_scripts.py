@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from moorage_api.ledger.script import Script
 
-# The head of a session's queue runs next, owned by nobody yet: whoever looks first takes it.
+# The head of a session's queue runs next, owned by nobody yet: whoever looks first takes it. The session remembers the fence of
+# the turn that ends (`outlive`): `begin` goes above it.
 _NEXT = """
+local function outlive(s, fence)
+  if tonumber(fence) > tonumber(call('HGET', s, 'fence') or '0') then call('HSET', s, 'fence', fence) end
+end
 local function next_turn(S)
   local s, q = 's:' .. S, 'q:' .. S
   local nxt = call('LPOP', q)
@@ -49,11 +53,11 @@ if tonumber(A[13]) > 0 and RETRY ~= '' then
   local r = call('GET', RETRY)
   if r then
     local seen = get('t:' .. r, 'state', 'delivered', 'joined')
-    if seen[1] and not seen[2] and not seen[3] then join = r end
+    if seen[1] and not seen[2] and (not seen[3] or seen[3] == R) then join = r end
   end
 end
 if join then
-  call('HSET', 't:' .. join, 'joined', '1')
+  call('HSET', 't:' .. join, 'joined', R)  -- by which request: sent again, it joins again; no other retry does
   return reply('JOIN', join)
 end
 local who = cjson.decode(A[15])
@@ -106,12 +110,13 @@ if v[1] ~= 'running' then return reply('STATE', v[1]) end
 if v[4] == '1' then return reply('CANCEL') end
 if v[5] ~= GEN then return reply('GENERATION') end
 local s = 's:' .. v[8]
-local place = get(s, 'state', 'epoch')
+local place = get(s, 'state', 'epoch', 'fence')
 if place[1] ~= 'claimed' or place[2] ~= EPOCH then return reply('EPOCH') end
-local fence, attempt = int(fence_after(v[2])), int(tonumber(v[6]) + 1)
+-- A shim compares the fences of all turns of its session: above the last turn's too, should Redis' clock have jumped back.
+local fence, attempt = int(fence_after(math.max(tonumber(v[2]), tonumber(place[3] or '0')))), int(tonumber(v[6]) + 1)
 call('HSET', t, 'fence', fence, 'begun', fence, 'prev', FENCE, 'attempt', attempt, 'lease', int(MS + LEASE))
 call('ZADD', 'due', int(MS + LEASE), R)
-call('HSET', s, 'bound', int(MS), 'active', int(MS))
+call('HSET', s, 'bound', int(MS), 'active', int(MS), 'fence', fence)
 call('RPUSH', 'a:' .. R, A[5])
 return reply('OK', fence, attempt)
 """,
@@ -195,6 +200,7 @@ local now = get(s, 'state', 'running')
 if now[1] then
   call('HSET', s, 'active', int(MS))
   if now[2] == R then
+    outlive(s, v[5])
     next_turn(v[4])
   end
 end
@@ -388,7 +394,10 @@ call('DEL', 't:' .. R, 'e:' .. R, 'a:' .. R)
 call('ZREM', 'due', R)
 local s, q = 's:' .. v[3], 'q:' .. v[3]
 call('LREM', q, 0, R)
-if call('HGET', s, 'running') == R then next_turn(v[3]) end
+if call('HGET', s, 'running') == R then
+  outlive(s, v[2])
+  next_turn(v[3])
+end
 return reply('OK')
 """,
 )

@@ -9,6 +9,7 @@ end {"kind":…,…}        the last line
 from __future__ import annotations
 
 import json
+
 from moorage_api.wire import shim
 
 MAX_EVENT = 8 * 1024 * 1024

@@ -98,6 +98,14 @@ class Engine:
         except Dropped:
             return
 
+    async def fail(self, held: Held, message: str) -> None:
+        """Ends a turn whose driving broke by a mistake of ours: `failed` rather than tried again and again."""
+        try:
+            await self._decide(held, failed("server_error", message), None)
+            await self._settle(held)
+        except Dropped:
+            return
+
     # -- attempts -----------------------------------------------------------------------------------------------------
 
     async def _attempts(self, held: Held) -> tuple[Outcome, Normaliser | None]:

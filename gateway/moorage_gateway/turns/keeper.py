@@ -136,10 +136,14 @@ class Keeper:
 
     async def _drive(self, held: Held) -> None:
         try:
-            await self._engine.drive(held)
+            try:
+                await self._engine.drive(held)
+            except Exception:
+                log.exception("turn %s broke", held.response)
+                await self._engine.fail(held, "The platform met an error of its own; its log names this response.")
         except Exception:
-            # The outermost frame of a turn: it is handed back, so another owner tries; the lease paces it.
-            log.exception("turn %s broke", held.response)
+            # The outermost frame of a turn: its lease runs out, and another gateway takes it.
+            log.exception("turn %s could not be ended", held.response)
         finally:
             held.gone = not held.ended
             self._held.pop(held.response, None)

@@ -29,7 +29,7 @@ class LogHints:
     """Wakes readers of other gateways' turns; pub/sub is a hint, they also poll."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}  # in order of arrival
 
     def hint(self, response: str) -> None:
         """A log grew."""
@@ -40,12 +40,12 @@ class LogHints:
     def subscribed(self, response: str) -> Iterator[asyncio.Event]:
         """The event that is set when this log grows."""
         event = asyncio.Event()
-        self._waiting.setdefault(response, set()).add(event)
+        self._waiting.setdefault(response, {})[event] = None
         try:
             yield event
         finally:
             events = self._waiting[response]
-            events.discard(event)
+            events.pop(event, None)
             if not events:
                 del self._waiting[response]
 

@@ -127,7 +127,8 @@ def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, li
     claimed            | no   | no         | any      | >= max | drain (replaced on the next call)
     claimed            | no   | no         | >= idle  | < max  | drain, if still idle since then
     claimed            | no   | no         | < idle   | < max  | keep; look when either limit comes
-    draining, waking   | any  | any        | any      | any    | keep; look again soon
+    draining           | any  | any        | any      | any    | drain: whoever began it may be dead
+    waking             | any  | any        | any      | any    | keep; look again soon
     new, hibernated, archived | no | any   | >= retention | any | delete
     new, hibernated, archived | no | any   | < retention  | any | keep; look at its end
     """
@@ -141,7 +142,9 @@ def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, li
         if now - active >= life.idle:
             return Look("drain", now + 5_000, "idle", idle_before=now - life.idle)
         return Look("keep", min(active + life.idle, claimed + life.max_life))
-    if state in ("draining", "waking"):
+    if state == "draining":
+        return Look("drain", now + 5_000, "drain resumed")
+    if state == "waking":
         return Look("keep", now + 5_000)
     if running:
         return Look("keep", now + 30_000)

@@ -308,7 +308,12 @@ class Turns:
         )
 
     async def _prove(self, request: TurnRequest, meta: dict[str, Any], *, queued: bool) -> None:
-        """Object `accepted`: before the answer of a background turn, else alongside (turns.md §2 row 3)."""
+        """Object `accepted`: before the answer of a background turn, else alongside (turns.md §2 row 3).
+
+        A turn that is not to be stored leaves no object at all: it lives as long as its owner or Redis.
+        """
+        if not request.store:
+            return
         write = self._accepted_object(request.response_id, meta, queued=queued)
         if not request.background:
             self._chore(write)

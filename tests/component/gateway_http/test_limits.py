@@ -308,9 +308,9 @@ async def test_thousands_of_connects_and_leaves_leave_nothing_behind(start: Star
 
     for batch in range(30):
         await asyncio.gather(*(visit(batch * 100 + index) for index in range(100)))
-    await until(lambda: gateway.listener.connections == 0)
-    await until(lambda: not gateway.listener.state.tasks)
-    await until(lambda: not any(turn.readers for turn in turns.turns.values()))
+    await until(lambda: gateway.listener.connections == 0, 60)
+    await until(lambda: not gateway.listener.state.tasks, 60)
+    await until(lambda: not any(turn.readers for turn in turns.turns.values()), 60)
 
 
 async def test_a_silent_stream_gets_comments(start: Start) -> None:

@@ -346,18 +346,24 @@ async def test_output_lands_in_the_log_with_its_session(world):
 
 
 async def test_without_owner_the_agent_is_read_up_to_the_buffers_size_and_no_further(tmp_path):
-    limits = replace(FAST, buffer=300_000, window=100_000)
-    async with World(tmp_path, limits=limits) as world:
+    floods = [step for part in range(40) for step in (["flood", 50, 16_000], ["print", f"part {part}"])]
+    async with World(tmp_path, limits=replace(FAST, buffer=300_000, window=100_000)) as world:
         await world.bind()
-        stream = await world.start([text(1), ["wait", world.gate("a")], ["flood", 400, 10_000], ["event", DONE]])
+        stream = await world.start([text(1), ["wait", world.gate("a")], *floods, ["event", DONE]])
         await stream.acknowledged()
         await stream.source()
         await stream.leave()
+        await world.until_status(owned=False)
         world.pass_gate("a")
+        seen, last = None, []
+        while seen != last or not last:  # until the agent stands still
+            seen, last = last, (await world.status_page())["log_tail"]
+            await asyncio.sleep(0.3)
+        assert "part 39" not in last
         again = await world.attach(1)
         await again.acknowledged()
         numbers, end = await again.rest()
-        assert (numbers, end.kind) == (list(range(2, 403)), "done")
+        assert (numbers, end.kind) == (list(range(2, 2003)), "done")
 
 
 async def test_a_slow_owner_gets_everything_in_order(world):

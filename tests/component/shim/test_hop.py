@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 
 from moorage_api.wire.hop import HopError, HopPool, HopTimeout
 
@@ -361,3 +362,39 @@ async def test_a_connector_gives_the_sockets(tmp_path):
             assert await (await get(pool, "agent")).read(10) == b"ok"
     assert asked == ["agent"]
     await pool.close()
+
+
+def test_the_client_works_on_the_gateways_own_event_loop_too(tmp_path):
+    """The gateway runs on uvloop, whose transports differ in detail: buffers, pauses, ends."""
+
+    async def scenario() -> None:
+        async def flood(reader, writer):
+            await head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            for _ in range(100):
+                writer.write(b"4000\r\n" + b"x" * 16384 + b"\r\n")
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+            await head(reader)
+            writer.write(OK)
+            await head(reader)  # and drops the third without a byte
+
+        pool = HopPool()
+        async with Peer(str(tmp_path / "s"), flood, forever) as peer:
+            answer = await get(pool, peer.endpoint)
+            assert len(await answer.next_chunk(idle=5)) <= 16384
+            await asyncio.sleep(0.05)
+            assert len(await answer.read(2_000_000)) <= 100 * 16384
+            for _ in range(2):
+                assert await (await get(pool, peer.endpoint, b"body")).read(10) == b"ok"
+            assert peer.connections == 2
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"x" * 1000
+
+            with pytest.raises(HopError):
+                await get(pool, f"unix:{tmp_path}/none", pieces())
+        await pool.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())

@@ -61,7 +61,6 @@ def test_a_bad_setting_is_named_and_its_value_is_not_shown(name: str, value: str
     [
         ({"MOORAGE_ANONYMOUS": "true"}, "MOORAGE_DEV"),
         ({"MOORAGE_ANONYMOUS": "1", "MOORAGE_DEV": "1", "MOORAGE_PUBLIC_HOST": "0.0.0.0"}, "MOORAGE_PUBLIC_HOST"),
-        ({"MOORAGE_LEASE_SECONDS": "4"}, "MOORAGE_LEASE_RENEW_SECONDS"),
         ({"MOORAGE_STORE": "s3://bucket"}, "MOORAGE_S3_SECRET_KEY"),
     ],
 )

@@ -1,0 +1,84 @@
+"""Which benches there are, which set-up each needs, and how a run goes through them. One set-up serves the benches that share it.
+
+A bench that cannot run here gives "skipped" lines with the reason. A bench that breaks breaks the run: a gate that was not measured
+does not hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from bench import subjects
+from bench.effort import Effort
+from bench.loads import relay, routes, sandboxes, streams, turns
+from bench.report import Line, skipped
+
+SANDBOXES = 160  # scripted ones; more sessions than all benches together name
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One bench. `setup`: `always` or `everysec` (a stage with that fsync), or `real` (it makes what it needs)."""
+
+    name: str
+    setup: str
+    measure: Callable[..., list[Line]]
+
+    def answers_to(self, asked: str) -> bool:
+        """Whether `--only asked` means it: its name, the beginning of it, or a line's name that begins with it."""
+        return self.name.startswith(asked) or asked.startswith(self.name)
+
+
+def relaxed(measure: Callable[[Any, Effort], list[Line]]) -> Callable[[Any, Effort], list[Line]]:
+    """The same bench on `appendfsync everysec`: recorded beside the promise, so without goals and gates."""
+
+    def run_relaxed(stage: subjects.Stage, effort: Effort) -> list[Line]:
+        return [replace(line, name=f"{line.name}-everysec", goal=None, gate=None) for line in measure(stage, effort)]
+
+    return run_relaxed
+
+
+BENCHES: tuple[Bench, ...] = (
+    Bench("relay-cpu", "always", relay.cpu),
+    Bench("relay-latency", "always", relay.latency),
+    Bench("relay-first-event", "always", relay.first_event),
+    Bench("paced", "always", streams.paced),
+    Bench("route", "always", routes.commands),
+    Bench("open-streams", "always", streams.open_streams),
+    Bench("turn", "always", turns.turn),
+    Bench("delta", "always", turns.delta),
+    Bench("turn-first-event", "always", turns.first_event),
+    Bench("turn-everysec", "everysec", relaxed(turns.turn)),
+    Bench("delta-everysec", "everysec", relaxed(turns.delta)),
+    Bench("turn-first-event-everysec", "everysec", relaxed(turns.first_event)),
+    Bench("session", "real", sandboxes.measure),
+)
+
+
+def run(benches: Sequence[Bench], effort: Effort, say: Callable[[str], None]) -> list[Line]:
+    """The lines of all of them, in order."""
+    lines: list[Line] = []
+    for setup, group in groupby(benches, key=lambda bench: bench.setup):
+        if setup == "real":
+            for bench in group:
+                lines += _one(bench, effort, say)
+        else:
+            with subjects.stage(SANDBOXES, fsync=setup) as stage:
+                for bench in group:
+                    lines += _one(bench, effort, say, stage)
+    return lines
+
+
+def _one(bench: Bench, effort: Effort, say: Callable[[str], None], *stage: subjects.Stage) -> list[Line]:
+    say(f"bench: {bench.name} …")
+    began = time.monotonic()
+    try:
+        lines = bench.measure(*stage, effort)
+    except subjects.CannotRun as reason:
+        lines = skipped([bench.name], str(reason))
+    say(f"bench: {bench.name} took {time.monotonic() - began:.0f} s")
+    return lines

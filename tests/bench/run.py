@@ -1,0 +1,49 @@
+"""`scripts/bench`: measures, and says whether the gates hold. `--json` for scripts, `--only NAME`, `--quick`, `--markdown`.
+
+NAME is a bench or the beginning of a line's name. Progress goes to stderr, the result to stdout; exit 1 when a gate fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # `bench` and `fakes` are found; a file here shadows no module
+
+from bench import report
+from bench.effort import FULL, QUICK, Effort
+from bench.plan import BENCHES, Bench, run
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures against docs/benchmarks.md.")
+    parser.add_argument("--json", action="store_true", help="a list of objects on stdout")
+    parser.add_argument("--markdown", action="store_true", help="the table of docs/benchmarks.md")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter repetitions: guards the gates, records nothing")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help=f"one of {', '.join(_names())}")
+    asked = parser.parse_args()
+    chosen = [bench for bench in BENCHES if not asked.only or any(bench.answers_to(name) for name in asked.only)]
+    if not chosen:
+        parser.error(f"no bench is named {' or '.join(asked.only)}; there are {', '.join(_names())}")
+    lines = measured(chosen, QUICK if asked.quick else FULL, say=lambda text: print(text, file=sys.stderr, flush=True))
+    show = report.as_json if asked.json else report.as_markdown if asked.markdown else report.as_table
+    print(show(lines))
+    for sentence in report.failures(lines):
+        print(f"gate: {sentence}", file=sys.stderr)
+    return 1 if report.failures(lines) else 0
+
+
+def measured(chosen: list[Bench], effort: Effort, *, say: Callable[[str], None]) -> list[report.Line]:
+    """The lines of these benches, in order."""
+    return run(chosen, effort, say)
+
+
+def _names() -> list[str]:
+    return [bench.name for bench in BENCHES]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

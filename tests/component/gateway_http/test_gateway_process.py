@@ -1,0 +1,127 @@
+"""A whole gateway on a real Valkey and a folder: composition, health that means it, metrics, drain; and as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from fakes.raw_http import exchange
+from fakes.valkey import Valkey
+from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.settings import Settings
+
+pytestmark = pytest.mark.component
+
+
+def settings(valkey: Valkey, folder: Path) -> Settings:
+    return Settings(
+        redis_url=SecretStr(valkey.url),
+        store=str(folder),
+        durability="relaxed",
+        public_port=0,
+        sandbox_port=0,
+        egress_port=0,
+        control_port=0,
+        drain_notice_seconds=0,
+        drain_seconds=2,
+        dev=True,
+        anonymous=True,
+    )
+
+
+@pytest.fixture
+async def gateway(valkey: Valkey, tmp_path: Path) -> AsyncIterator[Gateway]:
+    made = await create_gateway(settings(valkey, tmp_path), access_sink=lambda _: None)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def test_a_started_gateway_is_ready_and_answers_every_listener(gateway: Gateway) -> None:
+    assert (await exchange(gateway.public.port, get("/readyz"))).statuses == [200]
+    assert (await exchange(gateway.control.port, get("/healthz"))).statuses == [200]
+    assert (await exchange(gateway.sandbox.port, get("/healthz"))).statuses == [200]
+    metrics = await exchange(gateway.control.port, get("/metrics"))
+    assert b"moorage_redis_commands " in metrics.data
+    assert (await exchange(gateway.public.port, get("/metrics"))).statuses == [404]
+    models = await exchange(gateway.public.port, get("/v1/models"))
+    assert models.statuses == [200]
+
+
+async def test_an_unknown_agent_is_a_404_through_the_real_services(gateway: Gateway) -> None:
+    body = b'{"model": "nobody", "input": "x"}'
+    reply = await exchange(
+        gateway.public.port,
+        b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),
+    )
+    assert reply.statuses == [404]
+    missing = await exchange(gateway.public.port, get("/v1/agents/x/responses/caresp_" + "0" * 18 + "a" * 32))
+    assert missing.statuses == [404]
+
+
+async def test_a_drained_gateway_leaves_no_beat_and_no_task(valkey: Valkey, tmp_path: Path) -> None:
+    gateway = await create_gateway(settings(valkey, tmp_path), access_sink=lambda _: None)
+    await gateway.start()
+    before = asyncio.all_tasks()
+    assert any(task.get_name() == "turns" for task in before)
+    await gateway.drain()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_the_process_serves_until_sigterm_and_exits_cleanly(valkey: Valkey, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "moorage_gateway",
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "MOORAGE_REDIS_URL": valkey.url,
+            "MOORAGE_STORE": str(tmp_path),
+            "MOORAGE_DURABILITY": "relaxed",
+            "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
+            **{f"MOORAGE_{name}_PORT": "0" for name in ("PUBLIC", "SANDBOX", "EGRESS", "CONTROL")},
+        },
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        lines = b""
+        while b"serves http://" not in lines:
+            line = await process.stderr.readline()
+            assert line, lines
+            lines += line
+        port = int(lines.split(b"serves http://127.0.0.1:")[1].split()[0])
+        assert (await exchange(port, get("/readyz"))).statuses == [200]
+        assert (await exchange(port, get("/v1/models"))).statuses == [401]
+        process.send_signal(signal.SIGTERM)
+        _, rest = await process.communicate()
+    assert process.returncode == 0, rest
+
+
+async def test_a_bad_setting_ends_the_process_and_is_named() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "moorage_gateway",
+        stderr=asyncio.subprocess.PIPE,
+        env={**env, "MOORAGE_STORE": "/x", "MOORAGE_PUBLIC_PORT": "eighty"},
+    )
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"MOORAGE_PUBLIC_PORT" in said and b"MOORAGE_REDIS_URL: is missing" in said
+    assert orjson.dumps(said.decode())
