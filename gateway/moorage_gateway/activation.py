@@ -6,6 +6,7 @@ turns.md §5. At most one activation a session and process runs; waiters share i
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,19 +65,24 @@ class Activation:
 
     async def acquire(self, wanted: Wanted, *, deadline: float) -> Route:
         """The session's bound route; `deadline` is on the clock's monotonic scale."""
-        route = self._table.get(wanted.key)
-        if route is not None and route.epoch != wanted.dead_epoch:
-            return route
-        task = self._running.get(wanted.key)
-        if task is None or task.done():
-            task = asyncio.get_running_loop().create_task(self._acquire(wanted, deadline))
-            self._running[wanted.key] = task
-            task.add_done_callback(lambda t: self._ended(wanted.key, t))
-        try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic()) + 1.0):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise NotReady("") from None
+        while True:
+            route = self._table.get(wanted.key)
+            if route is not None and route.epoch != wanted.dead_epoch:
+                return route
+            task = self._running.get(wanted.key)
+            if task is None or task.done():
+                task = asyncio.get_running_loop().create_task(self._acquire(wanted, deadline))
+                self._running[wanted.key] = task
+                task.add_done_callback(functools.partial(self._ended, wanted.key))
+            try:
+                async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic()) + 1.0):
+                    return await asyncio.shield(task)
+            except TimeoutError:
+                raise NotReady("") from None
+            except NotReady:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                # It ended by the deadline of the caller who began it: go on until ours.
 
     def forget(self, key: str) -> None:
         """The route did not answer, or refused: ask the ledger next time."""
@@ -108,6 +114,7 @@ class Activation:
                 reason = claim.reason or reason
                 match claim.word:
                     case "ROUTE" if claim.epoch == wanted.dead_epoch:
+                        await self._ledger.doom(claim.sandbox, "it did not answer")  # again: Redis may have lost it
                         await self._table.changed(wanted.key, POLL_S)
                     case "ROUTE" | "CLAIMED":
                         route = await self._bind(wanted, claim)

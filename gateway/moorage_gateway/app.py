@@ -146,6 +146,7 @@ class Gateway:
         await core.client.check_policy(relaxed=settings.durability == "relaxed")
         await core.client.found(stored_generation=await core.archive.generation())
         core.recovery.adopted()
+        await core.archive.put_generation(core.client.identity.generation)
         await core.catalog.load()
         await self.sandbox.start(host=settings.sandbox_host, port=settings.sandbox_port)
         core.neighbours.serve(self.sandbox_url)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger import keys
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import Clock
@@ -41,14 +42,6 @@ LISTED = 1_000
 DONE = "ok"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
-
-
-def head_key(writer: str) -> str:
-    """Hash (sequence, hash) of a chain's head."""
-    return f"audit:head:{writer}"
-
-
-WRITERS = "audit:writers"  # set: every chain whose head is in Redis
 
 
 @dataclass(frozen=True)
@@ -190,8 +183,10 @@ class AuditLog:
             self._ready = self._sealed_group()
         key, data, last, count = self._ready
         await self._store.put(key, data)
-        await self._commands.read("SADD", WRITERS, self.writer)
-        await self._commands.read("HSET", head_key(self.writer), "sequence", last["sequence"], "hash", last["hash"])
+        await self._commands.read("SADD", keys.AUDIT_WRITERS, self.writer)
+        await self._commands.read(
+            "HSET", keys.audit_head(self.writer), "sequence", last["sequence"], "hash", last["hash"]
+        )
         for _ in range(count):
             self._waiting.popleft()
         self._sequence, self._previous = last["sequence"], last["hash"]

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from moorage_api.ledger import keys
 from moorage_api.ledger.records import fields, text
-from moorage_gateway.audit import LISTED, START, WRITERS, head_key, seal
+from moorage_gateway.audit import LISTED, START, seal
 from moorage_gateway.keys import Commands
 from moorage_gateway.store import Store
 
@@ -30,7 +31,7 @@ class Verification:
 
 async def writers(store: Store, commands: Commands) -> list[str]:
     """Every chain that the store or Redis knows of: one whose objects are all gone is found by its head."""
-    found = {text(writer) for writer in await commands.read("SMEMBERS", WRITERS)}
+    found = {text(writer) for writer in await commands.read("SMEMBERS", keys.AUDIT_WRITERS)}
     after = "audit/"
     while page := await store.list("audit/", after=after, limit=1):
         writer = page[0].split("/")[1]
@@ -42,7 +43,7 @@ async def writers(store: Store, commands: Commands) -> list[str]:
 async def verify(store: Store, commands: Commands, writer: str) -> Verification:
     """Walks one chain from its start and compares its end with the head in Redis. Raises what store and Redis raise."""
     # The head is read first: records written while we walk can only make the chain longer than it says.
-    head = fields(await commands.read("HGETALL", head_key(writer)))
+    head = fields(await commands.read("HGETALL", keys.audit_head(writer)))
     head_sequence = int(head.get("sequence") or 0)
     previous, sequence, hash_at_head = START, 0, START
     segment = 0

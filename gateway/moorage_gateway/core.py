@@ -1,14 +1,15 @@
 """The services of a gateway, made once and wired together. Layer: gateway, composition; called by `app.py` only.
 
-Redis ── LedgerClient ── Watched ─┬─ SessionLedger ── Sessions, Activation, Lifecycle
-                                  ├─ TurnLedger ───── Engine ── Keeper ── Turns (with Readers, Archive)
-                                  └─ Catalog, KeyService, AuditLog, Neighbours
+Redis ── LedgerClient ─┬─ SessionLedger ── Sessions, Activation, Lifecycle
+                       ├─ TurnLedger ───── Engine ── Keeper ── Turns (with Readers, Archive)
+                       └─ Catalog, KeyService, AuditLog, Neighbours
 object store ── SessionRecords, Archive, KeyService, AuditLog
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from moorage_api.ledger import keys as ledger_keys
-from moorage_api.ledger.records import SessionRecord, TurnRecord
-from moorage_api.ledger.script import LedgerError
+from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
@@ -31,13 +31,13 @@ from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient, Recovery
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.observing import SpanObserver
-from moorage_gateway.reach import Neighbours, Watched
+from moorage_gateway.reach import Neighbours
 from moorage_gateway.routing import RouteTable
-from moorage_gateway.session_control import ENDING, SessionControl
+from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
-from moorage_gateway.store import Store, StoreUnavailable
+from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
@@ -51,7 +51,6 @@ from moorage_gateway.upstream import HttpShims
 
 HELD_TURNS = 2_000  # turns one gateway drives; more stay due and another gateway takes them
 LOG_BYTES = 64 * 1024 * 1024  # of one turn's log
-LOST_LOOKS, LOST_SECONDS = 4, 12.0  # after a start or a loss: four looks span the 30 s that turns.md §7 asks for
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Core:
     clock: Clock
     redis: aioredis.Redis
     client: LedgerClient
-    runner: Watched
+    runner: LedgerClient
     recovery: Recovery
     store: Store
     archive: Archive
@@ -93,7 +92,7 @@ class _Base:
     settings: Settings
     clock: Clock
     client: LedgerClient
-    runner: Watched
+    runner: LedgerClient
     archive: Archive
     recovery: Recovery
     session_ledger: SessionLedger
@@ -111,6 +110,10 @@ class _Base:
         """The same, of a stored turn."""
         return self.limits_of(str(record.meta["tenant"]), str(record.meta["agent"]))
 
+    def calm(self) -> float:
+        """Seconds until leases may be taken and attempts begun."""
+        return self.client.calm(self.clock.now_ms())
+
     def generation(self) -> int:
         """The ledger's generation as this process knows it."""
         return self.client.identity.generation
@@ -123,8 +126,9 @@ class _Base:
 
 def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis, traces: Telemetry) -> Core:
     """The services, wired; nothing is sent yet. `Gateway.start` adopts the ledger and runs the tasks."""
-    client = LedgerClient(redis, who=settings.gateway_id, call_timeout=settings.redis_seconds)
-    runner = Watched(client, clock)
+    who = f"{settings.gateway_id}-{secrets.token_hex(4)}"  # of this process alone: leases are told apart by it
+    client = LedgerClient(redis, who=who, call_timeout=settings.redis_seconds)
+    runner = client
     archive = Archive(store)
     base = _Base(
         settings=settings,
@@ -145,6 +149,7 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
     records = SessionRecords(store, clock)
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
+    control = SessionControl(sessions, store, runner, turns, clock)
     return Core(
         clock=clock,
         redis=redis,
@@ -161,14 +166,14 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         turn_ledger=base.turn_ledger,
         records=records,
         sessions=sessions,
-        session_control=SessionControl(sessions, store, runner, turns, clock),
+        session_control=control,
         activation=activation,
         keeper=keeper,
         turns=turns,
         keys=key_service,
         authenticator=Authenticator(key_service, Anonymous(settings.anonymous, is_loopback(settings.public_host))),
         audit=AuditLog(store, runner, clock, writer=new_writer(settings.gateway_id)),
-        lifecycle=Lifecycle(base.session_ledger, shims, base.catalog, clock, base.recovery, _forgetting(base)),
+        lifecycle=Lifecycle(base.session_ledger, shims, base.catalog, clock, base.recovery, control.remove),
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
     )
 
@@ -184,7 +189,7 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "turns": core.keeper.run,
         "sessions": core.session_control.run,
         "lifecycle": core.lifecycle.run,
-        "lost-turns": lambda: _sweep_lost(core),
+        "lost-turns": lambda: core.sweep.run(core.recovery),
     }
 
 
@@ -210,7 +215,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         observer=SpanObserver(traces),
         history=history,
         generation=base.generation,
-        calm=base.runner.calm,
+        calm=base.calm,
     )
     keeper = Keeper(
         engine=Engine(ports),
@@ -220,7 +225,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         recovery=base.recovery,
         limits=base.limits_of_record,
         generation=base.generation,
-        calm=base.runner.calm,
+        calm=base.calm,
         capacity=HELD_TURNS,
     )
     turns = Turns(
@@ -236,15 +241,6 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
     return keeper, turns
 
 
-def _forgetting(base: _Base) -> Callable[[SessionRecord], Awaitable[None]]:
-    async def forget(record: SessionRecord) -> None:
-        """Past its retention: the ledger ends it, and the session control's loop removes what it left."""
-        if await base.session_ledger.delete_session(record.key) != "BUSY":
-            await base.runner.read("SADD", ENDING, record.key)
-
-    return forget
-
-
 def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable) -> Hints:
     hints = Hints(redis, base.clock)
     hints.on(ledger_keys.HINT_CATALOG, base.catalog.hint)
@@ -253,18 +249,3 @@ def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable
     hints.on(ledger_keys.HINT_ROUTES, table.hint)
     hints.on_silence(table.silent)
     return hints
-
-
-async def _sweep_lost(core: Core) -> None:
-    """Looks for turns that Redis lost together with their owner: after the start, and after each loss."""
-    mended = -1
-    while True:
-        if mended != core.recovery.losses:
-            mended = core.recovery.losses
-            for _ in range(LOST_LOOKS):
-                try:
-                    await core.sweep.sweep()
-                except (LedgerError, StoreUnavailable) as fault:
-                    log.info("accepted turns cannot be compared with the ledger now: %s", type(fault).__name__)
-                await core.clock.sleep(LOST_SECONDS)
-        await core.clock.sleep(1.0)

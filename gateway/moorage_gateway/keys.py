@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from moorage_api import names
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.auth import SCOPES, Principal
 from moorage_gateway.refusals import unavailable
@@ -29,7 +30,6 @@ from moorage_gateway.store import Store
 
 log = logging.getLogger("moorage.keys")
 
-VERSION_MARK = "keys:version"
 
 FRESH_FOR = 4.0  # seconds a record is believed without word from Redis that nothing changed; 5 s is promised
 POLL_EVERY = 1.0  # seconds between two looks at the mark
@@ -215,7 +215,7 @@ class KeyService:
     async def refresh(self) -> None:
         """One look at the mark; forgets every cached key when it changed."""
         asked_at = self._monotonic()
-        mark = _text(await asyncio.wait_for(self._commands.read("GET", VERSION_MARK), FRESH_FOR))
+        mark = _text(await asyncio.wait_for(self._commands.read("GET", ledger_keys.KEYS_VERSION), FRESH_FOR))
         if mark != self._mark:
             self._mark = mark
             self._generation += 1
@@ -284,7 +284,7 @@ class KeyService:
         self._generation += 1
         self._cache.pop(identifier, None)
         with unavailable(_CANNOT):
-            await self._commands.read("SET", VERSION_MARK, secrets.token_hex(8))
+            await self._commands.read("SET", ledger_keys.KEYS_VERSION, secrets.token_hex(8))
 
     def _new(
         self,

@@ -100,7 +100,9 @@ class Lifecycle:
             await self._ledger.doom(record.sandbox, f"no answer to drain: {fault}")
             return False
         except ShimRefused as refusal:
-            quiet = refusal.word == "unbound"  # the shim itself says so: since the record was read it may have been bound
+            quiet = (
+                refusal.word == "unbound"
+            )  # the shim itself says so: since the record was read it may have been bound
         if not quiet:
             await self._ledger.undrain(record.key, record.epoch)
             return False

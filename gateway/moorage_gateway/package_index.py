@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import ensurepip
+import functools
+import importlib.util
 import json
 import re
 import ssl
 import tomllib
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +27,6 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from moorage_gateway.egress.rules import Refused, Target, parse_host
 
 NAME = "package-index"  # the entry of spec.egress
-DEFAULT_INDEX = "https://pypi.org/simple"
-KNOWN_FILE_HOSTS = {"pypi.org": "files.pythonhosted.org"}
 PROBED = "pip"  # a project that every index has, or can answer 404 for
 
 FETCH_WITHIN = 10.0  # seconds
@@ -46,7 +48,7 @@ class IndexRefused(Exception):
 class Settings:
     """What this machine's pip and uv are set to. `extra` are further indexes; `ca_file` None means the usual one."""
 
-    index: str = DEFAULT_INDEX
+    index: str
     extra: tuple[str, ...] = ()
     ca_file: Path | None = None
 
@@ -60,6 +62,30 @@ class PackageIndex:
     ca_file: Path | None
 
 
+@dataclass(frozen=True)
+class PipsOwn:
+    """The index that pip asks when nothing is set, and the host of its files; both empty without a pip."""
+
+    index: str = ""
+    file_host: str = ""
+
+
+@functools.cache
+def pips_own() -> PipsOwn:
+    """Read from the text of this Python's pip, installed or bundled, so that no index is named in our own code."""
+    name = "pip/_internal/models/index.py"
+    spec = importlib.util.find_spec("pip")
+    text = ""
+    if spec is not None and spec.origin is not None:
+        text = (Path(spec.origin).parent.parent / name).read_text(encoding="utf-8")
+    else:
+        for wheel in sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                text = archive.read(name).decode()
+    found = re.search(r'PackageIndex\(\s*"(https://[^"]+)",\s*file_storage_domain="([^"]+)"', text)
+    return PipsOwn(f"{found.group(1).rstrip('/')}/simple", found.group(2)) if found else PipsOwn()
+
+
 def read_settings(environ: Mapping[str, str], home: Path, *, root: Path = Path("/")) -> Settings:
     """The settings, by precedence: uv's environment, pip's, uv's files, pip's files, the default."""
     uv, pip = _uv_file(environ, home, root), _pip_file(environ, home, root)
@@ -69,7 +95,7 @@ def read_settings(environ: Mapping[str, str], home: Path, *, root: Path = Path("
         or environ.get("PIP_INDEX_URL")
         or uv.index
         or pip.index
-        or DEFAULT_INDEX
+        or pips_own().index
     )
     extra = _words(
         environ.get("UV_INDEX"),
@@ -136,8 +162,8 @@ def _target(parts: SplitResult) -> Target:
 
 async def _file_hosts(index: str, ca_file: Path | None, fetch: Fetch) -> set[Target]:
     """Where the files of this index are: the hosts that a page of it links to."""
-    known = KNOWN_FILE_HOSTS.get(urlsplit(index).hostname or "")
-    hosts = {Target(known, 443)} if known else set()
+    own = pips_own()
+    hosts = {Target(own.file_host, 443)} if own.file_host and index.rstrip("/") == own.index else set()
     page = f"{index.rstrip('/')}/{PROBED}/"
     try:
         body = await asyncio.wait_for(asyncio.to_thread(fetch, page, ca_file), FETCH_WITHIN + 1)

@@ -1,52 +1,21 @@
-"""Whether Redis answers, as the other parts must know it: how long attempts still wait after it was away, who the gateways are.
+"""Who the gateways are: each beats for its sandbox port in Redis, and shims announce themselves to those that do.
 
-Layer: gateway, I/O rim. `core.py` puts `Watched` between the ledger's facades and the client; `Neighbours` runs as a task.
+Layer: gateway, I/O rim. `Neighbours` runs as a task.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from moorage_api.ledger import keys
 from moorage_api.ledger.records import text
-from moorage_api.ledger.script import Runner, Script, Unreachable
+from moorage_api.ledger.script import Runner, Unreachable
 from moorage_gateway.clock import Clock
 
-CALM_SECONDS = 10.0  # turns.md §7: for so long after Redis was unreachable no lease is taken and no attempt begun
 BEAT_SECONDS = 3.0
 BELIEVED_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
-
-
-class Watched:
-    """The runner, and a memory of when it last failed to reach Redis."""
-
-    def __init__(self, runner: Runner, clock: Clock) -> None:
-        self._runner = runner
-        self._clock = clock
-        self._away = float("-inf")
-
-    async def run(self, script: Script, *args: str | bytes | int) -> list[Any]:
-        """As the runner's."""
-        try:
-            return await self._runner.run(script, *args)
-        except Unreachable:
-            self._away = self._clock.monotonic()
-            raise
-
-    async def read(self, *command: str | bytes | int) -> Any:
-        """As the runner's."""
-        try:
-            return await self._runner.read(*command)
-        except Unreachable:
-            self._away = self._clock.monotonic()
-            raise
-
-    def calm(self) -> float:
-        """Seconds until leases may be taken and attempts begun; 0 when Redis has answered long enough."""
-        return max(0.0, self._away + CALM_SECONDS - self._clock.monotonic())
 
 
 class Neighbours:

@@ -28,8 +28,6 @@ from moorage_gateway.store import Store, StoreUnavailable
 
 log = logging.getLogger("moorage.sessions")
 
-ENDING = "sessions:deleting"  # set of session keys whose deletion is not finished
-
 CHUNK = 200  # sessions read at a time for a listing
 SCANNED = 5_000  # sessions one listing looks at
 CANCEL_WITHIN = 15.0  # seconds for the turns of a session that is being deleted
@@ -152,7 +150,7 @@ class SessionControl:
             await self._sessions.guarded(lambda: self._ledger.open_session(key, place))
         await self._close(key)
         self._sessions.forget(key)
-        await self._commands.read("SADD", ENDING, key)
+        await self._commands.read("SADD", keys.ENDING, key)
         await self._mark(found)
         await self._drop_responses(found.tenant, found.partition)
         await self._wait_for_files(key)
@@ -161,7 +159,7 @@ class SessionControl:
         """Finishes deletions until cancelled."""
         while True:
             try:
-                for key in await self._commands.read("SMEMBERS", ENDING):
+                for key in await self._commands.read("SMEMBERS", keys.ENDING):
                     await self._try_to_finish(text(key))
             except LedgerError as error:
                 log.info("deletions wait: %s", error)
@@ -182,7 +180,7 @@ class SessionControl:
         tenant, _, partition = key.partition(":")
         await self._drop_responses(tenant, partition)
         await self._records.remove(tenant, partition)
-        await self._commands.read("SREM", ENDING, key)
+        await self._commands.read("SREM", keys.ENDING, key)
         return True
 
     async def _close(self, key: str) -> None:
@@ -249,7 +247,7 @@ class SessionControl:
 
     async def _index(self, tenant: str) -> None:
         """Rebuilds the tenant's listing from the store when Redis has lost it (or never had it)."""
-        mark = f"{keys.sessions(tenant)}:whole"
+        mark = keys.sessions_whole(tenant)
         if await self._commands.read("EXISTS", mark):
             return
         async for record in self._records.all(tenant):
@@ -263,7 +261,7 @@ class SessionControl:
     async def _resume_deletion(self, key: str, record: StoredSession) -> None:
         await self._sessions.guarded(lambda: self._ledger.open_session(key, _identity(record)))
         await self._sessions.guarded(lambda: self._ledger.delete_session(key))
-        await self._commands.read("SADD", ENDING, key)
+        await self._commands.read("SADD", keys.ENDING, key)
 
 
 async def _unless_gone(call: Awaitable[object]) -> None:

@@ -14,14 +14,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 Fsync = Literal["always", "everysec"]
 
 
-def dev(
+def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameters
     folder: Annotated[Path, typer.Argument(help="Folder with agents: every agent.yaml in it is deployed.")] = Path("."),
     once: Annotated[bool, typer.Option("--once", help="End after the demonstration's answer.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one line of JSON once everything serves.")] = False,
@@ -66,6 +66,8 @@ async def _serve(settings: object, *, once: bool, as_json: bool, demonstrate: bo
             console.started(running)
             if as_json:
                 _print_json(running)
+            else:
+                await asyncio.to_thread(_introduce, running)
             if demonstrate:
                 demonstration = asyncio.ensure_future(_demonstrate(running, console))
                 if not await _first(asked, demonstration):
@@ -138,6 +140,15 @@ async def _demonstrate(running: object, console: Console) -> bool:
     return shown.complete
 
 
+def _introduce(running: object) -> None:
+    """Tells the other commands of this user where the platform is; not for scripts, which have the line of JSON."""
+    from moorage.cli import connection
+    from moorage_local.platform import Platform
+
+    assert isinstance(running, Platform)
+    connection.save(connection.config_path(os.environ), running.url, running.api_key)
+
+
 def _out(text: str) -> None:
     from moorage.cli.printing import out
 
@@ -168,9 +179,9 @@ def _until_asked() -> asyncio.Event:
     return asked
 
 
-async def _first(asked: asyncio.Event, work: asyncio.Future[object], *others: asyncio.Event) -> bool:
+async def _first(asked: asyncio.Event, work: asyncio.Future[Any], *others: asyncio.Event) -> bool:
     """Waits for the work, unless somebody asks to stop; False then, and the work is cancelled."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (asked, *others)]
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in (asked, *others)]
     try:
         await asyncio.wait([work, *waits], return_when=asyncio.FIRST_COMPLETED)
         if asked.is_set():

@@ -70,7 +70,8 @@ class Demands:
             await self._not_awake(record, str(error))
             return
         state.served()
-        held = Held(descriptor, revision.key, self._now(), session=record.key)
+        scratch = not revision.spec.workspace.file_system
+        held = Held(descriptor, revision.key, self._now(), session=record.key, scratch=scratch)
         self._fleet.sandboxes[sandbox] = held
         if not await self._ledger.ready(record.key, record.epoch, descriptor):
             held.ending = True

@@ -223,7 +223,7 @@ def _variables(environment: Mapping[str, str], index: package_index.Settings) ->
         k: v for k, v in environment.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
     }
     fixed = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "hardlink"}
-    given = {"UV_DEFAULT_INDEX": index.index}
+    given = {"UV_DEFAULT_INDEX": index.index} if index.index else {}
     if index.extra:
         given["UV_INDEX"] = " ".join(index.extra)
     if index.ca_file is not None:

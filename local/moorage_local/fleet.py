@@ -30,6 +30,7 @@ class Held:
     claimed: bool = False
     ending: bool = False
     labelled: bool = False
+    scratch: bool = False  # `workspace.fileSystem: false`: its files end with it
 
 
 @dataclass(eq=False)

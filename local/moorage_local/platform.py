@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from moorage_api.ledger import keys as ledger_keys
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 TENANT = "dev"
 USER = "dev"
 LOOPBACK = "127.0.0.1"
+_STOP_WITHIN = 20.0  # seconds for one part to end
 _RESTARTS = 5  # of Valkey within a minute; then something is wrong that a restart does not cure
 
 
@@ -146,7 +148,7 @@ async def running(
 
         index = _Index()
         gateway = await _gateway(settings, state, valkey, index.named)
-        stack.push_async_callback(gateway.stop)
+        stack.push_async_callback(_within, _STOP_WITHIN, gateway.stop, "the gateway")
         await gateway.start()
         api_key = await _dev_key(state, gateway)
 
@@ -183,7 +185,16 @@ async def running(
 
 async def _drain(gateway: Gateway, tasks: _Tasks) -> None:
     tasks.ending = True
-    await gateway.drain()
+    await _within(_STOP_WITHIN, gateway.drain, "the gateway")
+
+
+async def _within(seconds: float, work: Callable[[], Awaitable[None]], what: str) -> None:
+    """An end with a deadline: what does not end in time must not keep the rest from ending."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work()
+    except TimeoutError:
+        log.error("%s did not end within %g s; it is left behind", what, seconds)
 
 
 async def _reload(platform: Platform, say: Callable[[str], None]) -> None:
@@ -198,7 +209,7 @@ async def _gateway(
         Settings(
             dev=True,
             anonymous=False,
-            redis_url=f"unix://{valkey.socket}",  # type: ignore[arg-type]  # pydantic makes the SecretStr
+            redis_url=SecretStr(valkey.url),
             durability="always" if settings.fsync == "always" else "relaxed",
             store=str(state.objects),
             public_host=settings.host,
@@ -291,7 +302,8 @@ class _Index:
 
     def __init__(self) -> None:
         self.settings = package_index.read_settings(os.environ, Path.home())
-        self.named: dict[str, frozenset[Target]] = {}
+        # The gateway holds this mapping; the set is filled in when it is known.
+        self.named: dict[str, frozenset[Target]] = {package_index.NAME: frozenset()}
         self._looking = asyncio.Lock()
         self._known: package_index.PackageIndex | None = None
 

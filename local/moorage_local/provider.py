@@ -237,10 +237,10 @@ class Provider:
         await self._forget(sandbox)
 
     async def _forget(self, sandbox: str) -> None:
-        """The end is reported: drops the sandbox, and its volume unless a session was bound to it."""
+        """The end is reported: drops the sandbox, and its volume if no session was bound to it or it was scratch."""
         self._machine.forget(sandbox)
         held = self.fleet.sandboxes.pop(sandbox, None)
-        if held is not None and self._bound(held.descriptor) is None:
+        if held is not None and (held.scratch or self._bound(held.descriptor) is None):
             one = held.descriptor
             await self._machine.remove_volume(one.tenant, one.agent, one.volume)
 
@@ -311,7 +311,8 @@ class Provider:
             await self._machine.remove_volume(revision.tenant, revision.agent, volume)
             self._note_failure(state, error)
             return
-        self.fleet.sandboxes[sandbox] = Held(descriptor, revision.key, self._now())
+        scratch = not revision.spec.workspace.file_system
+        self.fleet.sandboxes[sandbox] = Held(descriptor, revision.key, self._now(), scratch=scratch)
         state.served()
         if not self.fleet.knows(state):
             await self._end(sandbox, "its revision was removed")

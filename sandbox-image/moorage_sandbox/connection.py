@@ -65,10 +65,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     # -- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's own classes
-        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        ours = self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's own classes
+        ours.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         if not self._serving.joined(self):
-            transport.abort()
+            ours.abort()
             return
         self._expect(IDLE_SECONDS)
 

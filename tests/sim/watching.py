@@ -134,11 +134,12 @@ class Watch:
 
     def _bound(self, who: Any, session: str, epoch: int, sandbox: str) -> None:
         """A session is at this sandbox, by this epoch: never at a lower one later, never a sandbox of two sessions."""
-        known = self._epochs.get((who.ledger, session), 0)
+        ledger = f"{who.ledger}/{len(self._world.losses)}"  # rolled back and not yet noticed, it is another one
+        known = self._epochs.get((ledger, session), 0)
         if epoch < known:
             self._broken(f"{session} went back from binding {known} to {epoch}")
-        self._epochs[who.ledger, session] = max(known, epoch)
-        other = self._given.setdefault((who.ledger, sandbox), session)
+        self._epochs[ledger, session] = max(known, epoch)
+        other = self._given.setdefault((ledger, sandbox), session)
         if sandbox and other != session:
             self._broken(f"{sandbox} was given to {other} and to {session}")
         self.session_of[sandbox] = session

@@ -179,7 +179,9 @@ class World:
         return self.violations + self.shims.violations
 
     def _settled(self, users: list[asyncio.Task[Any]]) -> bool:
-        return all(u.done() for u in users) and not self.redis.execute_command("ZCARD", "due")
+        if not all(u.done() for u in users) or any(key.startswith("open/") for key in self.store.objects):
+            return False
+        return not self.redis.execute_command("ZCARD", "due")
 
     # -- faults ---------------------------------------------------------------------------------------------------------
 

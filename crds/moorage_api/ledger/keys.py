@@ -16,6 +16,9 @@ CATALOG_VERSION = "catalog:version"
 PLATFORM = "platform"  # hash: token_key
 GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)
 APPLIES = "applies"  # list: configuration requests for the provider
+KEYS_VERSION = "keys:version"  # changes whenever an API key does
+ENDING = "sessions:deleting"  # set: sessions whose deletion is not finished
+AUDIT_WRITERS = "audit:writers"  # set: every audit chain whose head is in Redis
 
 HINT_PROVIDER = "hint:provider"
 HINT_CATALOG = "hint:catalog"
@@ -62,6 +65,16 @@ def pool(tenant: str, agent: str, revision: str) -> str:
 def sessions(tenant: str) -> str:
     """Zset of a tenant's session keys, score = created (ms)."""
     return f"sessions:{tenant}"
+
+
+def sessions_whole(tenant: str) -> str:
+    """Mark: the tenant's listing index holds all its sessions."""
+    return f"sessions:{tenant}:whole"
+
+
+def audit_head(writer: str) -> str:
+    """Hash of one audit chain's head."""
+    return f"audit:head:{writer}"
 
 
 def witness(who: str) -> str:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -23,6 +23,7 @@ from moorage_api.ledger.turns import Acceptance, Accepted, TurnLedger
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import Clock
 from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.sessions import Place
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Held
@@ -38,19 +39,6 @@ log = logging.getLogger(__name__)
 ACCEPT_S = 5.0  # then 503 with Retry-After, before acceptance (faults.md F17)
 CANCEL_S = 30.0
 RETRY_S = 0.2
-
-
-class Place(Protocol):
-    """Where a turn runs, resolved and verified by the sessions service."""
-
-    tenant: str
-    agent: str
-    user: str
-    session_id: str
-    partition: str
-    session_key: str
-    revision: str
-    is_new: bool
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from fakes.ward import Guest, Ward
 from moorage_api.kinds import parse
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.sessions import SessionLedger
-from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway import package_index
+from moorage_gateway.ledger_client import LedgerClient
 from moorage_local import environments, machine, platform_wheel, probe, state
 from moorage_local.isolation import Isolation
 from moorage_local.provider import Provider

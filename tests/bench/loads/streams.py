@@ -25,7 +25,7 @@ def paced(stage: Stage, effort: Effort) -> list[Line]:
         "direct": (stage.sandboxes.direct, request(f"/invocations{path}", BODY)),
         "gateway": (stage.gateway.target, stage.invoke(path, SESSION)),
     }
-    merged = {name: 0 for name in targets}
+    merged = dict.fromkeys(targets, 0)
     events = 0
 
     def measure(name: str) -> float:

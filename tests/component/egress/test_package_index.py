@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -89,8 +90,12 @@ async def test_the_hosts_are_the_index_and_the_file_hosts_of_its_pages() -> None
 
 
 async def test_an_index_that_does_not_answer_still_has_its_hosts(tmp_path: Path) -> None:
-    found = await package_index.discover(package_index.Settings(ca_file=tmp_path), fetch=never)
-    assert found.hosts == {Target("pypi.org", 443), Target("files.pythonhosted.org", 443)}
+    own = package_index.pips_own()
+    found = await package_index.discover(package_index.Settings(own.index, ca_file=tmp_path), fetch=never)
+    assert own.file_host and found.hosts == {
+        Target(urlsplit(own.index).hostname or "", 443),
+        Target(own.file_host, 443),
+    }
     assert found.env["SSL_CERT_FILE"] == found.env["PIP_CERT"] == package_index.INSIDE_CA
 
 
@@ -110,7 +115,7 @@ async def test_an_index_that_does_not_answer_still_has_its_hosts(tmp_path: Path)
     ],
 )
 async def test_an_index_that_may_not_be_told_inside_is_refused_without_its_secret(url: str, words: str) -> None:
-    for settings in (package_index.Settings(url), package_index.Settings(extra=(url,))):
+    for settings in (package_index.Settings(url), package_index.Settings("https://index.example", extra=(url,))):
         with pytest.raises(package_index.IndexRefused) as caught:
             await package_index.discover(settings, fetch=never)
         assert words in str(caught.value)
@@ -149,6 +154,6 @@ async def test_a_page_is_fetched_over_http_within_bounds(tmp_path: Path) -> None
 async def test_the_index_of_this_machine_is_found_with_its_file_host() -> None:
     settings = package_index.read_settings(os.environ, Path.home())
     found = await package_index.discover(settings)
-    assert len(found.hosts) >= 2 or settings.index != package_index.DEFAULT_INDEX
+    assert len(found.hosts) >= 2 or settings.index != package_index.pips_own().index
     if settings.ca_file is not None:
         ssl.create_default_context(cafile=str(settings.ca_file))

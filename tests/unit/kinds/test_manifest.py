@@ -46,7 +46,7 @@ def test_the_smallest_manifest_gets_every_default() -> None:
 
 
 def test_the_filled_spec_reads_back_as_the_same_agent() -> None:
-    agent = parse(document(egress=["pypi.org"], env=[{"name": "MODE", "value": "fast"}]))
+    agent = parse(document(egress=["index.example"], env=[{"name": "MODE", "value": "fast"}]))
     again = parse({**document(), "spec": json.loads(json.dumps(agent.wire_spec()))})
     assert again.spec == agent.spec
 
