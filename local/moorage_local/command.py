@@ -34,6 +34,9 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
     ] = None,
     fsync: Annotated[Fsync, typer.Option(help="When Valkey writes to disk.")] = "always",
     plain: Annotated[bool, typer.Option("--plain", help="No isolation: agents as plain processes.")] = False,
+    otlp: Annotated[
+        str | None, typer.Option(envvar="MOORAGE_OTLP_ENDPOINT", help="OTLP/HTTP base URL that traces are sent to.")
+    ] = None,
 ) -> None:
     """Runs the whole platform on this machine until Ctrl-C: Valkey, gateway, sandboxes."""
     from moorage_local.state import default_root
@@ -42,11 +45,15 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
         raise typer.BadParameter("give either --ephemeral or --state", param_hint="--state")
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}", param_hint="FOLDER")
+    if otlp and not otlp.startswith(("http://", "https://")):
+        raise typer.BadParameter("must be an http:// or https:// URL", param_hint="--otlp")
     root = None if ephemeral else (state or default_root(dict(os.environ)))
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     from moorage_local.platform import PlatformSettings
 
-    settings = PlatformSettings(folder=folder.resolve(), state=root, host=host, port=port, fsync=fsync, plain=plain)
+    settings = PlatformSettings(
+        folder=folder.resolve(), state=root, host=host, port=port, fsync=fsync, plain=plain, otlp_endpoint=otlp or None
+    )
     raise typer.Exit(asyncio.run(_serve(settings, once=once, as_json=json_, demonstrate=demo)))
 
 

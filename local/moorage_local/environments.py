@@ -26,6 +26,16 @@ _OUTPUT_LINES = 20
 _OUTPUT_LIMIT = 1 << 20
 _LOCAL_REQUIREMENT = re.compile(r"^\s*(-e\b|--editable\b|\.|[\w.-]+\s*@\s*file:|file:)", re.MULTILINE)
 
+# What belongs to this interpreter; with the last two the bytecode would go elsewhere or nowhere.
+_NOT_FOR_UV = {
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE",
+}
+
 # What is looked for in a source that names no requirements, in this order.
 FOUND = ("uv.lock", "pylock.toml", "requirements.lock", "requirements.txt", "pyproject.toml")
 
@@ -219,9 +229,7 @@ def _inputs(source: Path, wanted: _Wanted | None) -> list[tuple[str, bytes]]:
 
 def _variables(environment: Mapping[str, str], index: package_index.Settings) -> dict[str, str]:
     """The environment of uv: this machine's own, with the index, links and CA file that its pip is set to."""
-    kept = {
-        k: v for k, v in environment.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
-    }
+    kept = {name: value for name, value in environment.items() if name not in _NOT_FOR_UV}
     fixed = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "hardlink"}
     given = {"UV_DEFAULT_INDEX": index.index} if index.index else {}
     if index.extra:

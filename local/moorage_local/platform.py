@@ -60,6 +60,7 @@ class PlatformSettings:
     port: int = 8080
     fsync: Fsync = "always"
     plain: bool = False
+    otlp_endpoint: str | None = None
     watch: bool = True
     settle_within: float = 600.0
 
@@ -220,6 +221,7 @@ async def _gateway(
             drain_notice_seconds=0.0,
             drain_seconds=10.0,
             access_log="none",
+            otlp_endpoint=settings.otlp_endpoint,
         ),
         logs=agent_logs.FolderLogs(state.logs),
         named_hosts=named,

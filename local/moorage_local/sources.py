@@ -33,7 +33,9 @@ _IMPORTS: tuple[tuple[Contract, re.Pattern[str]], ...] = (
     ("moorage", re.compile(r"^\s*(from|import)\s+moorage\b", re.MULTILINE)),
     (
         "foundry",
-        re.compile(r"^\s*(from|import)\s+(azure\.ai\.agentserver|agent_framework(_foundry_hosting|\.foundry))\b", re.MULTILINE),
+        re.compile(
+            r"^\s*(from|import)\s+(azure\.ai\.agentserver|agent_framework(_foundry_hosting|\.foundry))\b", re.MULTILINE
+        ),
     ),
     ("agentcore", re.compile(r"^\s*(from|import)\s+bedrock_agentcore\b", re.MULTILINE)),
 )

@@ -135,9 +135,8 @@ class Platform:
             "MOORAGE_CONTROL_PORT": str(ports[3]),
             "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
         }
-        process = subprocess.Popen(
-            [str(BIN / "moorage-gateway")], env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT
-        )
+        with log.open("wb") as output:
+            process = subprocess.Popen([str(BIN / "moorage-gateway")], env=env, stdout=output, stderr=subprocess.STDOUT)
         gateway = Gateway(process, f"http://127.0.0.1:{ports[0]}", log)
         self.gateways.append(gateway)
 
@@ -181,9 +180,10 @@ def started(
         root = state or Path(scratch) / "s"
         log = Path(scratch) / "dev.log"
         command = [str(BIN / "moorage"), "dev", str(folder), "--json", "--no-demo", "--port", "0", "--state", str(root)]
-        process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=log.open("wb"), env=os.environ | (env or {})
-        )
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, *options], stdout=subprocess.PIPE, stderr=errors, env=os.environ | (env or {})
+            )
         platform = None
         try:
             line = _line(process, log)

@@ -9,11 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from fakes.otlp import Collector, collecting
 from fakes.platform import AGENTS, Platform, started
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
-    """One platform with the agents of `tests/agents`, for tests that do not break it."""
-    with started(AGENTS) as found:
+def collector() -> Iterator[Collector]:
+    """Where the platform's spans go."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def platform(collector: Collector) -> Iterator[Platform]:
+    """One platform with the agents of `tests/agents`, for tests that leave it serving."""
+    with started(AGENTS, env={"MOORAGE_OTLP_ENDPOINT": collector.url}) as found:
         yield found

@@ -140,6 +140,8 @@ class Readers:
                         # The terminal event is appended with the final state: a page may end before it.
                         last = ended and len(entries) < PAGE and number == index + len(entries) - 1
                         yield number, entry.data, last
+                        if last:
+                            return
                     index += len(entries)
                     if entries:
                         continue

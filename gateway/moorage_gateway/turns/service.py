@@ -23,7 +23,7 @@ from moorage_api.ledger.turns import Acceptance, Accepted, TurnLedger
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import Clock
 from moorage_gateway.ledger_client import Recovery
-from moorage_gateway.sessions import Place
+from moorage_gateway.sessions import Place, previous_not_found
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Held
@@ -102,6 +102,7 @@ class Turns:
 
     async def accept(self, caller: Principal, place: Place, request: TurnRequest) -> str:
         """Persists the turn; returns the response to follow (another one when the call joined it)."""
+        await self._check_previous(place.tenant, request.body.get("previous_response_id"))
         limits = self._limits_of(place.tenant, place.agent)
         meta = self._meta(place, request)
         acceptance = await self._acceptance(caller, place, request, limits, meta)
@@ -229,6 +230,18 @@ class Turns:
             await asyncio.wait(list(self._chores), timeout=5.0)
 
     # -- accepting ----------------------------------------------------------------------------------------------------
+
+    async def _check_previous(self, tenant: str, previous: str | None) -> None:
+        """What a turn continues must be there, running or stored. Its id names a session that was resolved as the caller's."""
+        if previous is None:
+            return
+        record = await self._read(self._ledger.turn, previous)
+        if record is not None:
+            known = record.meta["tenant"] == tenant and record.meta.get("store", True)
+        else:
+            known = await self._document(tenant, previous) is not None
+        if not known:
+            raise previous_not_found()
 
     async def _acceptance(
         self, caller: Principal, place: Place, request: TurnRequest, limits: Limits, meta: dict[str, Any]
