@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
 import pytest
 
 from fakes.valkey import ledger, redis_client, valkey, valkey_server
@@ -14,3 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sim-seed", type=int, default=1, help="first seed of the simulation")
     parser.addoption("--sim-schedules", type=int, default=0, help="schedules per fault set (0: the group's own number)")
     parser.addoption("--crash-seed", type=int, default=0, help="seed of the crash group (0: one by the day's date)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loop_to_return_to() -> Iterator[None]:
+    """pytest-asyncio puts the current loop back after each test and makes one, never closed, where there is none."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()

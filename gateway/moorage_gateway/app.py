@@ -230,7 +230,7 @@ async def create_gateway(
         access_log=AccessLog(access_sink or _sink(settings)),
         traces=traces,
         logs=logs or MemoryLogs(),
-        named_hosts=named_hosts or {},
+        named_hosts={} if named_hosts is None else named_hosts,
         owns_store=store is None,
     )
 

@@ -26,10 +26,10 @@ _WITHIN = 25.0  # the gateway waits 30 s
 
 
 class Applies:
-    """Serves apply requests one at a time. `owned` names agents that a manifest file of the folder owns, with the file."""
+    """Serves apply requests one at a time. `owned`: (tenant, agent) that a manifest file of the folder owns, with the file."""
 
     def __init__(self, ledger: Ledger, deployments: Deployments, folder: Path) -> None:
-        self.owned: dict[str, Path] = {}
+        self.owned: dict[tuple[str, str], Path] = {}
         self._ledger = ledger
         self._deployments = deployments
         self._folder = folder
@@ -53,13 +53,13 @@ class Applies:
     async def restore(self) -> None:
         """Deploys what was kept; what no longer works says so in its conditions."""
         for tenant, found in manifests.saved(self._folder):
-            if found.agent.name in self.owned:
+            if (tenant, found.agent.name) in self.owned:
                 continue
             with contextlib.suppress(Refused):
                 await self._deployments.deploy(tenant, found.agent, base=None)
 
     async def _answer(self, request: ApplyRequest) -> dict[str, Any]:
-        owner = self.owned.get(request.agent)
+        owner = self.owned.get((request.tenant, request.agent))
         if owner is not None:
             message = f"{request.agent} comes from a file of this platform's folder; change it there"
             return {"ok": False, "error": message, "owner": str(owner)}

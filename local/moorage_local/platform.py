@@ -115,12 +115,12 @@ class Platform:
         errors = [str(error) for error in reading.errors]
         # An agent whose file is broken just now is not one that was removed.
         broken = {error.where.partition(",")[0] for error in reading.errors}
-        for name, file in list(self.applies.owned.items()):
+        for (tenant, name), file in list(self.applies.owned.items()):
             if name not in reading.agents and str(file) not in broken:
-                del self.applies.owned[name]
-                await self.deployments.withdraw(TENANT, name)
+                del self.applies.owned[tenant, name]
+                await self.deployments.withdraw(tenant, name)
         for name, found in reading.agents.items():
-            self.applies.owned[name] = found.file
+            self.applies.owned[TENANT, name] = found.file
             try:
                 await self.deployments.deploy(TENANT, found.agent, base=found.base)
             except Refused as error:

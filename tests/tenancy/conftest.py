@@ -10,7 +10,6 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +75,7 @@ def world(platform: Platform) -> Iterator[World]:
             bundling.deploy(doors["rival"], name, AGENTS / "paced")
         _possessions(world)
         yield world
+        doors["ann"].ask("POST", f"/v1/responses/{world.ids['running']}/cancel")  # else the end waits for it
     finally:
         for door in world.doors.values():
             door.close()
@@ -107,9 +107,3 @@ def _create(door: HttpDoor, agent: str, body: dict[str, Any]) -> dict[str, Any]:
     made = door.ask("POST", f"/v1/agents/{agent}/responses", body)
     assert made.status == 200, made.raw
     return dict(made.body)
-
-
-@pytest.fixture(scope="session")
-def agents_folder() -> Path:
-    """Where the shared agents lie."""
-    return AGENTS

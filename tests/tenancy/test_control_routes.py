@@ -15,6 +15,9 @@ from fakes.tenancy_calls import ATTACKERS
 
 pytestmark = [pytest.mark.tenancy, pytest.mark.journey]
 
+SECRET = "the-victims-secret-5c1e"  # as in conftest.py
+CONVERSATION = "conv_victims_conversation_1"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -130,6 +133,9 @@ def test_a_listing_holds_nothing_of_others(world: Any, attacker: str, route: str
     if ROUTES[route].tenant and attacker == "bob":
         return
     hidden = [world.ids[name] for name in ("session", "finished", "running", "upload")]
+    if route == "GET /v1/audit":  # what the caller itself named in vain is in its own records
+        assert {one["tenant"] for one in answer.body["data"]} <= {"rival"}
+        return
     if attacker == "rival":
         hidden += [world.ids["key"], "shapes", '"dev"']
     for one in hidden:
@@ -160,37 +166,39 @@ def test_anothers_bundle_cannot_be_deployed_and_is_not_told_to_be_there(world: A
 
 @pytest.mark.parametrize("route", ["POST /v1/sessions", "POST /v1/agents/{name}/sessions"])
 def test_naming_anothers_session_makes_ones_own(world: Any, route: str) -> None:
-    assert _ask(world, "bob", route).status == 201
-    assert _ask(world, "rival", route).status == 404  # that tenant has no such agent
-    word = {"input": "read", "agent_session_id": world.ids["session"]}
-    read = world.door("bob").ask("POST", "/v1/agents/shapes/responses", word)
-    assert read.status == 200 and "nothing" in read.raw.decode()
-    theirs = world.door("ann").ask("GET", f"/v1/sessions/{world.ids['session']}").body
-    own = world.door("bob").ask("GET", f"/v1/sessions/{world.ids['session']}").body
+    assert _ask(world, "rival", route).status == 404, "that tenant has no such agent"
+    made = _ask(world, "bob", route)
+    assert (made.status, made.body["agent_session_id"]) == (201, world.ids["session"])
+    assert "nothing" in _read(world, agent_session_id=world.ids["session"])
+    theirs, own = (world.door(who).ask("GET", f"/v1/sessions/{world.ids['session']}").body for who in ("ann", "bob"))
     assert theirs["sandbox"]["id"] != own["sandbox"]["id"]
-    assert world.door("bob").ask("DELETE", f"/v1/sessions/{world.ids['session']}").status == 200
-    assert world.door("ann").ask("GET", f"/v1/sessions/{world.ids['session']}").status == 200
+    assert SECRET in _read(world, "ann", agent_session_id=world.ids["session"])
 
 
 def test_a_session_named_by_header_query_or_conversation_is_ones_own_too(world: Any) -> None:
-    bob, session = world.door("bob"), world.ids["session"]
-    told = bob.ask(
-        "POST", "/v1/agents/shapes/responses", {"input": "read"}, headers={"x-agent-session-id": session}
-    )
-    assert "nothing" in told.raw.decode()
-    by_conversation = bob.ask(
-        "POST", "/v1/agents/shapes/responses", {"input": "read", "conversation": "conv_victims_conversation_1"}
-    )
-    assert "nothing" in by_conversation.raw.decode()
-    history = bob.ask(
-        "POST", "/v1/agents/shapes/responses", {"input": "history", "conversation": "conv_victims_conversation_1"}
-    )
-    assert history.status == 200
-    query = bob.ask("POST", f"/v1/agents/shapes/invocations/x?agent_session_id={session}", raw=b"hello")
-    assert query.status == 200
-    assert bob.ask("DELETE", f"/v1/agents/shapes/sessions/{session}").status == 200
-    kept = world.door("ann").ask("POST", "/v1/agents/shapes/responses", {"input": "read", "agent_session_id": session})
-    assert "the-victims-secret" in kept.raw.decode()
+    session = world.ids["session"]
+    assert "nothing" in _read(world, headers={"x-agent-session-id": session})
+    assert "nothing" in _read(world, conversation=CONVERSATION)
+    query = world.door("bob").ask("POST", f"/v1/agents/shapes/invocations/x?agent_session_id={session}", raw=b"hello")
+    assert (query.status, query.raw) == (200, b"hello")
+
+
+def test_deleting_and_stopping_ones_own_leaves_anothers_of_the_same_name(world: Any) -> None:
+    body = {"input": f"write {SECRET}", "agent_session_id": "of-two-users-1"}
+    for who in ("ann", "bob"):
+        assert world.door(who).ask("POST", "/v1/agents/shapes/responses", body).status == 200
+    assert world.door("bob").ask("POST", "/v1/sessions/of-two-users-1/stop").status == 200
+    assert world.door("bob").ask("DELETE", "/v1/sessions/of-two-users-1").status == 200
+    assert world.door("bob").ask("GET", "/v1/sessions/of-two-users-1").status == 404
+    assert world.door("ann").ask("GET", "/v1/sessions/of-two-users-1").body["status"] in ("idle", "active")
+    assert SECRET in _read(world, "ann", agent_session_id="of-two-users-1")
+
+
+def _read(world: Any, who: str = "bob", *, headers: dict[str, str] | None = None, **fields: str) -> str:
+    """What the workspace of the session that this request names holds."""
+    answer = world.door(who).ask("POST", "/v1/agents/shapes/responses", {"input": "read", **fields}, headers=headers)
+    assert answer.status == 200, answer.raw
+    return str(answer.raw.decode())
 
 
 def test_keys_are_made_for_ones_own_tenant_only(world: Any) -> None:

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from moorage_api.catalog import AgentEntry
 from moorage_api.errors import ApiError, Kind
-from moorage_gateway.auth import OPERATOR, Principal
+from moorage_gateway.auth import DEPLOY, OPERATOR, Principal
 from moorage_gateway.bundles import Upload
 from moorage_gateway.logs import LogLine
 from moorage_gateway.routes import control_models as models
@@ -58,6 +58,7 @@ def _agents(routes: APIRouter, services: Services) -> None:
     @routes.put("/v1/agents/{name}", tags=["agents"], openapi_extra=_MANIFEST)
     async def deploy_agent(name: str, request: Request, caller: Caller) -> models.DeployedAgent:
         """Deploys a HostedAgent manifest under this name."""
+        caller.require(DEPLOY)  # before the body: who may not deploy does not get one parsed
         manifest = await requests.object_body(request)
         async with services.audit.recording(caller, "agent.deploy", f"agent/{name}", requests.origin(request)) as entry:
             made = await services.deployer.apply(caller, name, manifest)
@@ -106,6 +107,7 @@ def _uploads(routes: APIRouter, services: Services) -> None:
     )
     async def begin_upload(name: str, request: Request, response: Response, caller: Caller) -> models.BundleUpload:
         """Begins an upload, or finds the one that was broken off; `complete` when the bundle is there already."""
+        caller.require(DEPLOY)
         wanted = await requests.model_body(request, models.NewUpload)
         upload = await bundles.begin(caller, name, wanted.digest, wanted.size)
         response.headers["location"] = f"/v1/bundles/uploads/{upload.id}"
