@@ -19,6 +19,29 @@ USER = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}\Z")
 RESPONSE = re.compile(r"caresp_([0-9a-f]{16})00([A-Za-z0-9]{32})\Z")
 
 
+# Prefix of an item's id by its type (protocols.md §3.4); types of others' making get `item`.
+ITEM_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "file_search_call": "fs",
+    "web_search_call": "ws",
+    "code_interpreter_call": "ci",
+    "image_generation_call": "ig",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpa",
+    "mcp_approval_response": "mcpr",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "computer_call": "cu",
+    "computer_call_output": "cuo",
+    "local_shell_call": "lsh",
+    "local_shell_call_output": "lsho",
+}
+
+
 def _random(length: int) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 

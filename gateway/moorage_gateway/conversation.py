@@ -8,33 +8,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from moorage_api import names
 from moorage_api.errors import ApiError, Kind
 from moorage_gateway import fields
 from moorage_gateway.inbound import Page
 
 ROLES = ("user", "assistant", "system", "developer")
 MAX_PARTS = 4096
-# Prefix of an item's id by its type (protocols.md §3.4); types of others' making get `item`.
-PREFIXES = {
-    "message": "msg",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "reasoning": "rs",
-    "file_search_call": "fs",
-    "web_search_call": "ws",
-    "code_interpreter_call": "ci",
-    "image_generation_call": "ig",
-    "mcp_call": "mcp",
-    "mcp_list_tools": "mcpl",
-    "mcp_approval_request": "mcpa",
-    "mcp_approval_response": "mcpr",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-    "computer_call": "cu",
-    "computer_call_output": "cuo",
-    "local_shell_call": "lsh",
-    "local_shell_call_output": "lsho",
-}
 
 
 def read_input(value: Any, longest: int) -> list[dict[str, Any]]:
@@ -70,7 +50,7 @@ def with_ids(items: list[dict[str, Any]], response_id: str) -> list[dict[str, An
 def input_id(response_id: str, position: int, item: dict[str, Any]) -> str:
     """The id of an input item. Never that of an output item: those are hashed over another text (`names.item_id`)."""
     digest = hashlib.sha256(f"{response_id}/input/{position}".encode()).hexdigest()
-    return f"{PREFIXES.get(item['type'], 'item')}_{response_id[7:25]}{digest[:32]}"
+    return f"{names.ITEM_PREFIXES.get(item['type'], 'item')}_{response_id[7:25]}{digest[:32]}"
 
 
 def page_of(items: list[dict[str, Any]], page: Page) -> dict[str, Any]:

@@ -48,6 +48,19 @@ BATCH = 256
 EXPORT_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0
 
+# The address of a request as its template, by operation; the control API is one operation.
+ROUTES = {
+    "create": "/v1/agents/{agent}/responses",
+    "retrieve": "/v1/agents/{agent}/responses/{response_id}",
+    "stream": "/v1/agents/{agent}/responses/{response_id}",
+    "delete": "/v1/agents/{agent}/responses/{response_id}",
+    "cancel": "/v1/agents/{agent}/responses/{response_id}/cancel",
+    "input_items": "/v1/agents/{agent}/responses/{response_id}/input_items",
+    "record": "/v1/agents/{agent}/responses/{response_id}/record",
+    "feedback": "/v1/agents/{agent}/responses/{response_id}/feedback",
+    "invoke": "/v1/agents/{agent}/invocations",
+}
+
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 

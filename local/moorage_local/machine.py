@@ -7,6 +7,7 @@ A sandbox ends as a whole: when its shim or its init ends, the other is ended to
 from __future__ import annotations
 
 import asyncio
+import json
 import contextlib
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
 from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims
+from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims, trees
 from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.provider_base import Death, MakeFailed, Revision
 from moorage_local.sandboxes import Sandbox
@@ -322,7 +323,9 @@ class Machine:
             spec, at = one.revision.spec, one.descriptor
             most = quantities.octets(spec.workspace.size)
             used = await self._store.usage(at.tenant, at.agent, at.volume, within=self._settings.measure_within)
-            if used.octets <= most:
+            if used.deep:  # what lies that deep is not counted, so it must not stay
+                found.append((sandbox, f"disk quota: folders more than {trees.DEEPEST} levels deep cannot be measured"))
+            elif used.octets <= most:
                 one.floor = most
             elif one.floor is None and one.inherited:
                 one.floor = used.octets
@@ -358,7 +361,18 @@ async def open_machine(state: State, isolation: Isolation, settings: MachineSett
 
 def _environment(revision: Revision) -> dict[str, str]:
     own = {variable.name: variable.value for variable in revision.spec.env}
-    fixed = {"MOORAGE_AGENT": revision.agent, "MOORAGE_TENANT": revision.tenant, "MOORAGE_REVISION": revision.revision}
+    spec = revision.spec
+    manifest = {  # what a program's own flags are held against (hostedagent.md: the manifest is the truth)
+        "protocols": spec.protocols,
+        "turn": {"durableState": spec.turn.durable_state},
+        "workspace": {"fileSystem": spec.workspace.file_system},
+    }
+    fixed = {
+        "MOORAGE_AGENT": revision.agent,
+        "MOORAGE_TENANT": revision.tenant,
+        "MOORAGE_REVISION": revision.revision,
+        "MOORAGE_MANIFEST": json.dumps(manifest),
+    }
     return {**revision.env, **own, **fixed}
 
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moorage_local import trees
 from moorage_local.processes import ProcessId
 
 LONGEST_SOCKET_PATH = 100
@@ -115,7 +116,7 @@ def hold(root: Path | None) -> Iterator[State]:
             with _held(temporary) as state:
                 yield state
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            trees.remove(temporary)  # agents' trees lie in it, of any depth
     else:
         with _held(root) as state:
             yield state

@@ -15,19 +15,16 @@ import json
 import os
 import re
 import secrets
-import shutil
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_local import volumes
+from moorage_local import trees, volumes
 from moorage_local.state import write_atomically
+from moorage_local.trees import Usage
 
 _NAME = re.compile(r"v-[0-9a-f]{16}\Z")
 _FIRST_UID = 200_001
 _LAST_UID = 259_999
-_MOST_FILES = 2_000_000
 
 
 class VolumeError(RuntimeError):
@@ -40,15 +37,6 @@ class Bound:
 
     session: str
     epoch: int
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How much a volume holds. `complete`: everything was counted; else it is at least that."""
-
-    octets: int
-    files: int
-    complete: bool
 
 
 class Lease:
@@ -150,18 +138,19 @@ class VolumeStore:
             return
         trash = path.with_name(f".{volume}-{secrets.token_hex(4)}")
         path.rename(trash)
-        _remove(trash)
+        trees.remove(trash)
 
     def sweep(self) -> None:
         """Finishes removals that an earlier run began."""
         for path in self._root.glob("*/*/.v-*"):
-            _remove(path)
+            trees.remove(path)
 
     async def usage(self, tenant: str, agent: str, volume: str, *, within: float) -> Usage:
         """How much the volume holds: allocated bytes, hard links counted once. Bounded by time and by count."""
         path = self.path(tenant, agent, volume)
         loop = asyncio.get_running_loop()
-        return await asyncio.to_thread(_measure, path, loop.time, loop.time() + within)
+        roots = [path / name for name in ("workspace", "home", "tmp")]
+        return await asyncio.to_thread(trees.measure, roots, loop.time, loop.time() + within)
 
 
 class Users:
@@ -189,40 +178,3 @@ class Users:
             known[name] = uid
             write_atomically(self._file, json.dumps(known, sort_keys=True).encode())
         return known[name]
-
-
-def _remove(folder: Path) -> None:
-    if os.getuid() != 0:
-        for current, folders, _ in os.walk(folder):
-            for name in folders:
-                path = os.path.join(current, name)
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _measure(root: Path, now: Callable[[], float], until: float) -> Usage:
-    octets = files = 0
-    seen: set[tuple[int, int]] = set()
-    waiting = [root / "workspace", root / "home", root / "tmp"]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:
-            continue  # removed meanwhile, or closed by the agent to its own user
-        for entry in entries:
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            files += 1
-            if stat.S_ISDIR(found.st_mode):
-                waiting.append(Path(entry.path))
-            elif found.st_nlink > 1:
-                if (found.st_dev, found.st_ino) in seen:
-                    continue
-                seen.add((found.st_dev, found.st_ino))
-            octets += found.st_blocks * 512
-        if files > _MOST_FILES or now() > until:
-            return Usage(octets, files, complete=False)
-    return Usage(octets, files, complete=True)

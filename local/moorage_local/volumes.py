@@ -9,8 +9,9 @@ VOLUME/…           whatever else (the shim's binding) no sandbox sees
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
+
+from moorage_local import trees
 
 SHOWN = ("workspace", "home")
 
@@ -24,7 +25,7 @@ def prepare(volume: Path, *, uid: int | None, plain: bool) -> None:
         if uid is not None and folder.stat().st_uid != uid:
             _give(folder, uid)
     if plain:
-        shutil.rmtree(volume / "tmp", ignore_errors=True)
+        trees.remove(volume / "tmp")
         (volume / "tmp").mkdir(mode=0o700)
         if uid is not None:
             os.chown(volume / "tmp", uid, uid)

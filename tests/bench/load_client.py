@@ -31,6 +31,7 @@ from bench.answers import AnswerReader
 MARK = re.compile(rb"@(\d+)@")
 KEPT = 200_000  # samples of one job
 SAMPLE_SECONDS = 0.05
+STUCK_SECONDS = 30.0  # without any answer: something is lost, and the job ends with an error
 
 
 class Job:
@@ -46,6 +47,7 @@ class Job:
         self.spend = wanted.get("cpu")
         self.mark = str(wanted.get("mark", "")).encode()
         self.stopped = False
+        self.heard_at = time.perf_counter()
         self.open = 0
         self.done = asyncio.Event()
         self.requests = self.errors = self.events = self.merged = 0
@@ -97,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def data_received(self, data: bytes) -> None:
+        self._job.heard_at = time.perf_counter()
         self._reader.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -165,7 +168,10 @@ async def run(job: Job) -> dict[str, Any]:
                 await job.done.wait()
         except TimeoutError:
             spent = job.spend is not None and processes.cpu(pids) - before >= job.spend["seconds"]
-            job.stopped = job.stopped or spent or time.perf_counter() - began >= job.seconds
+            now = time.perf_counter()
+            job.stopped = job.stopped or spent or now - began >= job.seconds
+            if now - job.heard_at > STUCK_SECONDS:
+                raise RuntimeError(f"{job.open} connections wait for an answer after {job.requests} answers") from None
     return job.answer(time.perf_counter() - began, processes.cpu(pids) - before if pids else None)
 
 

@@ -59,6 +59,7 @@ class Load:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._held = b""
 
     def begin(self, **job: Any) -> None:
         """Starts a job; returns when its connections are open."""
@@ -83,11 +84,16 @@ class Load:
         return self.result()
 
     def _line(self, seconds: float) -> dict[str, Any]:
-        out = self._child.stdout
-        assert out is not None
-        line = out.readline() if select.select([out], [], [], seconds)[0] else b""
-        if not line:
-            raise RuntimeError("the load generator gave no answer")
+        """The next line. Read past the pipe's own buffer, which would hide a second line from the wait."""
+        assert self._child.stdout is not None
+        pipe, until = self._child.stdout.fileno(), time.monotonic() + seconds
+        while b"\n" not in self._held:
+            left = until - time.monotonic()
+            data = os.read(pipe, 1 << 20) if left > 0 and select.select([pipe], [], [], left)[0] else b""
+            if not data:
+                raise RuntimeError("the load generator gave no answer")
+            self._held += data
+        line, _, self._held = self._held.partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
 

@@ -65,3 +65,24 @@ def ready(door: HttpDoor, name: str, revision: str, *, within: float = 60.0) -> 
         return dict(found) if good else None
 
     return dict(poll(f"{name} is ready", look, within=within))
+
+
+def refused(door: HttpDoor, name: str, folder: Path, *, within: float = 30.0, **spec: Any) -> tuple[str, str]:
+    """Deploys a folder that cannot serve; (reason, message) of the condition that says why."""
+    data = packed(folder)
+    upload(door, name, data)
+    made = door.ask("PUT", f"/v1/agents/{name}", manifest(name, data, **spec))
+    assert made.status == 200, made.raw
+    return broken(door, name, within=within)
+
+
+def broken(door: HttpDoor, name: str, *, within: float = 30.0) -> tuple[str, str]:
+    """(reason, message) of a condition that is False, once there is one."""
+
+    def look() -> tuple[str, str] | None:
+        found = (door.ask("GET", f"/v1/agents/{name}").body or {}).get("conditions") or []
+        wrong = [one for one in found if one["status"] == "False" and one["type"] != "Ready"]
+        return (str(wrong[0]["reason"]), str(wrong[0]["message"])) if wrong else None
+
+    reason, message = poll(f"{name} says what is wrong", look, within=within)
+    return reason, message

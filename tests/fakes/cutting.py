@@ -39,7 +39,10 @@ def cutting(url: str, *, cuts: int, accepted: Callable[[], bool]) -> Iterator[Cu
             far = socket.create_connection((where.hostname, where.port), timeout=WAIT_S)
             cut = cutter.cuts > 0
             cutter.cuts -= 1
-            for work in (lambda n=near, f=far: _forward(cutter, n, f), lambda n=near, f=far, c=cut: _back(cutter, n, f, c)):
+            for work in (
+                lambda n=near, f=far: _forward(cutter, n, f),
+                lambda n=near, f=far, c=cut: _back(cutter, n, f, c),
+            ):
                 threads.append(threading.Thread(target=work))
                 threads[-1].start()
 

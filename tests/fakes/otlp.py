@@ -48,10 +48,7 @@ class Collector:
         request = ExportTraceServiceRequest()
         request.ParseFromString(body)
         found = [
-            _seen(span)
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
+            _seen(span) for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans
         ]
         with self._lock:
             self._spans += found

@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,13 @@ class Platform:
 
 @contextlib.contextmanager
 def started(
-    folder: Path, *options: str, state: Path | None = None, env: dict[str, str] | None = None
+    folder: Path,
+    *options: str,
+    state: Path | None = None,
+    env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Platform]:
-    """A platform that serves the agents of `folder`; ended with everything under it."""
+    """A platform that serves the agents of `folder`; ended with everything under it. `prefix`: a command it is started by."""
     with tempfile.TemporaryDirectory(prefix="mp-", ignore_cleanup_errors=True) as scratch:
         root = state or Path(scratch) / "s"
         log = Path(scratch) / "dev.log"

@@ -132,23 +132,23 @@ def test_fifty_megabytes_pass_both_ways_in_flat_memory(platform: Platform) -> No
 
 
 def test_a_reader_that_stops_holds_up_its_own_call_only(platform: Platform) -> None:
-    pid = platform.process.pid
+    pid, size = platform.process.pid, 100 * MiB  # more than the kernel's own buffers on the way hold
     reset_peak(pid)
     before = memory(pid, "VmRSS")
     with Wire(platform.url, platform.api_key, receive_buffer=4096) as stuck:
-        stuck.ask("POST", BASE, content_length=str(20 * MiB), content_type="application/octet-stream")
+        stuck.ask("POST", BASE, content_length=str(size), content_type="application/octet-stream")
         stuck.socket.settimeout(0.5)
         held = 0
         try:
-            while held < 20 * MiB:
+            while held < size:
                 held += stuck.socket.send(b"x" * 65_536)
         except TimeoutError:
             pass
-        assert held < 20 * MiB, "everything was taken in for a reader that reads nothing"
+        assert held < size, "everything was taken in for a reader that reads nothing"
         began = time.monotonic()
         with platform.client("paced") as api:
             assert api.responses.create(model="paced", input="2 words every 5 ms").output_text == "w0 w1 "
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert memory(pid, "VmHWM") - before < 24 * MiB
 
 

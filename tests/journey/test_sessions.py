@@ -146,8 +146,8 @@ def test_sessions_that_are_not_there_are_not_found(platform: Platform) -> None:
 
 def holding(platform: Platform, mark: str) -> list[str]:
     """Workspace files below the state folder that hold `mark`, the object store left out."""
-    found = []
-    for path in platform.state.rglob("note.txt"):
-        if platform.objects() not in path.parents and path.read_text(errors="replace") == mark:
-            found.append(str(path))
-    return found
+    return [
+        str(path)
+        for path in platform.state.rglob("note.txt")
+        if platform.objects() not in path.parents and path.read_text(errors="replace") == mark
+    ]

@@ -46,7 +46,9 @@ def test_turns_of_one_session_run_in_order_and_never_together(platform: Platform
 def test_a_waiting_foreground_call_is_answered_after_the_turn_before_it(platform: Platform) -> None:
     session = new_session()
     with platform.client("paced") as api, concurrent.futures.ThreadPoolExecutor() as pool:
-        first = api.responses.create(model="paced", input="15 words every 30 ms", background=True, **in_session(session))
+        first = api.responses.create(
+            model="paced", input="15 words every 30 ms", background=True, **in_session(session)
+        )
         second = pool.submit(api.responses.create, model="paced", input="3 words every 5 ms", **in_session(session))
         assert second.result(timeout=30).output_text == "w0 w1 w2 "
         assert api.responses.retrieve(first.id).status == "completed"

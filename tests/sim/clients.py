@@ -210,13 +210,11 @@ class Clients:
                 self.judge.told[found] = Told(found, place.session_key, key, kind, store, background)
                 if told is not None:
                     self.judge.told[found].key = key + "-again"
-            self.judge.generation.setdefault(found, gateway.runner.identity.generation)
             return self.judge.told[found]
         return None
 
     async def _accept(self, gateway: Gateway, place: Any, request: TurnRequest) -> str:
         found = await gateway.turns.accept(CALLER, place, request)
-        self.judge.generation.setdefault(found, gateway.runner.identity.generation)
         await gateway.point("answered", "after", found)
         return found
 
@@ -260,13 +258,18 @@ class Clients:
             except (TimeoutError, asyncio.CancelledError, ApiError):
                 self._mine()
             await asyncio.sleep(0.3)
-            if not told.store and not seen.ended and until is None and self._gone(told):
-                seen.left = True  # not stored: once its keys are gone nobody can ask
+            if not told.background and not seen.ended and self._gone(told):
+                seen.left = True  # foreground and lost with its owner, or not stored: nobody can ask any more
                 return
         if self.rng.random() < 0.3 and told.store:
             await self._past(told, seen)
 
     def _gone(self, told: Told) -> bool:
+        """Neither Redis, nor the store, nor an owner's memory has it."""
+        if any(g.keeper.get(told.response) for g in self.world.alive()) or self.judge.document(told.response):
+            return False
+        if f"open/{told.response}.json" in self.world.store.objects:
+            return False
         return not self.world.redis.execute_command("EXISTS", f"t:{told.response}")
 
     async def _past(self, told: Told, seen: Seen) -> None:
@@ -297,7 +300,7 @@ class Clients:
             if number > seen.cursor + 1:
                 self.judge.broken(f"{seen.response}: event {number} after {seen.cursor}")
             old = seen.events.setdefault(number, data)
-            if old != data and not self.judge.may_lose():
+            if old != data and not self.judge.may_lose(seen.response):
                 self.judge.broken(f"{seen.response}: event {number} changed")
             seen.cursor = max(seen.cursor, number)
             if b'"sequence_number"' in data and json.loads(data)["type"] in TERMINAL:

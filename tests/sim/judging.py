@@ -51,7 +51,6 @@ class Judge:
         self.told: dict[str, Told] = {}
         self.seen: list[Seen] = []
         self.starts: dict[str, list[tuple[int, int]]] = {}
-        self.generation: dict[str, int] = {}  # of the ledger when a client was told of the turn, at the latest
         self._volumes: dict[str, set[str]] = {}
         self._workspace: dict[str, str] = {}
         self.removed: set[str] = set()  # sessions that were deleted
@@ -60,10 +59,10 @@ class Judge:
         """A promise is broken."""
         self._world.violations.append(text)
 
-    def may_lose(self) -> bool:
+    def may_lose(self, response: str) -> bool:
         """turns.md §9, not promised: Redis lost and the owner dead too, or the store."""
         world = self._world
-        return bool(world.losses) and (bool(world.owner_deaths) or world.store_failed)
+        return bool(world.losses) and (bool(world.owner_deaths) or response in world.unflushed)
 
     # -- while it runs ------------------------------------------------------------------------------------------------
 
@@ -95,10 +94,6 @@ class Judge:
         self._written(call.session, sandbox)
         self.starts.setdefault(turn, []).append((call.fence, call.attempt))
         world.counts["attempts"] += 1
-        mine = self.generation.get(turn)
-        for at, generation in world.founded:
-            if mine is not None and generation > mine and call.fence > (at + world.skew) * 1_000_000:
-                self.broken(f"{turn} is of generation {mine} and began an attempt in {generation}")
 
     def _alone(self, call: Start) -> None:
         """An attempt that nobody superseded runs only while its turn is the session's running one."""
@@ -118,8 +113,9 @@ class Judge:
         if first == sandbox.volume or session in self.removed:
             return
         self._workspace[session] = sandbox.volume
+        lost = max(world.losses, default=0.0)
         old = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and not s.cut]
-        steady = old and old[0].whole_since < max(world.losses, default=0.0) - 1.0
+        steady = bool(old) and old[0].whole_since < lost - 1.0 and world.dark_at < lost
         if not world.losses or steady:
             self.broken(f"{session} has files on {first} and was given {sandbox.volume}")
 
@@ -148,22 +144,23 @@ class Judge:
     def _one_end(self, told: Told) -> None:
         """The outcome never changes: whoever saw an end saw the same one, whatever was lost."""
         ends = {json.loads(s.end)["response"]["status"] for s in self.seen if s.response == told.response and s.ended}
-        document = self._document(told.response) if told.store else None
+        document = self.document(told.response) if told.store else None
         if document is not None:
             ends.add(json.loads(document)["response"]["status"])
-        if len(ends) > 1 and not (self._world.losses and self._world.store_failed):
+        if len(ends) > 1 and not (self._world.losses and told.response in self._world.unflushed):
             self.broken(f"{told.response} ended as {sorted(ends)}")
 
-    def _document(self, response: str) -> bytes | None:
+    def document(self, response: str) -> bytes | None:
+        """The stored end of a turn."""
         folder = f"t/dev/responses/{response}/"
         objects: dict[str, bytes] = self._world.store.objects
         return objects.get(folder + "lost.json") or objects.get(folder + "response.json")
 
     def _stored(self, told: Told) -> None:
         response, world = told.response, self._world
-        document = self._document(response)
+        document = self.document(response)
         if document is None:
-            if told.background or not self.may_lose():
+            if told.background or not self.may_lose(response):
                 state = world.redis.execute_command("HGETALL", "t:" + response)
                 self.broken(f"{response} was accepted and never ended (state {state})")
             return
@@ -184,7 +181,7 @@ class Judge:
 
     def _views(self, told: Told, events: list[dict[str, Any]]) -> None:
         for seen in self.seen:
-            if seen.response != told.response or self.may_lose():
+            if seen.response != told.response or self.may_lose(told.response):
                 continue
             if not seen.ended and not seen.left:
                 self.broken(f"{told.response}: a client never saw the end")
@@ -201,16 +198,18 @@ class Judge:
         status, said = body["status"], json.dumps(body.get("error"))
         if status == "completed" or (status == "cancelled" and (told.cancelled or told.deleted or told.left_at is not None)):
             return
-        if status == "failed" and losses and (GENERATION in said) and (GIVEN_UP not in said or self.may_lose()):
+        if status == "failed" and losses and (GENERATION in said) and (GIVEN_UP not in said or self.may_lose(response)):
             return
         if told.deleted and status == "failed":
             return
+        if "[session_not_ready]" in said and losses and self._world.long_pause:
+            return  # its owner was stopped for most of the time a sandbox may take
         self.broken(f"{response} ended {status}: {said}")
 
     def _unstored(self, told: Told) -> None:
         """Nothing stored; ended in Redis (keys of an ended turn stay for half an hour); cancelled if everyone left."""
         world = self._world
-        if self._document(told.response) is not None:
+        if self.document(told.response) is not None:
             self.broken(f"{told.response} was not to be stored and is")
         if world.losses:
             return

@@ -67,6 +67,9 @@ class Provider:
             return
         # Looking through what every volume is labelled with takes a while.
         self._labels_at = self._world.loop.now + self._world.rng.choice((0.0, 1.0, 4.0, 14.0))
+        for sandbox in self.sandboxes.values():
+            if sandbox.alive and not sandbox.session and sandbox.volume in self._world.shims.volume_binding:
+                self._world.shims.kill(sandbox)  # not bound yet, on a session's volume: its label speaks for it
         self._offering = [s for s in self.sandboxes.values() if s.alive and not s.session]
 
     async def _round(self) -> None:

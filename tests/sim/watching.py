@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, world: Any) -> None:
         self._world = world
         self._begun: set[tuple[str, str]] = set()
-        self._accepted: set[str] = set()
+        self._accepted: dict[str, int] = {}  # response → generation of the ledger that took it
         self._epochs: dict[tuple[str, str], int] = {}
         self._given: dict[tuple[str, str], str] = {}  # (ledger, sandbox) → session
         self._deleted: set[tuple[str, str]] = set()
@@ -30,7 +30,7 @@ class Watch:
         self._judges = {
             "accept": self._accept, "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
             "label": self._label, "hibernated": self._hibernated, "delete": self._delete, "claim": self._claim,
-            "ready": self._ready, "announce": self._announce,
+            "ready": self._ready, "announce": self._announce, "close": self._close,
         }  # fmt: skip
 
     def before(self, name: str, args: tuple[Any, ...]) -> Command | None:
@@ -60,7 +60,7 @@ class Watch:
     def _accept(self, who: Any, args: tuple[Any, ...], out: list[Any], waiting: int) -> None:
         if out[0] != b"OK" or args[0] in self._accepted:
             return
-        self._accepted.add(args[0])
+        self._accepted[args[0]] = who.generation
         self.turns[args[0]] = args[1]
         if out[2] == b"queued" and waiting >= int(args[4]):
             self._broken(f"{args[0]} waits as number {waiting + 1} of a queue of {args[4]}")
@@ -71,6 +71,8 @@ class Watch:
         if out[0] != b"OK" or (args[0], _text(out[1])) in self._begun:
             return
         self._begun.add((args[0], _text(out[1])))
+        if who.generation > self._accepted.get(args[0], who.generation):
+            self._broken(f"{args[0]} is of generation {self._accepted[args[0]]} and began an attempt in {who.generation}")
         state, epoch, running = map(_text, seen)
         if args[0] in self.turns and (state != "claimed" or epoch != str(args[3])):
             self._broken(f"{args[0]} began for binding {args[3]} of a session that is {state}, {epoch}")
@@ -84,6 +86,10 @@ class Watch:
         now = int(self._world.redis_ms())
         if owner not in ("", who.who) and now < lease <= now + 10_000:
             self._broken(f"{args[0]} was taken from {owner}, whose lease is alive")
+
+    def _close(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+        if out[0] == b"OK" and int(args[1]) == 0:
+            self._world.unflushed.add(args[0])
 
     def _drain(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         state, _, running, _ = map(_text, seen)

@@ -70,7 +70,7 @@ class World:
         self.drains = self.rng.random() < 0.5
         self.spec = {"session": {"idleTimeout": "2s", "maxLifetime": "25s", "retention": "1h"}}
         self.store = Store(self.rng)
-        self.store_failed = False
+        self.unflushed: set[str] = set()  # turns that were closed before the store had them
         self.judge = Judge(self)
         self.watch = Watch(self)
         self.shims = Shims(self, self.program, schedule.flags)
@@ -85,6 +85,8 @@ class World:
         self.founded: list[tuple[float, int]] = []
         self.losses: list[float] = []
         self.owner_deaths: list[float] = []
+        self.dark_at = float("-inf")  # when no gateway was there to take an announcement, last
+        self.long_pause = False
         self._kept = False
 
     # -- the agents -----------------------------------------------------------------------------------------------------
@@ -179,7 +181,10 @@ class World:
         return self.violations + self.shims.violations
 
     def _settled(self, users: list[asyncio.Task[Any]]) -> bool:
-        if not all(u.done() for u in users) or any(key.startswith("open/") for key in self.store.objects):
+        if not all(u.done() for u in users):
+            return False
+        accepted = [key[len("open/") : -len(".json")] for key in self.store.objects if key.startswith("open/")]
+        if any(not self.judge.document(response) for response in accepted):
             return False
         return not self.redis.execute_command("ZCARD", "due")
 
@@ -206,7 +211,7 @@ class World:
                 self.pause(rng.choice(self.alive()), rng.uniform(1.0, 25.0))
             elif dice < 0.74 and live:
                 self._cut(rng.choice(live))
-            elif dice < 0.76:
+            elif dice < 0.76 and not self.lossy:
                 self.skew = rng.choice((0.0, -3.0, -2_000.0, 5.0))
                 self.counts["jumps of Redis' clock"] += 1
             elif self.lossy and dice < 0.86:
@@ -249,8 +254,7 @@ class World:
         self.counts[f"traps: {trap.action}"] += 1
         if trap.action == "pause" and trap.seconds > 6.0:
             self.owner_deaths.append(self.loop.now)
-        if trap.action == "lose" and trap.point.startswith("put"):
-            self.store_failed = True
+        self.long_pause |= trap.action == "pause" and trap.seconds > 30.0
         response, session = self._about(about)
         if trap.also in ("sandbox", "rebind"):
             for sandbox in [s for s in self.provider.sandboxes.values() if s.alive and s.session == session]:
@@ -302,21 +306,26 @@ class World:
     async def _announcements(self) -> None:
         """Every bound shim that is reached, every 8 s; soon again after no answer."""
         next_at: dict[str, float] = {}
+        asked: dict[str, asyncio.Task[bool]] = {}
         while True:
             await asyncio.sleep(0.5)
             now = self.loop.now
+            if not any(g.paused_until <= now for g in self.alive()):
+                self.dark_at = now
             for sandbox in list(self.shims.by_endpoint.values()):
                 if sandbox.cut and now >= sandbox.cut_until:
                     sandbox.cut, sandbox.whole_since = False, now
                     next_at[sandbox.id] = now
+                answer = asked.get(sandbox.id)
+                if answer is not None and answer.done():
+                    del asked[sandbox.id]
+                    next_at[sandbox.id] = now + (ANNOUNCE_S if not answer.cancelled() and answer.result() else 0.5)
                 if not sandbox.alive or not sandbox.session or now < next_at.setdefault(sandbox.id, now + ANNOUNCE_S):
                     continue
                 if now - sandbox.last_gateway > 60.0:
                     self.shims.kill(sandbox)
-                elif sandbox.cut or not await self._announce(sandbox):
-                    next_at[sandbox.id] = now + 1.0
-                else:
-                    next_at[sandbox.id] = now + ANNOUNCE_S
+                elif not sandbox.cut and sandbox.id not in asked:
+                    asked[sandbox.id] = self.loop.create_task(self._announce(sandbox))
 
     async def _announce(self, sandbox: Sandbox) -> bool:
         """False: no answer. Told a higher epoch, the shim stops everything."""

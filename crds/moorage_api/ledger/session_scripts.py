@@ -312,6 +312,9 @@ ANNOUNCE = Script(
     + """
 local S, EPOCH, x, who = A[1], tonumber(A[2]), cjson.decode(A[3]), cjson.decode(A[4])
 local s = 's:' .. S
+-- A sandbox is bound once: one that was given to another session gets no further one, whatever it says of itself.
+local given = call('HGET', 'x:' .. x.sandbox, 'session')
+if given and given ~= '' and given ~= S then return reply('STOP', int(EPOCH + 1)) end
 local v = get(s, 'state', 'epoch', 'sandbox')
 local known = tonumber(v[2] or '0')
 if v[1] == 'deleted' or known > EPOCH then return reply('STOP', int(math.max(known, EPOCH + 1))) end
@@ -348,7 +351,8 @@ local s = 's:' .. S
 local v = get(s, 'state', 'epoch', 'volume', 'bound')
 if v[1] == 'deleted' then return reply('DELETED') end
 if v[1] == 'hibernated' and v[2] == A[2] and v[3] == A[3] then return reply('OK') end
-if v[1] and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
+local older = v[1] == 'hibernated' and tonumber(v[2]) < EPOCH  -- the highest epoch wins among labels too
+if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
 call('HSET', s, 'state', 'hibernated', 'epoch', A[2], 'volume', A[3], 'revision', A[4], 'tenant', who.tenant, 'agent', who.agent,
   'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '')
 if not v[1] then call('HSET', s, 'running', '', 'created', int(MS), 'active', int(MS)) end

@@ -39,8 +39,12 @@ ACCEPT = Script(
 local R, S, TENANT, LEASE, LIMIT = A[1], A[2], A[3], tonumber(A[4]), tonumber(A[5])
 local IDEM, IDEM_HASH, RETRY = A[9], A[10], A[12]
 local t, s, q = 't:' .. R, 's:' .. S, 'q:' .. S
-local old = get(t, 'state', 'fence')
-if old[1] then return reply('OK', R, old[1], old[2]) end
+local old = get(t, 'state', 'fence', 'owner', 'begun')
+if old[1] then
+  -- Sent again: the asker still owns it only if nobody took it over meanwhile, with a log and a fence it does not know.
+  local untouched = old[3] == WHO and old[4] == '0' and call('LLEN', 'e:' .. R) == #cjson.decode(A[16])
+  return reply('OK', R, (old[1] == 'running' and not untouched) and 'taken' or old[1], old[2])
+end
 if IDEM ~= '' then
   local seen = get(IDEM, 'response', 'hash')
   if seen[1] then
@@ -349,6 +353,12 @@ call('ZADD', 'due', int(MS + LEASE), R)
 local have = get(s, 'state', 'epoch')
 if not have[1] or tonumber(have[2] or '0') < tonumber(who.epoch) then
   for k, x in pairs(who) do call('HSET', s, k, x) end
+  if who.sandbox and who.sandbox ~= '' then  -- without its descriptor nobody could prove its death
+    call('HSET', 'x:' .. who.sandbox, 'sandbox', who.sandbox, 'tenant', who.tenant, 'agent', who.agent, 'revision', who.revision,
+      'endpoint', who.endpoint, 'secret', who.secret, 'volume', who.volume, 'pids', '[]', 'generation', GEN, 'state', 'claimed',
+      'session', S)
+    call('SADD', 'offered', who.sandbox)
+  end
   call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
   call('ZADD', 'sessions:due', int(MS), S)
 end

@@ -39,7 +39,10 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Accepted:
-    """`word`: OK, JOIN, CONFLICT, DELETED, FOREIGN, FULL. With OK also the state and the fence."""
+    """`word`: OK, JOIN, CONFLICT, DELETED, FOREIGN, FULL. With OK also the state and the fence.
+
+    State `running`: the asker owns it; `taken`: it was sent again, and another owner has the turn by now.
+    """
 
     word: str
     response: str = ""

@@ -98,11 +98,12 @@ class Access:
         }
         self._log.add(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         if root.span is not None:
+            route = telemetry.ROUTES.get(operation, operation)
             root.end(
-                f"{scope['method']} {operation}",
+                f"{scope['method']} {route}",
                 status,
                 {
-                    telemetry.ROUTE: operation,
+                    telemetry.ROUTE: route,
                     telemetry.TENANT: line["tenant"],
                     telemetry.AGENT_NAME: known.agent,
                     telemetry.SESSION: known.session_id,

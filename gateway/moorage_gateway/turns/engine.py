@@ -111,7 +111,7 @@ class Engine:
     async def _attempts(self, held: Held) -> tuple[Outcome, Normaliser | None]:
         """Attempts until one has an outcome, or the turn is cancelled, given up or past its deadline."""
         deadline = self._clock.monotonic() + max(0.0, held.record.deadline - self._clock.now_ms()) / 1000
-        attach = held.taken_over and held.begun > 0
+        attach, vain = held.taken_over and held.begun > 0, 0
         while True:
             if held.cancelled:
                 return Outcome(status="cancelled"), None
@@ -130,6 +130,9 @@ class Engine:
                     continue
             result = await (self._attach(held, deadline) if attach else self._attempt(held, deadline))
             attach = False
+            vain = vain + 1 if result is None else 0
+            if vain > 1:  # refused again: what it waits for takes a moment
+                await held.until_interrupt(RETRY_S)
             if isinstance(result, tuple):
                 return result
             if result is not None and result.cause == "generation":

@@ -103,7 +103,9 @@ class Keeper:
         return len(self._held)
 
     def hold(self, held: Held) -> None:
-        """Owns a turn from now: drives it, renews its lease, feeds its readers."""
+        """Owns a turn from now: drives it, renews its lease, feeds its readers. One drive a turn, whoever asks twice."""
+        if held.response in self._held:
+            return  # an acceptance whose answer came after the due loop had taken the turn
         self._held[held.response] = held
         task = asyncio.get_running_loop().create_task(self._drive(held), name=f"turn {held.response}")
         self._tasks[held.response] = task
@@ -211,6 +213,7 @@ class Keeper:
             held.interrupt(cancelled=True)
 
     async def _take(self, response: str) -> None:
+        generation = self._generation()
         word, record = await self._ledger.acquire(response)
         if word == "STATE":
             await self._expire(response)
@@ -232,8 +235,12 @@ class Keeper:
             begun=record.begun,
             taken_over=True,
         )
+        # Read after a loss, or after another gateway closed it, this log is not the one to go on from.
+        (word,) = await self._ledger.renew([(response, record.fence)])
+        if word not in ("OK", "CANCEL") or self._generation() != generation:
+            return
         held.log_bytes = sum(len(e.data) for e in held.log)
-        held.cancelled = record.cancel
+        held.cancelled = record.cancel or word == "CANCEL"
         self.hold(held)
 
     async def _expire(self, response: str) -> None:
@@ -281,6 +288,9 @@ class Keeper:
         for held in list(self._held.values()):
             if held.ended or held.fenced:
                 continue
+            if await self._stands(held):
+                held.interrupt(fenced=True)
+                continue
             route = held.route
             session = {"state": "new", "epoch": "0"}
             if route is not None:
@@ -297,6 +307,13 @@ class Keeper:
             if word not in ("OK",):
                 held.interrupt(fenced=True)
         await self._store.put_generation(self._generation())
+
+    async def _stands(self, held: Held) -> bool:
+        """Whether its end is stored: another owner ended it before Redis lost that, and this process did not see it."""
+        try:
+            return await self._store.has(str(held.record.meta.get("tenant", "")), held.response)
+        except StoreUnavailable:
+            return False
 
 
 class LostSweep:

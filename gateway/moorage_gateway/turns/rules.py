@@ -118,7 +118,7 @@ class Look:
 
 
 def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, life: Lifetimes, now: int) -> Look:
-    """What a session gets.
+    """What a session gets. A claimed one is idle since its last activity, or since it got its sandbox if that is later.
 
     state              | turn | stop asked | idle for | age    | action
     -------------------|------|------------|----------|--------|-----------------------------------
@@ -133,6 +133,7 @@ def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, li
     new, hibernated, archived | no | any   | < retention  | any | keep; look at its end
     """
     if state == "claimed":
+        active = max(active, claimed)
         if running:
             return Look("keep", now + 5_000)
         if stop:

@@ -111,7 +111,10 @@ class Turns:
             case "OK":
                 if accepted.state == "running":
                     self._own(acceptance, accepted, request, limits, named=not place.is_new)
-                await self._prove(request, meta, queued=accepted.state == "queued")
+                if accepted.state in ("running", "queued"):
+                    await self._prove(request, meta, queued=accepted.state == "queued")
+                else:  # sent again: another owner has it, or it has ended
+                    await self._prove_joined(request.response_id)
                 return request.response_id
             case "JOIN":
                 await self._prove_joined(accepted.response)

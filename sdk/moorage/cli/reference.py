@@ -13,7 +13,7 @@ _HEAD = """# Command line
 
 Generated from the commands; do not edit. How they are used: [the guide](../guides/cli.md).
 
-Every command takes `--url` and `--key` (else `MOORAGE_URL` and `MOORAGE_API_KEY`, else what `moorage login` or `moorage dev` kept), and `--json`.
+Every command takes `--json`, and `--url` and `--key` (else `MOORAGE_URL` and `MOORAGE_API_KEY`, else what `login` or `dev` kept).
 Results are on stdout, all else on stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 _EVERYWHERE = frozenset({"url", "key", "as_json", "help"})

@@ -86,7 +86,9 @@ class _Progress:
             self._upload(stage)
         elif stage.step == "wait":
             unmet = [c for c in stage.conditions if str(c.get("status")) != "True"]
-            why = "; ".join(f"{c.get('type')}: {c.get('message') or c.get('reason') or 'not yet'}" for c in unmet)
+            # The first lines, once each: a failure is told whole, with its last log lines, when the wait is over.
+            reasons = [str(c.get("message") or c.get("reason") or "not yet").partition("\n")[0] for c in unmet]
+            why = "; ".join(dict.fromkeys(reasons))
             self._say(f"{stage.agent}: waiting until it is ready" + (f" ({why})" if why else ""))
         elif stage.step != "ready":
             self._say(f"{stage.agent}: {'packing' if stage.step == 'pack' else 'applying the manifest'}")

@@ -20,27 +20,6 @@ from moorage_api import names
 
 Wire = dict[str, Any]
 
-_PREFIXES = {
-    "message": "msg",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "reasoning": "rs",
-    "file_search_call": "fs",
-    "web_search_call": "ws",
-    "code_interpreter_call": "ci",
-    "image_generation_call": "ig",
-    "mcp_call": "mcp",
-    "mcp_list_tools": "mcpl",
-    "mcp_approval_request": "mcpa",
-    "mcp_approval_response": "mcpr",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-    "computer_call": "cu",
-    "computer_call_output": "cuo",
-    "local_shell_call": "lsh",
-    "local_shell_call_output": "lsho",
-}
-
 
 class Rendering:
     """One response while it is told. A `feed` that raises has changed nothing, so the stream can still end well."""
@@ -120,7 +99,7 @@ class Rendering:
         return self._event(f"response.{'failed' if status == 'cancelled' else status}", response=self.response)
 
     def _id(self, kind: str) -> str:
-        return names.item_id(self._response["id"], len(self._output), _PREFIXES.get(kind, "item"))
+        return names.item_id(self._response["id"], len(self._output), names.ITEM_PREFIXES.get(kind, "item"))
 
     def _text(self, event: events.TextDelta | events.ReasoningDelta, text: str) -> list[Wire]:
         if not text:

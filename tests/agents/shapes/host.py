@@ -70,7 +70,9 @@ async def invoke(request: Request) -> Response:
             return Response({"size": size}, headers=about)
         case ["teapot"]:
             return Response("short and stout", status=418, headers=about)
-    return Response(request.stream(), headers=about | {"content-type": request.headers.get("content-type", "text/plain")})
+    return Response(
+        request.stream(), headers=about | {"content-type": request.headers.get("content-type", "text/plain")}
+    )
 
 
 HostedAgent(agent=shapes, invocations=invoke, protocol=("responses", "invocations")).serve()
