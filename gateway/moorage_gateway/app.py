@@ -36,7 +36,7 @@ from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routes.health import Health
 from moorage_gateway.server import Asgi, Listener
 from moorage_gateway.settings import Settings
-from moorage_gateway.store import FolderStore, S3Settings, S3Store, Store
+from moorage_gateway.store import FolderStore, Store
 
 TASK_SECONDS = 5.0  # for a background loop to end once it is cancelled
 
@@ -253,6 +253,8 @@ def open_store(settings: Settings) -> Store:
     """The object store that the settings name."""
     if not settings.store.startswith("s3://"):
         return FolderStore(Path(settings.store), deadline=settings.store_seconds)
+    from moorage_gateway.store import S3Settings, S3Store
+
     assert settings.s3_endpoint and settings.s3_access_key and settings.s3_secret_key  # checked by the settings
     place = urlsplit(settings.store)
     return S3Store(

@@ -7,8 +7,8 @@ A sandbox ends as a whole: when its shim or its init ends, the other is ended to
 from __future__ import annotations
 
 import asyncio
-import json
 import contextlib
+import json
 import logging
 import os
 import socket

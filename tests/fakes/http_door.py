@@ -66,6 +66,9 @@ class HttpDoor:
                 self.close()  # a kept connection may have been closed by an answer before
                 if fresh or last:
                     raise
+            except BaseException:
+                self.close()  # a late answer must not be taken for the next one
+                raise
         raise AssertionError("not reached")
 
     def close(self) -> None:

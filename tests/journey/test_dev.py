@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -31,6 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return agents
 
 
+def second_start_within() -> float:
+    """Five seconds where nothing else runs; as much longer as other work on this machine makes everything."""
+    return 5.0 * max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
+
+
 def say(platform: Dev, text: str) -> Any:
     with platform.client("shapes") as api:
         return api.responses.create(model="shapes", input=text, extra_body={"agent_session_id": SESSION})
@@ -46,6 +52,7 @@ def get(platform: Dev, path: str) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
+@pytest.mark.timeout(300)
 def test_it_ends_with_all_it_began_and_a_second_start_finds_everything_again(folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with dev(folder, tmp_path, "--state", str(state)) as first:
@@ -73,7 +80,7 @@ def test_it_ends_with_all_it_began_and_a_second_start_finds_everything_again(fol
     poll("no control group is left", lambda: not [path for path in groups if path.exists()], within=5)
 
     with dev(folder, tmp_path, "--state", str(state)) as second:
-        assert second.seconds < 10, f"a second start took {second.seconds:.1f} s"
+        assert second.seconds < second_start_within(), f"a second start took {second.seconds:.1f} s"
         assert second.line["api_key"] == first.line["api_key"]
         with second.client("shapes") as api:
             assert api.responses.retrieve(written.id).output_text == "written"

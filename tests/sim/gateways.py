@@ -128,6 +128,8 @@ class Gateway:
         self.activation = parts["activation"](self.sessions, shims, self.table, clock, self.recovery, lambda: [])
         generation = lambda: runner.identity.generation  # noqa: E731
         calm = lambda: runner.calm(clock.now_ms())  # noqa: E731
+        if "no_calm" in world.schedule.flags:
+            calm = lambda: 0.0  # noqa: E731
 
         async def history(held: Any) -> list[dict[str, Any]]:
             return []

@@ -1,17 +1,24 @@
 """Each rule of turns.md taken out on purpose. The simulation must notice every one (docs/simulation.md has the table).
 
-A mutant is a change to a script's text, a flag of the simulated shims (the rule is theirs), or another engine.
+A mutant changes the text of scripts, raises a flag (a rule of the simulated shims or of the gateway's pace), or puts a class
+without the rule in the place of the product's. Where two rules guard the same thing, both are taken out, and `rule` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.ledger.records import Entry
+from moorage_api.ledger.records import Entry, SessionRecord
+from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.keeper import Keeper, LostSweep, lost_document
+from moorage_gateway.turns.readers import Readers
+from moorage_gateway.turns.service import Turns
+
+Mutations = Mapping[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -21,28 +28,31 @@ class Mutant:
     name: str
     rule: str
     kind: str
-    scripts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    scripts: Mutations = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
-    engine: Any = Engine
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def lua(name: str, rule: str, kind: str, script: str, old: str, new: str = "", *flags: str) -> Mutant:
+    """A mutant that changes one place of one script."""
+    return Mutant(name, rule, kind, {script: ((old, new),)}, frozenset(flags))
+
+
+def part(name: str, rule: str, kind: str, role: str, without: Any) -> Mutant:
+    """A mutant that puts another class in the place of the product's."""
+    return Mutant(name, rule, kind, parts={role: without})
 
 
 class ShowsFirst(Engine):
     """Publishes before the log acknowledged."""
 
     async def _append(self, held: Held, entries: list[Entry]) -> None:
-        before = len(held.log)
+        first = len(held.log)
         held.logged(entries)
-        shown, held.log = held.log, held.log[:before]
-        held.feed.publish()
-        held.log = shown
-        try:
-            first = before
-            word, _ = await self._insist(held, lambda: self._ledger.append(held.response, held.fence, first, entries))
-            if word != "OK":
-                held.interrupt(fenced=True)
-                self._stay(held)
-        except BaseException:
-            raise
+        word, _ = await self._insist(held, lambda: self._ledger.append(held.response, held.fence, first, entries))
+        if word != "OK":
+            held.interrupt(fenced=True)
+            self._stay(held)
 
 
 class ForgetsLog(Engine):
@@ -54,25 +64,162 @@ class ForgetsLog(Engine):
         return await super()._begin(held, route, record)
 
 
+class TakesOverAnew(Engine):
+    """A takeover begins an attempt instead of attaching to the one that runs."""
+
+    async def drive(self, held: Held) -> None:
+        held.taken_over = False
+        await super().drive(held)
+
+
+class StaysForNobody(Keeper):
+    """A foreground turn that is not stored runs on without readers."""
+
+    async def _abandoned(self) -> None:
+        return
+
+
+class HoldsTwice(Keeper):
+    """A turn that is held is held again."""
+
+    def hold(self, held: Held) -> None:
+        self._held.pop(held.response, None)
+        super().hold(held)
+
+
+class RestoresTheEnded(Keeper):
+    """After a loss a turn is written anew although its end is stored."""
+
+    async def _stands(self, held: Held) -> bool:
+        return False
+
+
+class SweepsAtOnce(LostSweep):
+    """Gives up at the first look, not after 30 s."""
+
+    async def _look(self, response: str) -> int:
+        self._suspects[response] = float("-inf")
+        return await super()._look(response)
+
+
+class SweepsWithoutBar(LostSweep):
+    """Gives up without forbidding `restore`, and although a response is stored."""
+
+    async def _look(self, response: str) -> int:
+        if self._held(response) is not None or await self._ledger.turn(response) is not None:
+            self._suspects.pop(response, None)
+            return 0
+        since = self._suspects.setdefault(response, self._clock.monotonic())
+        accepted = await self._store.accepted(response)
+        if self._clock.monotonic() - since < 30.0 or accepted is None:
+            return 0
+        await self._store.put_lost("dev", response, lost_document(response, accepted, self._clock.now_ms()))
+        await self._store.settled(response)
+        return 1
+
+
+class NothingPastTheEnd(Readers):
+    """A cursor past the end gets nothing."""
+
+    async def follow(self, response: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
+        async for number, data in super().follow(response, tenant=tenant, after=after):
+            if number > after:
+                yield number, data
+
+
+class AcceptsWithoutProof(Turns):
+    """The object `accepted` is not written."""
+
+    async def _prove(self, request: Any, meta: dict[str, Any], *, queued: bool) -> None:
+        return
+
+
+class JoinsWithoutProof(Turns):
+    """Whoever joins a turn does not see to its object `accepted`."""
+
+    async def _prove_joined(self, response_id: str) -> None:
+        return
+
+
+class LeavesDraining(Lifecycle):
+    """A drain whose gateway died is nobody's."""
+
+    async def drain(self, record: SessionRecord, idle_before: int, reason: str) -> bool:
+        return record.state != "draining" and await super().drain(record, idle_before, reason)
+
+
+FENCE = "if v[2] ~= FENCE then return reply('FENCED', v[2]) end"
+LENGTH = "if have >= FIRST + n then return reply('OK', have) end\nif have ~= FIRST then return reply('GAP', have) end"
+GUARD = "stored[1] ~= LEDGER or stored[2] ~= GEN"
+WITNESS = " or tonumber(call('GET', 'wit:' .. WHO) or '0') < TOLD then"
+STALE = "if v[1] ~= '{}' or v[2] ~= A[2] then return reply('STALE') end"
+SETTLE = "if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end"
+TAKEN = "(old[1] == 'running' and not untouched) and 'taken' or old[1]"
+CLOSED = "if v[1] ~= 'closing' then\n  if v[2] then return reply('OK', v[1]) end\n  return reply('STATE', v[1])\nend"
+DRAINED = "if (v[3] and v[3] ~= '') or call('LLEN', 'q:' .. S) > 0 then return reply('BUSY') end"
+DELETED = "if (v[4] and v[4] ~= '') or call('LLEN', 'q:' .. A[1]) > 0 then return reply('BUSY') end"
+KNOWN = "if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end"
+PREV = "if v[1] == 'running' and v[7] == FENCE and v[3] == WHO then return reply('OK', v[2], v[6]) end"
+
 MUTANTS = (
-    Mutant("append-fence", "log writes carry the fence (§2 row 6)", "kills", {"append": ("if v[2] ~= FENCE then return reply('FENCED', v[2]) end", "")}),
-    Mutant("append-length", "a group is appended only at its own index (§2 row 6)", "kills", {"append": ("if have >= FIRST + n then return reply('OK', have) end\nif have ~= FIRST then return reply('GAP', have) end", "")}),
-    Mutant("decide-cancel", "a set cancel makes it cancelled (§2 row 7)", "kills", {"decide": ("if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end", "")}),
-    Mutant("begin-generation", "no attempt in a later generation (§7)", "redis", {"begin": ("if v[5] ~= GEN then return reply('GENERATION') end", "")}),
-    Mutant("guard-ledger", "every write checks the ledger (§1 a)", "redis", {"*": ("if stored[1] ~= LEDGER or stored[2] ~= GEN or tonumber(call('GET', 'wit:' .. WHO) or '0') < TOLD then", "if false then")}),
-    Mutant("guard-witness", "every write checks the witness (§1 a)", "redis", {"*": (" or tonumber(call('GET', 'wit:' .. WHO) or '0') < TOLD then", " then")}),
-    Mutant("acquire-fence", "a takeover raises the fence (§2)", "kills", {"acquire": ("'fence', int(fence_after(v[2])), 'owner', WHO", "'owner', WHO")}),
-    Mutant("accept-key", "the key is stored in the script that accepts (§2 row 2)", "kills", {"accept": ("if IDEM ~= '' then\n  local seen", "if false then\n  local seen")}),
-    Mutant("accept-queue", "turns of one session run one at a time (§2)", "kills", {"accept": ("local waits = (have[2] and have[2] ~= '') or call('LLEN', q) > 0", "local waits = false")}),
-    Mutant("close-queue", "close starts the next turn (§2 row 9)", "kills", {"close": ("    next_turn(v[4])\n", "    call('HSET', s, 'running', '')\n")}),
-    Mutant("claim-twice", "claim pops, and a shim takes one session ever (§3, §5)", "kills", {"claim": ("local id = call('LPOP', pool)\n", "local id = call('LINDEX', pool, 0)\n")}, frozenset({"no_session"})),
-    Mutant("start-kills", "start first kills the earlier attempt (§3)", "kills", {}, frozenset({"no_kill"})),
-    Mutant("shim-fence", "start, attach, stop under a lower fence are refused (§3)", "kills", {"begin": ("if v[2] ~= FENCE then return reply('FENCED', v[2]) end", "")}, frozenset({"no_fence"})),
-    Mutant("log-first", "log before publish (§2 row 6)", "kills", {}, frozenset(), ShowsFirst),
-    Mutant("compare", "a later attempt is compared with the log (§4)", "kills", {}, frozenset(), ForgetsLog),
-    Mutant("restore-bar", "a turn given up as lost is not restored (§7)", "redis", {"restore": ("if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end", "")}),
-    Mutant("restore-fence", "restore only over a fence not above mine (§7)", "redis", {"restore": ("if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end", "")}),
-    Mutant("ready-epoch", "ready only for the waking epoch (§5)", "kills", {"ready": ("if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end", "")}),
-    Mutant("cancel-flag", "cancel of a running turn is flagged (§2)", "kills", {"cancel": ("call('HSET', t, 'cancel', '1')", "")}),
-    Mutant("close-once", "close only what was decided (§2 row 9)", "kills", {"close": ("if v[1] ~= 'closing' then\n  if v[2] then return reply('OK', v[1]) end\n  return reply('STATE', v[1])\nend", "")}),
+    # §1
+    lua("guard-ledger", "every write checks the ledger (§1 a)", "redis", "*", f"if {GUARD}{WITNESS}", "if false then"),
+    lua("guard-witness", "every write checks the writer's witness (§1 a)", "redis", "*", WITNESS, " then"),
+    lua("lease-void", "an end over 10 s ahead is void (§1)", "kills", "*", "lease > MS and lease <= MS + 10000", "lease > MS"),
+    lua("begin-again", "`begin` sent again answers the same (§1 c)", "kills", "begin", PREV),
+    lua("accept-again", "`accept` sent again does not own what was taken over (§1 c)", "kills", "accept", TAKEN, "old[1]"),
+    lua("join-again", "a counted retry sent again joins again (§1 c)", "kills", "accept", " or seen[3] == R)", ")"),
+    # §2
+    lua("accept-key", "the key is looked at in the script that accepts (§2 row 2)", "kills", "accept", "if IDEM ~= '' then\n  local seen", "if false then\n  local seen"),
+    lua("accept-queue", "turns of one session run one at a time (§2 row 2)", "kills", "accept", "local waits = (have[2] and have[2] ~= '') or call('LLEN', q) > 0", "local waits = false"),
+    lua("queue-bound", "the queue is bounded (§2 row 2)", "kills", "accept", "if waits and call('LLEN', q) >= LIMIT then return reply('FULL') end"),
+    lua("accept-deleted", "a deleted session takes no turn (§2 row 2)", "kills", "accept", "if have[1] == 'deleted' then return reply('DELETED') end"),
+    part("accepted-object", "the object `accepted` comes before the answer (§2 row 3)", "redis", "turns", AcceptsWithoutProof),
+    part("joined-object", "whoever joins sees to that object (§2 row 3)", "redis", "turns", JoinsWithoutProof),
+    lua("begin-fence", "`begin` carries the fence (§2 row 5)", "kills", "begin", FENCE),
+    lua("begin-cancel", "no attempt of a cancelled turn (§2 row 5)", "kills", "begin", "if v[4] == '1' then return reply('CANCEL') end"),
+    lua("begin-generation", "no attempt in a later generation (§2 row 5, §7)", "redis", "begin", "if v[5] ~= GEN then return reply('GENERATION') end"),
+    lua("begin-epoch", "an attempt begins for the binding of now (§2 row 5)", "kills", "begin", "if place[1] ~= 'claimed' or place[2] ~= EPOCH then return reply('EPOCH') end"),
+    lua("session-fence", "a turn's fence is above its predecessor's (§1, §3)", "kills", "begin", "math.max(tonumber(v[2]), tonumber(place[3] or '0'))", "v[2]"),
+    lua("append-fence", "log writes carry the fence (§2 row 6)", "kills", "append", FENCE),
+    lua("append-length", "a group is appended only at its own index (§2 row 6)", "kills", "append", LENGTH),
+    part("log-first", "log before publish (§2 row 6)", "kills", "engine", ShowsFirst),
+    lua("decide-cancel", "a set cancel makes it cancelled (§2 row 7)", "kills", "decide", "if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end"),
+    Mutant("decide-fence", "`decide` carries the fence, and the terminal event's index (§2 row 7; each is the other's twin)", "kills", {"decide": ((FENCE, ""), ("if have ~= INDEX then return reply('GAP', have) end", ""))}),
+    lua("close-once", "close only what was decided, once (§2 row 9)", "kills", "close", CLOSED),
+    lua("close-queue", "close starts the next turn (§2 row 9)", "kills", "close", "    next_turn(v[4])\n", "    call('HSET', s, 'running', '')\n"),
+    lua("acquire-fence", "a takeover raises the fence (§2)", "kills", "acquire", "'fence', int(fence_after(v[2])), 'owner', WHO", "'owner', WHO"),
+    lua("acquire-lease", "a live lease is not taken (§2)", "kills", "acquire", "  if live(tonumber(v[4])) then\n    return reply('HELD', v[3], v[4])\n  end\n"),
+    part("takeover", "a takeover is not an attempt (§2)", "kills", "engine", TakesOverAnew),
+    part("hold-once", "one drive a turn and process (§2)", "kills", "keeper", HoldsTwice),
+    part("abandoned", "not stored, foreground: cancelled 10 s after its last reader (§2)", "kills", "keeper", StaysForNobody),
+    lua("cancel-flag", "cancel of a running turn is flagged (§2)", "kills", "cancel", "call('HSET', t, 'cancel', '1')"),
+    lua("retry-delivered", "a counted retry joins only what was not wholly answered (§2)", "kills", "accept", "if seen[1] and not seen[2] and", "if seen[1] and"),
+    lua("retry-joins", "a counted retry joins (§2)", "kills", "accept", "then join = r end", "then join = nil end"),
+    # §3, §4
+    Mutant("start-kills", "`start` first kills the earlier attempt (§3)", "kills", flags=frozenset({"no_kill"})),
+    Mutant("shim-fence", "`start`, `attach`, `stop` under a lower fence are refused (§3)", "kills", flags=frozenset({"no_fence"})),
+    part("compare", "a later attempt is compared with the log (§4)", "kills", "engine", ForgetsLog),
+    part("cursor-past", "a cursor past the end gets the terminal event (§4)", "kills", "readers", NothingPastTheEnd),
+    # §5
+    lua("claim-pops", "a pooled sandbox is given once (§5)", "kills", "claim", "local id = call('LPOP', pool)\n", "local id = call('LINDEX', pool, 0)\n"),
+    Mutant("offered-once", "an id is offered once a ledger, and taken only while ready (§1; each is the other's twin)", "kills", {"offer": (("if call('SADD', 'offered', x.sandbox) == 0 then return reply('SEEN') end", ""),), "claim": (("x.state == 'ready' and ", ""),)}),
+    lua("claim-generation", "a pool's rest of an earlier generation is not taken (§5)", "redis", "claim", " and x.generation == GEN", ""),
+    lua("ready-epoch", "`ready` only for the waking epoch (§5)", "kills", "ready", "if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end"),
+    lua("gone-sandbox", "a death moves only the session it is the sandbox of (§5)", "redis", "gone", "h[2] ~= A[1] or ", ""),
+    lua("gone-kept", "a woken workspace is kept though its new sandbox died unbound (§5)", "kills", "gone", " and h[4] ~= '1'", ""),
+    lua("drain-turn", "no drain under a turn, running or waiting (§5)", "kills", "drain", DRAINED),
+    part("drain-resumed", "a drain whose gateway died goes on (§5)", "kills", "lifecycle", LeavesDraining),
+    lua("undrain-epoch", "`undrain` only of the drain it belongs to (§5)", "kills", "undrain", STALE.format("draining")),
+    lua("hibernated-epoch", "`hibernated` only of the drain it belongs to (§5)", "kills", "hibernated", STALE.format("draining")),
+    lua("delete-busy", "a session with turns is not deleted (§5)", "kills", "delete", DELETED),
+    # §7
+    lua("settle", "10 s after a loss no claim of a session a caller names (§7)", "redis", "claim", SETTLE),
+    lua("announce-epoch", "of announcements the highest epoch wins (§7)", "redis", "announce", " or known > EPOCH then", " then"),
+    lua("label-known", "labels come after announcements (§7)", "redis", "label", KNOWN),
+    lua("restore-bar", "a turn given up as lost is not restored (§7)", "redis", "restore", "if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end"),
+    lua("restore-fence", "restore only over a fence not above mine (§7)", "redis", "restore", "if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end"),
+    part("restore-ended", "a response already stored stands (§7)", "redis", "keeper", RestoresTheEnded),
+    part("sweep-waits", "given up after 30 s without owner or record (§7)", "redis", "sweep", SweepsAtOnce),
+    part("sweep-bar", "given up only if not stored, barred before the object `lost` (§7)", "redis", "sweep", SweepsWithoutBar),
 )  # fmt: skip

@@ -118,17 +118,14 @@ class SimRunner:
         sha, body = self.text(script)
         us, watch = self._now_us(), self._world.watch
         look = watch.before(script.name, args[4:])
-        if look is None:
-            out = self._redis.pipeline([("EVALSHA", sha, 1, us, *args)])[0]
-        else:
-            seen, out = self._redis.pipeline([look, ("EVALSHA", sha, 1, us, *args)])
+        *seen, out = self._redis.pipeline([*look, ("EVALSHA", sha, 1, us, *args)])
         if isinstance(out, hiredis.ReplyError):
             if not str(out).startswith("NOSCRIPT"):
                 raise out
             out = self._redis.pipeline([("EVAL", body, 1, us, *args)])[0]
             self._redis.commands -= 1  # whether the server knew the script is no part of the schedule
         if int(out[0]) >= 0:
-            watch.after(self.identity, script.name, args[4:], out[1:], None if look is None else seen)
+            watch.after(self.identity, script.name, args[4:], out[1:], seen)
         return out
 
     def _again(self, script: Script, args: tuple[Any, ...], first: Any) -> None:

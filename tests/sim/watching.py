@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+PLACE = ("state", "epoch", "running", "sandbox")
 Command = tuple[str | bytes | int, ...]
 
 
@@ -33,22 +34,25 @@ class Watch:
             "ready": self._ready, "announce": self._announce, "close": self._close,
         }  # fmt: skip
 
-    def before(self, name: str, args: tuple[Any, ...]) -> Command | None:
-        """A read to send ahead of the script."""
+    def before(self, name: str, args: tuple[Any, ...]) -> list[Command]:
+        """Reads to send ahead of the script."""
         match name:
             case "accept":
-                return ("LLEN", f"q:{args[1]}")
+                return [("LLEN", f"q:{args[1]}")]
             case "begin":
-                return ("HMGET", f"s:{self.turns.get(str(args[0]), '')}", "state", "epoch", "running")
+                session = self.turns.get(str(args[0]), "")
+                return [("HMGET", f"s:{session}", *PLACE), ("HGET", f"t:{args[0]}", "cancel")]
             case "acquire":
-                return ("HMGET", f"t:{args[0]}", "owner", "lease")
-            case "drain" | "label" | "hibernated":
-                return ("HMGET", f"s:{args[0]}", "state", "epoch", "running", "sandbox")
+                return [("HMGET", f"t:{args[0]}", "owner", "lease")]
+            case "drain":
+                return [("HMGET", f"s:{args[0]}", *PLACE), ("LLEN", f"q:{args[0]}")]
+            case "label" | "hibernated":
+                return [("HMGET", f"s:{args[0]}", *PLACE)]
             case "gone":
-                return ("HMGET", f"s:{self.session_of.get(str(args[0]), '')}", "state", "epoch", "running", "sandbox")
-        return None
+                return [("HMGET", f"s:{self.session_of.get(str(args[0]), '')}", *PLACE)]
+        return []
 
-    def after(self, who: Any, name: str, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def after(self, who: Any, name: str, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         """Judges what just happened."""
         judge = self._judges.get(name)
         if judge is not None:
@@ -57,13 +61,13 @@ class Watch:
     def _broken(self, text: str) -> None:
         self._world.violations.append(text)
 
-    def _accept(self, who: Any, args: tuple[Any, ...], out: list[Any], waiting: int) -> None:
+    def _accept(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] != b"OK" or args[0] in self._accepted:
             return
         self._accepted[args[0]] = who.generation
         self.turns[args[0]] = args[1]
-        if out[2] == b"queued" and waiting >= int(args[4]):
-            self._broken(f"{args[0]} waits as number {waiting + 1} of a queue of {args[4]}")
+        if out[2] == b"queued" and seen[0] >= int(args[4]):
+            self._broken(f"{args[0]} waits as number {seen[0] + 1} of a queue of {args[4]}")
         if (who.ledger, args[1]) in self._deleted:
             self._broken(f"{args[0]} was accepted into a session that was deleted")
 
@@ -73,7 +77,9 @@ class Watch:
         self._begun.add((args[0], _text(out[1])))
         if who.generation > self._accepted.get(args[0], who.generation):
             self._broken(f"{args[0]} is of generation {self._accepted[args[0]]} and began an attempt in {who.generation}")
-        state, epoch, running = map(_text, seen)
+        state, epoch, running, _ = map(_text, seen[0])
+        if seen[1] == b"1":
+            self._broken(f"{args[0]} began an attempt after it was cancelled")
         if args[0] in self.turns and (state != "claimed" or epoch != str(args[3])):
             self._broken(f"{args[0]} began for binding {args[3]} of a session that is {state}, {epoch}")
         if args[0] in self.turns and running != args[0] and not self._world.losses:
@@ -82,18 +88,17 @@ class Watch:
     def _acquire(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] != b"OK":
             return
-        owner, lease = _text(seen[0]), int(seen[1] or 0)
+        owner, lease = _text(seen[0][0]), int(seen[0][1] or 0)
         now = int(self._world.redis_ms())
         if owner not in ("", who.who) and now < lease <= now + 10_000:
             self._broken(f"{args[0]} was taken from {owner}, whose lease is alive")
 
-    def _close(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def _close(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK" and int(args[1]) == 0:
             self._world.unflushed.add(args[0])
 
     def _drain(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
-        state, _, running, _ = map(_text, seen)
-        waiting = self._world.redis.execute_command("LLEN", f"q:{args[0]}")
+        (state, _, running, _), waiting = map(_text, seen[0]), seen[1]
         if out[0] == b"OK" and state == "claimed" and (running or waiting):
             self._broken(f"{args[0]} was drained under {running or waiting}")
 
@@ -105,36 +110,36 @@ class Watch:
         session, became = _text(out[1]), _text(out[2])
         if not became or session != self.session_of.get(str(args[0])):
             return
-        named = _text(seen[3])
+        named = _text(seen[0][3])
         if named and named != args[0] and self._alive(named, session):
             self._broken(f"{session} lost its sandbox {named}, which is alive, by the death of {args[0]}")
         if self._alive(str(args[0]), session):
             self._broken(f"{args[0]} was reported dead and is alive")
 
     def _label(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
-        if out[0] == b"OK" and self._alive(_text(seen[3]), str(args[0])):
-            self._broken(f"{args[0]} lost its sandbox {_text(seen[3])}, which is alive, to the label of another volume")
+        if out[0] == b"OK" and self._alive(_text(seen[0][3]), str(args[0])):
+            self._broken(f"{args[0]} lost its sandbox {_text(seen[0][3])}, which is alive, to the label of another volume")
 
     def _hibernated(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] != b"OK":
             return
-        sandbox = self._world.shims.by_endpoint.get(f"unix:/{_text(seen[3])}")
+        sandbox = self._world.shims.by_endpoint.get(f"unix:/{_text(seen[0][3])}")
         if sandbox is not None and sandbox.alive and (sandbox.running or sandbox.open) and not sandbox.cut:
             self._broken(f"{args[0]} was hibernated under {sandbox.running or 'an open request'}")
 
-    def _delete(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def _delete(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK":
             self._deleted.add((who.ledger, str(args[0])))
 
-    def _claim(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def _claim(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] in (b"ROUTE", b"CLAIMED"):
             self._bound(who, str(args[0]), int(out[2]), _text(out[3]))
 
-    def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK":
             self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
 
-    def _announce(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: Any) -> None:
+    def _announce(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] in (b"OK", b"RESTORED"):
             self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
 

@@ -1,0 +1,56 @@
+"""The lock: every version with its hashes, no address of any index, and every declared dependency in it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tree import ROOT
+
+pytestmark = pytest.mark.packaging
+
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; .+?)? \\$")
+HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
+
+
+def _pins() -> dict[str, int]:
+    """Name → number of hashes. Fails on a line that is neither a pin, a hash nor a remark."""
+    found: dict[str, int] = {}
+    name = ""
+    for line in LOCK.splitlines():
+        if pin := PINNED.match(line):
+            name = canonicalize_name(pin[1])
+            found.setdefault(name, 0)
+        elif HASH.match(line):
+            found[name] += 1
+        else:
+            assert re.match(r"\s*#", line), f"what is this line doing in the lock? {line}"
+    return found
+
+
+def test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock() -> None:
+    pins = _pins()
+    assert len(pins) > 50 and [name for name, hashes in pins.items() if not hashes] == []
+
+
+def test_the_lock_names_no_index() -> None:
+    assert (
+        re.search(r"://|--(extra-)?index|--find-links|--trusted-host", LOCK.replace("--no-emit-index-url", "")) is None
+    )
+
+
+def test_every_declared_dependency_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = [
+        *project["project"]["dependencies"],
+        *project["dependency-groups"]["dev"],
+        *project["build-system"]["requires"],
+    ]
+    declared += [each for extra in project["project"]["optional-dependencies"].values() for each in extra]
+    names = {canonicalize_name(Requirement(each).name) for each in declared} - {"moorage"}
+    assert names - set(_pins()) == set()

@@ -1,0 +1,201 @@
+"""Promises about threats (T), reliability (R) and security (S), and the tests that prove them. Data; see `requirements.py`."""
+
+from __future__ import annotations
+
+from promises.shape import CONTROL, CRASH, EGRESS, HOSTILE, HTTP, ISOLATION, JOURNEY, PACKAGING, SHIM, SIM, TENANCY, Row
+
+ROWS: dict[str, Row] = {
+    "T1": Row(
+        "nobody drives another's session or response by its id",
+        (
+            f"{TENANCY.format('control_routes')}::test_a_foreign_object_is_a_404",
+            f"{TENANCY.format('data_routes')}::test_a_foreign_response_is_a_404_on_every_route",
+            f"{TENANCY.format('data_routes')}::test_every_verb_of_the_table_is_attacked",
+            f"{TENANCY.format('callers')}::test_a_key_for_some_agents_finds_no_other",
+        ),
+    ),
+    "T2": Row(
+        "the caller never chooses the upstream",
+        (
+            f"{EGRESS.format('rules')}::test_no_literal_address_is_a_host",
+            f"{EGRESS.format('rules')}::test_no_address_but_a_public_one_is_connected_to",
+            f"{HTTP.format('invocations')}::test_only_listed_headers_reach_the_agent",
+        ),
+    ),
+    "T4": Row(
+        "one reading of path and Host",
+        (
+            "unit/gateway/test_inbound.py::test_every_form_of_an_address_means_the_same",
+            "unit/gateway/test_inbound.py::test_classification_never_fails_and_never_lets_a_bad_tail_through",
+            f"{HTTP.format('limits')}::test_a_foreign_host_is_refused_on_a_loopback_listener",
+        ),
+    ),
+    "T5": Row(
+        "no request smuggling",
+        (
+            f"{HTTP.format('smuggling')}::test_an_ambiguous_request_is_refused_and_nothing_behind_it_served",
+            f"{HTTP.format('smuggling')}::test_there_are_at_least_sixty_vectors",
+            f"{SHIM.format('server')}::test_an_ambiguous_request_is_refused_and_never_served",
+        ),
+        lacking="a differential run against other servers, and a fuzzer",
+    ),
+    "T6": Row(
+        "no header smuggled into a sandbox",
+        (
+            f"{HTTP.format('invocations')}::test_only_listed_headers_reach_the_agent",
+            "unit/sandbox/test_prompt.py::test_a_caller_cannot_set_what_the_platform_says",
+            "unit/sandbox/test_prompt.py::test_a_relay_loses_what_belongs_to_one_hop_or_to_the_platform",
+        ),
+    ),
+    "T7": Row(
+        "nothing leaves but to declared hosts",
+        (
+            f"{HOSTILE.format('reach')}::test_through_the_door_only_declared_public_hosts_are_reached",
+            f"{HOSTILE.format('reach')}::test_no_other_host_is_reached_by_address",
+            f"{EGRESS.format('proxy')}::test_a_target_that_is_not_listed_is_403_and_says_what_to_add",
+            f"{EGRESS.format('rules')}::test_no_host_is_read_in_two_ways",
+        ),
+        lacking="SNI and byte budgets",
+    ),
+    "T8": Row(
+        "no credential inside a sandbox, or in what is kept and printed",
+        (
+            f"{HOSTILE.format('credentials')}::test_no_credential_is_found_inside",
+            f"{HOSTILE.format('credentials')}::test_no_credential_is_found_while_a_turn_runs",
+            f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
+        ),
+    ),
+    "T9": Row(
+        "an agent cannot pose as its shim, nor speak at the sandbox port",
+        (
+            f"{HOSTILE.format('impersonation')}::test_the_sandbox_port_takes_no_word_without_a_token_of_its_own",
+            f"{HOSTILE.format('impersonation')}::test_a_shims_socket_answers_only_to_its_secret",
+            f"{HOSTILE.format('impersonation')}::test_the_door_of_the_shim_cannot_be_taken",
+        ),
+    ),
+    "T12": Row(
+        "no escape, no sideways movement: namespaces, no capabilities, seccomp, read-only root",
+        (
+            f"{ISOLATION.format('hostile')}::test_no_privilege_is_left_and_none_can_be_gained",
+            f"{ISOLATION.format('hostile')}::test_there_is_no_network_but_its_own_loopback",
+            f"{HOSTILE.format('reach')}::test_the_hosts_ports_and_sockets_are_not_there",
+            "unit/local/test_launcher.py::test_the_filter_refuses_exactly_its_list",
+        ),
+        lacking="the cluster's part",
+    ),
+    "T13": Row(
+        "no other workspace is mounted",
+        (
+            f"{HOSTILE.format('reach')}::test_no_file_of_another_session_is_seen",
+            "unit/local_provider/test_volume_store.py::test_a_volume_has_one_writer_at_a_time",
+        ),
+    ),
+    "T18": Row(
+        "a flood is refused early: per key, per address, per process",
+        (
+            f"{HTTP.format('limits')}::test_a_key_over_its_rate_gets_a_429",
+            f"{HTTP.format('limits')}::test_a_key_over_its_concurrency_gets_a_429_and_its_place_back",
+            f"{HTTP.format('limits')}::test_requests_over_the_limit_of_the_process_get_a_503",
+        ),
+    ),
+    "T19": Row(
+        "defaults fail closed",
+        (
+            "unit/gateway/test_settings.py::test_a_bare_start_fails_and_names_what_is_missing",
+            "unit/gateway_auth/test_auth.py::test_without_a_key_only_programs_of_this_machine_in_dev_are_let_in",
+        ),
+        lacking="TLS: a gateway serves plain HTTP on whatever address it is given",
+    ),
+    "T20": Row(
+        "dependencies are hash-locked",
+        (f"{PACKAGING.format('lock')}::test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock",),
+        lacking="SBOM and images",
+    ),
+    "T21": Row(
+        "no forged log lines, no content or secrets in traces and logs",
+        (
+            f"{CONTROL.format('audit')}::test_no_field_can_start_a_new_line_or_grow_without_bound",
+            f"{EGRESS.format('proxy')}::test_a_refused_target_is_logged_in_one_line_without_the_token",
+            f"{JOURNEY.format('keys_and_audit')}::test_the_audit_log_tells_who_did_what_without_content",
+        ),
+    ),
+    "R2": Row(
+        "random schedules of faults, model-based: no violation",
+        (f"{SIM}::test_no_promise_is_broken_under_random_faults", f"{SIM}::test_each_rule_taken_out_is_noticed"),
+        lacking="2,000 schedules a change of the 5,000; 100,000 with --long",
+    ),
+    "R5": Row(
+        "Redis lost: no misroute", (f"{SIM}::test_no_promise_is_broken_under_random_faults",), lacking="F17's figures"
+    ),
+    "R7": Row(
+        "no duplicate sandbox in races",
+        (f"{CONTROL.format('sessions')}::test_a_thousand_races_for_one_name_make_one_session",),
+        lacking="100,000 claim races",
+    ),
+    "R10": Row(
+        "stream integrity under kills",
+        (f"{CRASH.format('sandbox')}::test_a_killed_sandbox_is_not_noticed",),
+        lacking="50 kills a change of the 1,000; the full matrix with --long",
+    ),
+    "S1": Row(
+        "no answer across tenants: all routes, roles, id forms",
+        (
+            f"{TENANCY.format('control_routes')}::test_every_route_is_judged",
+            f"{TENANCY.format('data_routes')}::test_a_foreign_response_is_told_from_an_unknown_one_by_nothing_in_the_answer",
+        ),
+    ),
+    "S2": Row(
+        "no byte out over any technique",
+        (
+            f"{EGRESS.format('rules')}::test_any_bytes_are_a_request_or_refused",
+            f"{HOSTILE.format('reach')}::test_no_other_host_is_reached_by_address",
+        ),
+        lacking="the list of 60 techniques",
+    ),
+    "S3": Row(
+        "no address form passes",
+        (
+            f"{EGRESS.format('rules')}::test_the_lists_hold_enough_forms",
+            f"{EGRESS.format('rules')}::test_no_ipv4_address_passes_inside_an_ipv6_one",
+        ),
+    ),
+    "S4": Row(
+        "no disagreement over framing",
+        (
+            f"{HTTP.format('smuggling')}::test_there_are_at_least_sixty_vectors",
+            "unit/gateway/test_framing.py::test_an_arbitrary_head_is_refused_unless_it_is_of_the_grammar",
+        ),
+        lacking="10^6 fuzz cases",
+    ),
+    "S6": Row(
+        "no archive escapes",
+        ("unit/kinds/test_bundles.py::test_a_hostile_archive_is_refused_and_the_old_tree_stays",),
+        lacking="10^6 fuzz cases",
+    ),
+    "S7": Row(
+        "no canary in logs, traces, environment, errors",
+        (
+            f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
+            f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
+        ),
+    ),
+    "S9": Row(
+        "generated requests: no 500, nothing undocumented",
+        (
+            f"{CONTROL.format('control_schema')}::test_no_generated_request_gets_a_500_or_an_undocumented_answer",
+            "unit/gateway/test_create_body.py::test_any_bytes_are_accepted_or_refused_with_a_400",
+        ),
+        lacking="the data path has no OpenAPI document",
+    ),
+    "S10": Row(
+        "no start without its secrets",
+        (
+            "unit/gateway/test_settings.py::test_a_bare_start_fails_and_names_what_is_missing",
+            f"{HTTP.format('gateway_process')}::test_a_bad_setting_ends_the_process_and_is_named",
+        ),
+    ),
+    "S12": Row(
+        "every promise names its test or is a known gap",
+        (f"{PACKAGING.format('requirements')}::test_every_id_has_exactly_one_place",),
+    ),
+}

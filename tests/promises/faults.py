@@ -1,0 +1,235 @@
+"""Promises about faults (F), and the tests that prove them. Data; see `requirements.py`."""
+
+from __future__ import annotations
+
+from promises.shape import (
+    CONTROL,
+    CRASH,
+    EGRESS,
+    HOSTILE,
+    HTTP,
+    JOURNEY,
+    PLATFORM,
+    PROVIDER,
+    SHIM,
+    SIM,
+    STORE,
+    TENANCY,
+    Row,
+)
+
+_SANDBOX, _GATEWAY, _REDIS = (CRASH.format(name) for name in ("sandbox", "gateway", "redis"))
+
+ROWS: dict[str, Row] = {
+    "F1": Row(
+        "a sandbox killed mid-stream: the same stream goes on, nothing repeated; attempts used up: a useful failure",
+        (
+            f"{_SANDBOX}::test_a_killed_sandbox_is_not_noticed",
+            f"{JOURNEY.format('turns')}::test_an_agent_that_crashes_twice_at_one_point_fails_with_its_last_lines",
+            "unit/turns_normalise/test_later_attempts.py::test_the_same_answer_in_any_chunks_repeats_no_character",
+            f"{SIM}::test_no_promise_is_broken_under_random_faults",
+        ),
+        lacking="recorded model and tool calls: the journal is a later part",
+    ),
+    "F2": Row(
+        "a gateway killed: another takes the lease, streams resume by cursor, nothing lost, nothing double",
+        (
+            f"{_GATEWAY}::test_a_killed_gateway_is_not_noticed_by_who_comes_back",
+            f"{SIM}::test_no_promise_is_broken_under_random_faults",
+        ),
+        lacking="the share of 400 new requests served during the kill is not counted",
+    ),
+    "F3": Row(
+        "a gateway drained: readiness first, then no new work; running streams end or go on elsewhere",
+        (
+            f"{HTTP.format('limits')}::test_a_draining_gateway_fails_readiness_first_and_then_refuses",
+            f"{HTTP.format('limits')}::test_draining_lets_a_running_answer_end_and_closes_idle_connections",
+            f"{_GATEWAY}::test_a_draining_gateway_hands_its_turns_over",
+        ),
+        lacking="a rolling update behind a balancer",
+    ),
+    "F13": Row(
+        "one session or key from two gateways: one sandbox, one turn",
+        (
+            f"{CONTROL.format('sessions')}::test_a_thousand_races_for_one_name_make_one_session",
+            f"{JOURNEY.format('refusals')}::test_the_same_idempotency_key_joins_and_another_body_conflicts_once",
+            f"{SIM}::test_no_promise_is_broken_under_random_faults",
+        ),
+    ),
+    "F14": Row(
+        "two claims of one warm sandbox: never shared, a second bind is refused",
+        (
+            f"{SHIM.format('binding')}::test_of_many_sessions_that_bind_at_once_one_wins",
+            f"{SHIM.format('binding')}::test_a_second_session_is_refused_for_ever",
+            f"{PROVIDER}::test_a_bound_sandbox_refuses_another_session_and_a_lower_epoch",
+            f"{SIM}::test_each_rule_taken_out_is_noticed",
+        ),
+    ),
+    "F15": Row(
+        "a warm sandbox dies before it is bound: one more claim, never an unready one",
+        (
+            f"{PROVIDER}::test_a_session_whose_sandbox_died_before_it_was_bound_starts_anew",
+            f"{HTTP.format('invocations')}::test_a_sandbox_that_does_not_listen_is_reported_and_another_tried",
+        ),
+    ),
+    "F16": Row(
+        "a pool drained: a cold start at once, refilled afterwards",
+        (
+            f"{PROVIDER}::test_an_empty_pool_makes_a_sandbox_for_the_session",
+            f"{PROVIDER}::test_a_claimed_sandbox_is_replaced_in_the_pool",
+            "unit/local_provider/test_decide.py::test_a_pool_is_brought_to_what_is_wanted",
+        ),
+        lacking="429 with an honest time at capacity: this machine's provider has no cap on cold starts",
+    ),
+    "F17": Row(
+        "Redis restarted, away, emptied: streams pause and go on, nothing misrouted, lost turns end failed",
+        (
+            f"{_REDIS}::test_a_restarted_valkey_is_not_noticed",
+            f"{PROVIDER}::test_after_the_ledger_was_emptied_pools_and_workspaces_come_back",
+            f"{CONTROL.format('sessions')}::test_after_redis_was_emptied_the_store_says_which_sessions_are_not_new",
+            f"{SIM}::test_no_promise_is_broken_under_random_faults",
+        ),
+        lacking="figures for relays and for routes of 1,000 sessions; FLUSHALL under real processes",
+    ),
+    "F18": Row(
+        "Redis rolled back: epoch and fence keep a stale route from another's sandbox",
+        (
+            f"{SIM}::test_no_promise_is_broken_under_random_faults",
+            f"{SIM}::test_each_rule_taken_out_is_noticed",
+            f"{SHIM.format('binding')}::test_a_lower_epoch_is_refused_and_a_higher_one_taken",
+        ),
+    ),
+    "F19": Row(
+        "an address reused by another session: refused, looked up again",
+        (
+            f"{SHIM.format('binding')}::test_neither_turn_nor_relay_reaches_another_session_or_epoch",
+            f"{HTTP.format('invocations')}::test_a_stale_route_is_looked_up_anew_and_the_call_repeated",
+        ),
+    ),
+    "F20": Row(
+        "object store down, slow, broken: sessions go on, writes are repeated",
+        (
+            f"{STORE.format('faults')}::test_a_dead_server_is_unavailable_at_once",
+            f"{STORE.format('faults')}::test_a_server_that_never_answers_is_given_up",
+            f"{STORE.format('faults')}::test_kills_at_any_instant_leave_a_whole_object",
+            f"{CONTROL.format('sessions')}::test_a_store_that_is_down_stops_no_known_or_fresh_session_and_the_record_follows",
+            f"{CONTROL.format('audit')}::test_records_wait_while_the_store_is_away_and_are_all_written_in_order",
+        ),
+        lacking="a turn that ends while the store is down, with real processes; checkpoints",
+    ),
+    "F22": Row(
+        "a hostile archive: refused whole, the old tree intact",
+        (
+            "unit/kinds/test_bundles.py::test_a_hostile_archive_is_refused_and_the_old_tree_stays",
+            f"{CONTROL.format('bundles')}::test_a_hostile_archive_is_refused_with_its_reason",
+        ),
+        lacking="a fuzzer",
+    ),
+    "F23": Row(
+        "a full volume: the agent sees it, shim and gateway work",
+        (
+            f"{HOSTILE.format('hogs')}::test_a_full_disk_is_noticed_and_the_session_can_be_cleared",
+            f"{HOSTILE.format('hogs')}::test_one_file_over_the_quota_is_an_error_in_the_agent",
+            f"{SHIM.format('binding')}::test_a_full_volume_takes_no_binding_and_stays_unbound",
+        ),
+    ),
+    "F26": Row(
+        "out of memory, fork bomb, full disk, spinning: only that session, with the reason",
+        (
+            f"{HOSTILE.format('hogs')}::test_a_memory_hog_is_killed_and_its_turn_says_so",
+            f"{HOSTILE.format('hogs')}::test_a_fork_bomb_stays_in_its_session_and_ends_with_it",
+            f"{HOSTILE.format('hogs')}::test_a_spinning_agent_gets_no_more_than_its_share",
+            f"{PROVIDER}::test_a_sandbox_over_its_disk_quota_is_ended_with_the_reason",
+        ),
+        lacking="the neighbour's latency figure",
+    ),
+    "F27": Row(
+        "a sandbox that hangs, leaves zombies, ignores SIGTERM is ended",
+        (
+            f"{HOSTILE.format('hogs')}::test_an_agent_that_ignores_sigterm_is_ended_all_the_same",
+            f"{HOSTILE.format('hogs')}::test_orphans_are_reaped",
+            f"{SHIM.format('attempts')}::test_an_agent_that_is_never_done_ends_at_the_deadline",
+            f"{JOURNEY.format('turns')}::test_a_turn_past_its_deadline_fails_and_says_which_setting_it_was",
+        ),
+    ),
+    "F28": Row(
+        "an agent that crashes in a loop or is never ready: the reason in the first answer, paced restarts",
+        (
+            f"{PROVIDER}::test_a_broken_agent_shows_its_last_lines_and_harms_no_other",
+            f"{PLATFORM}::test_a_broken_agent_is_listed_with_its_reason_and_the_others_serve",
+            "unit/local_provider/test_decide.py::test_the_pause_after_failures_doubles_and_has_an_end",
+            f"{SHIM.format('attempts')}::test_an_agent_that_never_says_ready_is_given_up",
+        ),
+    ),
+    "F32": Row(
+        "a poison request: bounded attempts, a useful error, others untouched",
+        (f"{JOURNEY.format('turns')}::test_an_agent_that_crashes_twice_at_one_point_fails_with_its_last_lines",),
+    ),
+    "F33": Row(
+        "slow senders and slow readers: deadlines, bounded buffers, back-pressure",
+        (
+            f"{HTTP.format('limits')}::test_a_head_that_comes_too_slowly_is_a_408",
+            f"{HTTP.format('limits')}::test_a_body_that_comes_too_slowly_is_a_408",
+            f"{HTTP.format('limits')}::test_a_slow_reader_holds_a_bounded_buffer_and_is_cut_off",
+            f"{HTTP.format('limits')}::test_one_address_cannot_take_all_connections",
+        ),
+    ),
+    "F34": Row(
+        "oversize bodies, headers, depth, lines: refused before more than the limit is held",
+        (
+            f"{HTTP.format('limits')}::test_ten_gigabytes_of_chunks_are_refused_at_the_limit_with_flat_memory",
+            f"{HTTP.format('limits')}::test_a_head_over_the_limit_is_a_431_before_it_is_complete",
+            "unit/gateway/test_create_body.py::test_nesting_is_measured_exactly",
+            f"{SHIM.format('attempts')}::test_an_event_over_the_limit_ends_the_attempt",
+        ),
+    ),
+    "F35": Row(
+        "a caller leaves: its turn goes on; a relay is cancelled within a second; nothing leaks",
+        (
+            f"{JOURNEY.format('turns')}::test_a_turn_goes_on_when_its_caller_has_left",
+            f"{HTTP.format('invocations')}::test_a_caller_that_leaves_cancels_the_call_within_a_second",
+            f"{HTTP.format('limits')}::test_thousands_of_connects_and_leaves_leave_nothing_behind",
+        ),
+    ),
+    "F36": Row(
+        "many callers of one idle session: one wake; a retry joins its turn and no other",
+        (
+            f"{JOURNEY.format('refusals')}::test_the_clients_own_repeat_joins_the_turn_that_its_cut_connection_began",
+            f"{JOURNEY.format('refusals')}::test_a_repeat_after_the_whole_answer_was_given_is_a_turn_of_its_own",
+            f"{JOURNEY.format('turns')}::test_a_full_queue_is_a_429_that_says_when_to_come_back",
+        ),
+        lacking="500 requests to one idle session",
+    ),
+    "F38": Row(
+        "a collector down or slow costs spans only",
+        (
+            "unit/gateway/test_telemetry.py::test_a_failing_collector_costs_spans_and_nothing_else",
+            f"{JOURNEY.format('telemetry')}::test_a_collector_that_refuses_costs_spans_and_nothing_else",
+        ),
+    ),
+    "F41": Row(
+        "a revoked key ends everywhere within seconds, without a restart",
+        (
+            f"{TENANCY.format('callers')}::test_a_revoked_key_is_refused_everywhere_within_five_seconds",
+            "unit/gateway_auth/test_keys.py::test_a_replica_without_redis_learns_of_a_revocation_in_less_than_five_seconds",
+        ),
+        lacking="rotation of the token key",
+    ),
+    "F42": Row(
+        "names that fail, lie or rebind: what was checked is what is connected to",
+        (
+            f"{EGRESS.format('proxy')}::test_what_was_checked_is_what_is_connected_to",
+            f"{EGRESS.format('proxy')}::test_a_listed_name_that_resolves_inside_is_refused_at_connect_time",
+            f"{EGRESS.format('proxy')}::test_a_silent_resolver_is_given_up",
+        ),
+    ),
+    "F43": Row(
+        "everything killed: what was accepted is there after the next start",
+        (
+            f"{PLATFORM}::test_a_killed_platform_leaves_nothing_and_the_next_start_is_quick",
+            f"{PLATFORM}::test_a_killed_valkey_comes_back_with_everything",
+            "component/provider/test_valkey.py::test_what_was_acknowledged_survives_a_kill",
+        ),
+        lacking="200 sessions at once",
+    ),
+}

@@ -1,0 +1,30 @@
+"""The shape of a promise, and where tests lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One promise. `tests`: `file::function` below `tests/`."""
+
+    promise: str
+    tests: tuple[str, ...]
+    lacking: str = ""
+
+
+SIM = "sim/test_simulation.py"
+CRASH = "crash/test_{}_kills.py"
+SHIM = "component/shim/test_{}.py"
+HTTP = "component/gateway_http/test_{}.py"
+CONTROL = "component/control/test_{}.py"
+EGRESS = "component/egress/test_{}.py"
+PROVIDER = "component/provider/conformance.py"
+PLATFORM = "component/provider/test_platform.py"
+STORE = "component/store/test_{}.py"
+ISOLATION = "component/isolation/test_{}.py"
+HOSTILE = "isolation/test_{}.py"
+JOURNEY = "journey/test_{}.py"
+TENANCY = "tenancy/test_{}.py"
+PACKAGING = "packaging/test_{}.py"
