@@ -33,6 +33,7 @@ prepare() {
       exit 3
     }
   fi
+  "$PY" -m pip --version >/dev/null 2>&1 || "$PY" -m ensurepip --upgrade >&2 # an environment made without pip
   lockfile=$(mktemp)
   # uv first, by its own hashes out of the lock; it installs the rest many times faster than pip would.
   "$PY" -c 'import re; print(re.search(r"^uv==.*?(?=^\S)", open("requirements.lock").read(), re.S | re.M).group())' >"$lockfile"

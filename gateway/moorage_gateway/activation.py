@@ -93,6 +93,12 @@ class Activation:
         self._table.forget(route.session_key)
         await self._ledger.doom(route.sandbox, reason)
 
+    async def end_reason(self, session_key: str, sandbox: str) -> str:
+        """Why the provider ended a sandbox, empty when it did not (or nobody can say now)."""
+        with suppress(Unreachable, Lost):
+            return await self._ledger.end_reason(session_key, sandbox)
+        return ""
+
     async def aclose(self) -> None:
         """Ends what runs."""
         tasks = [t for t in self._running.values() if not t.done()]

@@ -76,6 +76,7 @@ class Listener:
         self._sweep_seconds = sweep_seconds
         self._by_client: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._port = 0
         self._sweeper: asyncio.Task[None] | None = None
         self._released = asyncio.Event()
 
@@ -95,13 +96,14 @@ class Listener:
             self._server = await loop.create_server(connect, sock=socket.socket(fileno=fd), backlog=BACKLOG)
         else:
             self._server = await loop.create_server(connect, host=host, port=port, backlog=BACKLOG)
+        if path is None:
+            self._port = int(self._server.sockets[0].getsockname()[1])
         self._sweeper = loop.create_task(self._sweep(), name=f"sweep-{self.name}")
 
     @property
     def port(self) -> int:
-        """The bound TCP port."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        """The bound TCP port; still told after the listener closed, to whoever makes its last calls."""
+        return self._port
 
     @property
     def connections(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
-from moorage_api.ledger.records import Descriptor, SessionIdentity
+from moorage_api.ledger.records import QUOTA, Descriptor, SessionIdentity
 from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims, trees
 from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.provider_base import Death, MakeFailed, Revision
@@ -37,6 +37,7 @@ LAUNCHER = Path(launcher.__file__).parent
 _RECORD = "sandboxes"
 _GRACE = 3.0
 _GROWTH = 2**20
+_FAR_OVER = 2  # times the quota
 _TAIL = 20
 
 
@@ -147,6 +148,7 @@ class Machine:
         except VolumeError as error:
             raise MakeFailed(str(error), fault=False) from error
         try:
+            await self._check_room(revision, volume)
             running = await self._born(revision, sandbox, volume, lease)
         except BaseException:
             lease.release()
@@ -154,6 +156,20 @@ class Machine:
         self._running[sandbox] = running
         running.watch = asyncio.create_task(self._watched(running), name=f"watch {sandbox}")
         return running.descriptor
+
+    async def _check_room(self, revision: Revision, volume: str) -> None:
+        """Refuses a volume that is far over its quota: each sandbox on it could add what it writes between two measurements."""
+        place, most = (revision.tenant, revision.agent, volume), quantities.octets(revision.spec.workspace.size)
+        if not self._store.is_full(*place):
+            return
+        used = await self._store.usage(*place, within=self._settings.measure_within)
+        if used.deep or used.octets > _FAR_OVER * most + _GROWTH:
+            raise MakeFailed(
+                f"{QUOTA}: the session's files take {used.octets // 2**20} MiB, more than {_FAR_OVER} times "
+                f"spec.workspace.size ({revision.spec.workspace.size}); delete the session"
+            )
+        if used.complete and used.octets <= most:
+            self._store.set_full(*place, full=False)
 
     async def _born(self, revision: Revision, sandbox: str, volume: str, lease: Lease) -> _Running:
         config = self._shim_config(revision, sandbox, volume)
@@ -324,14 +340,16 @@ class Machine:
             most = quantities.octets(spec.workspace.size)
             used = await self._store.usage(at.tenant, at.agent, at.volume, within=self._settings.measure_within)
             if used.deep:  # what lies that deep is not counted, so it must not stay
-                found.append((sandbox, f"disk quota: folders more than {trees.DEEPEST} levels deep cannot be measured"))
+                found.append((sandbox, f"{QUOTA}: folders more than {trees.DEEPEST} levels deep cannot be measured"))
             elif used.octets <= most:
                 one.floor = most
             elif one.floor is None and one.inherited:
                 one.floor = used.octets
             elif used.octets > (one.floor or most) + _GROWTH:
-                text = f"disk quota: {used.octets // 2**20} MiB in /workspace and $HOME, spec.workspace.size is {spec.workspace.size}"
+                text = f"{QUOTA}: {used.octets // 2**20} MiB in /workspace and $HOME, spec.workspace.size is {spec.workspace.size}"
                 found.append((sandbox, text))
+        for at in (self._running[sandbox].descriptor for sandbox, _ in found if sandbox in self._running):
+            self._store.set_full(at.tenant, at.agent, at.volume, full=True)
         return found
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,13 +59,17 @@ class ShimProcess:
 
     def terminate(self) -> None:
         """Asks the shim to stop everything and end."""
-        if not self.exited.done():
-            os.kill(self.pid, signal.SIGTERM)
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends the shim at once."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        """It may have ended a moment ago, its exit not told yet; the pid is not reused before the forkserver reaps it."""
         if not self.exited.done():
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 class _Lines:

@@ -10,6 +10,7 @@ removed only if it was never bound or its session is deleted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -125,6 +126,16 @@ class VolumeStore:
         """Notes whose session it is, so that its workspace can be given back after Redis lost it."""
         path = self.path(tenant, agent, volume) / ".moorage" / "session.json"
         write_atomically(path, json.dumps(label, sort_keys=True).encode())
+
+    def set_full(self, tenant: str, agent: str, volume: str, *, full: bool) -> None:
+        """Notes that a sandbox was ended for what lies in the volume, or that it is below its quota again."""
+        mark = self.path(tenant, agent, volume) / ".moorage" / "full"
+        with contextlib.suppress(OSError):
+            mark.touch() if full else mark.unlink(missing_ok=True)
+
+    def is_full(self, tenant: str, agent: str, volume: str) -> bool:
+        """Whether a sandbox was ended for what lies in the volume."""
+        return (self.path(tenant, agent, volume) / ".moorage" / "full").exists()
 
     def listed(self) -> list[tuple[str, str, str]]:
         """(tenant, agent, volume) of every volume there is."""

@@ -74,7 +74,7 @@ def test_a_full_disk_is_noticed_and_the_session_can_be_cleared(world: Any) -> No
             import time
             print("filling the disk", flush=True)
             for n in range(10):
-                with open(f"/workspace/big-{n}", "wb") as file:
+                with open(f"/workspace/big-{time.time()}", "wb") as file:
                     file.write(b"x" * (10 << 20))
             time.sleep(60)
         """

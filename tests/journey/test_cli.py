@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def test_a_fresh_folder_is_up_and_answers_at_the_first_try(
     assert commands.json("agents", "show", "fresh")["revision"] == newer["revision"]
     assert "asked first" in commands.run("logs", "fresh").out
     assert commands.json("agents", "delete", "fresh", "--yes")["deleted"] is True
+    actions = {(r["action"], r["object"].partition("@")[0]) for r in commands.json("audit", "--since", "10m")["data"]}
+    assert {("agent.deploy", "agent/fresh"), ("agent.delete", "agent/fresh")} <= actions
     gone = commands.run("chat", "fresh", "hi", fails=True)
     assert "no agent named 'fresh'" in gone.err
     assert "fresh" not in {a["name"] for a in commands.json("agents")}
@@ -182,6 +185,19 @@ def test_agents_and_sessions_are_listed_for_people_and_for_programs(commands: Co
     assert commands.json("sessions", "delete", session, "--yes")["deleted"] is True
     gone = commands.run("sessions", "show", session, fails=True)
     assert gone.code == 1 and "no such session" in gone.err
+
+
+def test_a_login_is_remembered_for_its_own_platform_only(commands: Commands, platform: Platform) -> None:
+    refused = commands.run("login", "--url", platform.url, said="mk_wrong\n", fails=True)
+    assert refused.code == 1 and "key" in refused.err
+    kept = commands.json("login", "--url", platform.url, said=f"{platform.api_key}\n")
+    assert kept["url"] == platform.url and kept["agents"] >= 6
+    assert platform.api_key not in json.dumps(kept)
+    assert oct(Path(kept["file"]).stat().st_mode & 0o777) == "0o600"
+    unset = replace(commands, url="", key="")
+    assert "shapes" in unset.run("agents").out
+    elsewhere = replace(commands, url=platform.url.replace("127.0.0.1", "localhost"), key="")
+    assert elsewhere.run("agents", fails=True).code == 1
 
 
 def test_a_platform_that_is_not_there_is_named_with_the_way_to_start_one(tmp_path: Path) -> None:

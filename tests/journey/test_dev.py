@@ -68,6 +68,9 @@ def test_it_ends_with_all_it_began_and_a_second_start_finds_everything_again(fol
         assert first.state() == state
         written = say(first, "write kept")
         assert written.output_text == "written"
+        assert say(first, "print seen by its author").output_text == "printed"
+        shown = f"shapes/{SESSION[:12]} | seen by its author"
+        poll("what an agent prints is shown with where it comes from", lambda: shown in first.log.read_text())
         with first.client("hello") as api:
             left = api.responses.create(model="hello", input="ada", background=True)
         assert get(first, "/v1/keys")[0] == get(first, "/v1/audit")[0] == 200, "the printed key may do everything"

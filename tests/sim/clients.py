@@ -33,10 +33,10 @@ class Clients:
 
     async def user(self, number: int) -> None:
         """One user's story, chosen by the seed."""
-        rng = self.rng
-        await asyncio.sleep(rng.uniform(0, 10))
-        session = f"session-{rng.randrange(2)}"
-        dice = rng.random()
+        rng, story = self.rng, self.world.story
+        await asyncio.sleep(rng.uniform(0, 30 if self.world.drains else 10))
+        session = f"session-{rng.randrange(story.sessions)}"
+        dice = {"keyed": 0.0, "counted": 0.7, "passing": 0.9, "deleter": 0.99}.get(story.users, rng.random())
         if dice < 0.62:
             await self._keyed(session, f"key-{number}")
         elif dice < 0.80:
@@ -49,7 +49,8 @@ class Clients:
     async def _keyed(self, session: str, key: str) -> None:
         """With an Idempotency-Key: sent again it is the same turn; two connections read; perhaps it is cancelled."""
         rng = self.rng
-        kind, background = rng.choice(["same", "rechunked", "other"]), rng.random() < 0.7
+        kind = self.world.story.says or rng.choice(["same", "rechunked", "other"])
+        background = rng.random() < 0.7
         wants_cancel, twice = rng.random() < 0.3, rng.random() < 0.4
         told = await self.create(session, key, kind=kind, background=background, keyed=True)
         if told is None:
@@ -107,6 +108,7 @@ class Clients:
         reader = self.world.loop.create_task(self.read(told))
         await asyncio.sleep(self.rng.uniform(0, 6))
         if await self._delete(told):
+            await asyncio.sleep(self.rng.choice((0.0, self.rng.uniform(0, 6))))
             late = await self.create(session, key + "-late", kind="same", background=True, keyed=True, tries=10)
             if late is not None and not self.world.losses:
                 self.judge.broken(f"{late.response} was accepted into {told.session}, which was deleted")

@@ -181,12 +181,13 @@ class Gateway:
         lost = False
         if trap is not None:
             self.world.sprung(self, trap, about)
-            if trap.action == "pause":
+            lost = trap.action in ("late", "lose")
+            if trap.action in ("pause", "late"):
                 self.paused_until = max(self.paused_until, self.world.loop.now + trap.seconds)
             elif trap.action == "kill":
                 self.world.kill_gateway(self)
-            else:
-                lost = True
+            elif trap.action == "slow":
+                await asyncio.sleep(trap.seconds)
         await self.gate()
         return lost
 

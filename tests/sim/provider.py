@@ -27,6 +27,8 @@ class Provider:
         self._count = 0
         self._offering: list[Sandbox] = []  # offers without an answer yet
         self._labels_at: float | None = None
+        self._dead: list[str] = []  # the last that died; after a loss their deaths are told again
+        self._again: list[str] = []
         self.sandboxes: dict[str, Sandbox] = {}
 
     async def _point(self, name: str, side: str, about: Any) -> bool:
@@ -71,6 +73,7 @@ class Provider:
             if sandbox.alive and not sandbox.session and sandbox.volume in self._world.shims.volume_binding:
                 self._world.shims.kill(sandbox)  # not bound yet, on a session's volume: its label speaks for it
         self._offering = [s for s in self.sandboxes.values() if s.alive and not s.session]
+        self._again = self._dead[-12:]
 
     async def _round(self) -> None:
         for sandbox in list(self.sandboxes.values()):
@@ -88,6 +91,9 @@ class Provider:
             await self._remove(text(key))
         if self._labels_at is not None and self._world.loop.now >= self._labels_at:
             await self._relabel()
+        if self._again and self._world.rng.random() < 0.1:
+            name = self._again.pop()
+            await self._ledger.gone(name, "exit")
         await self._fill(len(ready))
 
     async def _end(self, name: str, reason: str) -> None:
@@ -110,6 +116,7 @@ class Provider:
             if others:
                 return  # one writer a volume: its death is reported first
         sandbox = self._make(record.volume)
+        await asyncio.sleep(self._world.rng.choice((0.0, 0.0, 0.1, 1.0, 3.0)))
         if not await self._ledger.ready(key, record.epoch, self.place(sandbox)):
             self._world.shims.kill(sandbox)
 
@@ -135,6 +142,7 @@ class Provider:
 
     def _drop(self, sandbox: Sandbox) -> None:
         self.sandboxes.pop(sandbox.id, None)
+        self._dead.append(sandbox.id)
         self._world.shims.by_endpoint.pop(sandbox.endpoint, None)
 
     async def _relabel(self) -> None:

@@ -49,6 +49,7 @@ class Sandbox:
     open: int = 0  # relayed requests that are open
     last_active: float = 0.0  # of the last relayed request
     cut_until: float = 0.0
+    bound_at: float = 0.0
     whole_since: float = 0.0  # alive and reachable since then
 
     @property
@@ -104,6 +105,8 @@ class Shims:
             raise ShimRefused("stale_epoch")
         if sandbox.draining:
             raise ShimRefused("draining")
+        if not sandbox.session:
+            sandbox.bound_at = self.world.loop.now
         sandbox.session, sandbox.epoch = call.session, call.epoch
         sandbox.who = SessionIdentity(
             call.tenant, call.agent, call.user, call.session_id, call.session.partition(":")[2], "r1"

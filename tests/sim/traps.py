@@ -1,12 +1,13 @@
 """Faults at a chosen point: the next time some gateway gets there, it is paused, killed, or its reply is lost (turns.md §10).
 
 Random faults alone hardly ever meet the milliseconds in which a write travels; a trap waits there. What happens along with it
-(`also`) makes the race likely that the write's guard is for.
+(`also`) makes the race likely that the write's guard is for. A *story* is a few traps, and a world, in which one race comes true.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 # Scripts, object writes and calls to shims by which a gateway can be caught. Those that guard much come more often.
@@ -22,23 +23,96 @@ ALSO = ("", "", "sandbox", "sandbox", "cancel", "rebind", "flush")
 
 @dataclass
 class Trap:
-    """`side`: before or after the write took effect. `action`: pause (for `seconds`), kill, or lose (the reply)."""
+    """`side`: before or after the write took effect. `action`:
+
+    pause   the process stops for `seconds`
+    late    it stops, and then the reply is lost
+    slow    this one call takes `seconds`; the process goes on
+    kill    the process dies
+    lose    the reply is lost
+    none    only `also` happens
+    """
 
     point: str
     side: str
     action: str
-    seconds: float
-    also: str
-    skip: int
+    seconds: float = 0.0
+    also: str = ""
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Story:
+    """A world for one race. `quiet`: seconds before the random faults begin."""
+
+    name: str
+    traps: tuple[Trap, ...] = ()
+    sessions: int = 2
+    says: str = ""  # what every agent is like; empty: as it comes
+    drains: bool | None = None
+    queue: int = 0
+    users: str = ""  # keyed, counted, passing, deleter; empty: as it comes
+    quiet: float = 0.0
+
+
+PLAIN = Story("plain")
+Uniform = Callable[[float, float], float]
+
+
+def stories(rng: random.Random, *, lossy: bool) -> tuple[Story, ...]:
+    """The stories of one kind of schedules, with numbers drawn from `rng`."""
+    u = rng.uniform
+    return _with_losses(u, rng) if lossy else _without(u, rng)
+
+
+def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
+    late = Trap("append", "before", "pause", u(11.2, 16.5), "sandbox", rng.randrange(4, 10))
+    cancelled = Trap("append", "before", "pause", u(11.5, 17.0), "cancel", rng.randrange(1, 8))
+    decided = Trap("decide", "before", "pause", u(11.5, 19.0), "sandbox")
+    flagged = Trap("decide", "before", "pause", u(1.0, 6.0), "cancel")
+    started = Trap("shim start", "before", "pause", u(11.2, 16.5), "")
+    queued = tuple(Trap("accept", "after", "late", u(0.5, 4.5), "", n) for n in (1, 1, 1))
+    return (
+        Story("a write of a former owner comes late", (late,), says="rechunked", users="keyed", quiet=30.0),
+        Story("a cancelled turn's former owner comes back", (cancelled,), sessions=1, users="keyed", queue=4, quiet=30.0),
+        Story("an end is decided twice", (decided,), says="other", users="keyed", quiet=30.0),
+        Story("a cancel comes just before the end", (flagged,), users="keyed", quiet=20.0),
+        Story("a start comes late", (started,), users="keyed", quiet=30.0),
+        Story("an acceptance is answered late", queued, sessions=1, users="keyed", queue=4, quiet=20.0),
+        Story("who drains dies", (Trap("drain", "after", "kill"),), sessions=1, drains=True, quiet=25.0),
+        Story("a busy answer comes late", (Trap("undrain", "before", "pause", u(7.0, 20.0)),), sessions=1, drains=True, quiet=35.0),
+        Story("a hibernation comes late", (Trap("hibernated", "before", "pause", u(7.0, 16.0)),), sessions=1, drains=True, quiet=35.0),
+        Story("sessions are deleted", users="deleter"),
+        Story("readers leave", users="passing", quiet=10.0),
+    )  # fmt: skip
+
+
+def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
+    acceptor = Trap("accept", "after", "kill")
+    answered = Trap("answered", "after", "kill", 0.0, "flush")
+    stale = Trap("append", "before", "pause", u(20.0, 30.0), "", rng.randrange(1, 6))
+    taken = Trap("acquire", "after", "none", 0.0, "flush later")
+    gone = Trap("append", "before", "pause", u(42.0, 55.0), "flush", rng.randrange(1, 8))
+    short = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 8))
+    ended = Trap("append", "before", "pause", u(22.0, 30.0), "", rng.randrange(1, 6))
+    closed = Trap("close", "after", "none", 0.0, "flush")
+    return (
+        Story("the acceptor dies, and who joins is told", (acceptor, answered), users="keyed", quiet=5.0),
+        Story("a former owner restores", (stale, taken), users="keyed", quiet=35.0),
+        Story("given up, its owner comes back", (gone,), users="keyed", quiet=60.0),
+        Story("an owner is slow to restore", (short,), users="keyed", quiet=20.0),
+        Story("ended, stored, lost, and a former owner comes back", (ended, closed), users="keyed", quiet=35.0),
+        Story("rolled back over claims"),
+    )
 
 
 class Traps:
     """The traps that are set; at most a few at a time, so that a schedule still gets somewhere."""
 
-    def __init__(self, rng: random.Random, *, flush: bool) -> None:
+    def __init__(self, rng: random.Random, story: Story, *, flush: bool) -> None:
         self._rng = rng
         self._flush = flush
-        self._set: list[Trap] = []
+        self._set: list[Trap] = list(story.traps)
         self.sprung = 0
 
     def arm(self) -> None:
@@ -46,23 +120,19 @@ class Traps:
         if len(self._set) >= 3:
             self._set.pop(0)
         rng = self._rng
-        action = rng.choice(("pause", "pause", "pause", "kill", "lose"))
+        action = rng.choice(("pause", "pause", "pause", "kill", "lose", "late", "slow"))
         also = rng.choice(ALSO)
         if also == "flush" and not self._flush:
             also = "sandbox"
         seconds = rng.choice((rng.uniform(1.0, 8.0), rng.uniform(11.0, 25.0), rng.uniform(11.0, 25.0)))
         if self._flush and rng.random() < 0.15:
             seconds = rng.uniform(40.0, 60.0)  # longer than it takes to give a lost turn up
-        trap = Trap(rng.choice(POINTS), rng.choice(("before", "after")), action, seconds, also, 0)
+        trap = Trap(rng.choice(POINTS), rng.choice(("before", "after")), action, seconds, also)
         if trap.point == "append":
             trap.skip = rng.randrange(8)
         if trap.point == "answered":
             trap.side, trap.action, trap.also = "after", "kill", "flush" if self._flush else ""
         self._set.append(trap)
-
-    def chain(self) -> None:
-        """An acceptor dies before it proves what it accepted; whoever is told of the turn next loses Redis and dies too."""
-        self._set = [Trap("accept", "after", "kill", 0.0, "", 0), Trap("answered", "after", "kill", 0.0, "flush", 0)]
 
     def clear(self) -> None:
         """Takes them all away."""

@@ -25,6 +25,7 @@ class Watch:
         self._accepted: dict[str, int] = {}  # response → generation of the ledger that took it
         self._epochs: dict[tuple[str, str], int] = {}
         self._given: dict[tuple[str, str], str] = {}  # (ledger, sandbox) → session
+        self._flagged: set[str] = set()
         self._deleted: set[tuple[str, str]] = set()
         self.session_of: dict[str, str] = {}  # sandbox → session, last known
         self.turns: dict[str, str] = {}  # response → session
@@ -32,6 +33,7 @@ class Watch:
             "accept": self._accept, "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
             "label": self._label, "hibernated": self._hibernated, "delete": self._delete, "claim": self._claim,
             "ready": self._ready, "announce": self._announce, "close": self._close,
+            "cancel": self._cancel, "decide": self._decide,
         }  # fmt: skip
 
     def before(self, name: str, args: tuple[Any, ...]) -> list[Command]:
@@ -93,6 +95,14 @@ class Watch:
         if owner not in ("", who.who) and now < lease <= now + 10_000:
             self._broken(f"{args[0]} was taken from {owner}, whose lease is alive")
 
+    def _cancel(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] == b"FLAGGED" and args[1] == "cancelled":
+            self._flagged.add(args[0])
+
+    def _decide(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] == b"OK" and out[1] != b"cancelled" and args[0] in self._flagged and not self._world.losses:
+            self._broken(f"{args[0]} was cancelled first and was decided {_text(out[1])}")
+
     def _close(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK" and int(args[1]) == 0:
             self._world.unflushed.add(args[0])
@@ -134,6 +144,11 @@ class Watch:
     def _claim(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] in (b"ROUTE", b"CLAIMED"):
             self._bound(who, str(args[0]), int(out[2]), _text(out[3]))
+        world = self._world
+        if out[0] == b"CLAIMED" and world.losses and world.founded[-1][0] > world.losses[-1]:
+            sandbox = world.shims.by_endpoint.get(_text(out[4]))
+            if sandbox is not None and sandbox.session not in ("", args[0]) and sandbox.bound_at < world.founded[-1][0]:
+                self._broken(f"{args[0]} was given {sandbox.id}, which has been {sandbox.session}'s since before the loss")
 
     def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK":

@@ -21,7 +21,7 @@ from sim.loop import SimLoop, Stuck
 from sim.provider import Provider
 from sim.runner import Dead, Faults, Wire
 from sim.sandboxes import Sandbox, Shims
-from sim.traps import Trap, Traps
+from sim.traps import PLAIN, Trap, Traps, stories
 from sim.watching import Watch
 
 FAULT_SECONDS = 40.0
@@ -61,13 +61,16 @@ class World:
         self.rng = random.Random(schedule.seed)
         self.faults = Faults(lost_reply=0.01, refused=0.005, slow=0.002, twice=0.03)
         self.lossy = schedule.kind == "redis"
-        self.traps = Traps(self.rng, flush=self.lossy)
+        told = self.rng.choice(stories(self.rng, lossy=self.lossy))
+        self.story = told if self.rng.random() < 0.6 else PLAIN
+        self.traps = Traps(self.rng, self.story, flush=self.lossy)
         self.texts: dict[str, tuple[str, str]] = {}
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self.skew = 0.0  # of Redis' clock
-        self.queue = self.rng.choice((1, 1, 4))
-        self.drains = self.rng.random() < 0.5
+        self.queue = self.story.queue or self.rng.choice((1, 1, 4))
+        drains = self.rng.random() < 0.5
+        self.drains = drains if self.story.drains is None else self.story.drains
         self.spec = {"session": {"idleTimeout": "2s", "maxLifetime": "25s", "retention": "1h"}}
         self.store = Store(self.rng)
         self.unflushed: set[str] = set()  # turns that were closed before the store had them
@@ -194,8 +197,10 @@ class World:
         """Faults until the time is over or there is nothing left to break."""
         until = self.loop.now + FAULT_SECONDS
         rng = self.rng
-        if self.lossy and rng.random() < 0.1:
-            self.traps.chain()
+        quiet = self.loop.now + self.story.quiet
+        while self.loop.now < quiet and not self._settled(users):
+            await asyncio.sleep(1.0)
+        until = max(until, self.loop.now + FAULT_SECONDS / 4)
         while self.loop.now < until and not self._settled(users):
             await asyncio.sleep(rng.uniform(0.1, 2.2))
             dice = rng.random()
@@ -252,9 +257,10 @@ class World:
     def sprung(self, gateway: Gateway, trap: Trap, about: Any) -> None:
         """A trap closed: what goes along with it."""
         self.counts[f"traps: {trap.action}"] += 1
-        if trap.action == "pause" and trap.seconds > 6.0:
+        pauses = trap.action in ("pause", "late")
+        if pauses and trap.seconds > 6.0:
             self.owner_deaths.append(self.loop.now)
-        self.long_pause |= trap.action == "pause" and trap.seconds > 30.0
+        self.long_pause |= pauses and trap.seconds > 30.0
         response, session = self._about(about)
         if trap.also in ("sandbox", "rebind"):
             for sandbox in [s for s in self.provider.sandboxes.values() if s.alive and s.session == session]:
@@ -268,6 +274,8 @@ class World:
             self.chores.append(self.loop.create_task(self.clients.cancel(self.judge.told[response])))
         if trap.also == "flush":
             self.flush()
+        if trap.also == "flush later":
+            self.loop.call_later(self.rng.uniform(0.5, 6.0), self.flush)
 
     def _about(self, about: Any) -> tuple[str, str]:
         """(response, session) that a call is about, as far as one can tell."""

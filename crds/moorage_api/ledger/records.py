@@ -100,6 +100,9 @@ class TurnRecord:
         )
 
 
+QUOTA = "disk quota"  # how the reason begins of a sandbox that was ended for what its agent wrote
+
+
 @dataclass(frozen=True)
 class SessionRecord:
     """The hash `s:KEY`. Times in epoch ms; `epoch` numbers the binding to a sandbox."""

@@ -52,6 +52,14 @@ class SessionLedger:
         """The shim answered `bind`."""
         return text((await self._runner.run(session_scripts.BOUND, key, epoch))[0])
 
+    async def end_reason(self, key: str, sandbox: str) -> str:
+        """Why the provider ends, or ended, this sandbox of the session; empty when it does not say."""
+        asked = await self._runner.read("HGET", keys.DOOMED, sandbox)
+        if asked:
+            return text(asked)
+        record = await self.session(key)
+        return record.reason if record is not None and record.sandbox != sandbox else ""
+
     async def doom(self, sandbox: str, reason: str) -> None:
         """Asks the provider to end a sandbox and to prove it."""
         await self._runner.run(session_scripts.DOOM, sandbox, reason)

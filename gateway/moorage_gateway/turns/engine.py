@@ -29,7 +29,7 @@ from moorage_gateway.turns import archive, rules
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.turns.held import Dropped, Held
 from moorage_gateway.turns.normalise import Normaliser, Outcome
-from moorage_gateway.turns.rules import Fault
+from moorage_gateway.turns.rules import Fault, blamed
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 
 T = TypeVar("T")
@@ -394,6 +394,9 @@ class Engine:
         """Puts the fault beside the attempt it ended."""
         if not held.attempts:
             return
+        if fault.cause in ("orphaned", "sandbox_lost"):  # ended under it: by whom, and for what?
+            sandbox = str(held.attempts[-1].get("sandbox", ""))
+            fault = blamed(fault, await self._activation.end_reason(held.record.session, sandbox))
         held.attempts[-1] = held.attempts[-1] | {
             "ended": self._clock.now_ms(),
             "fault": fault.cause,

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from moorage_api.ledger.records import ENDED, Entry
+from moorage_api.ledger.records import ENDED
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.clock import Clock
@@ -132,8 +132,8 @@ class Readers:
                     ended = record.state in ENDED
                     if ended and not entries:
                         total = await self._ledger.length(response)
-                        if total:
-                            entry: Entry = (await self._ledger.log(response, total - 1, total - 1))[0]
+                        final = await self._ledger.log(response, total - 1, total - 1) if total else []
+                        for entry in final:  # none: Redis lost it between the two reads
                             yield total - 1, entry.data, True
                         return
                     for number, entry in enumerate(entries, index):

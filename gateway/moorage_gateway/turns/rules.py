@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.kinds import quantities
+from moorage_api.ledger.records import QUOTA
 
 MAX_PLATFORM_FAULTS = 20
 POISON = 2  # agent faults of one cause at one progress
 
-AGENT_FAULTS = frozenset({"exit", "oom", "hang", "cut", "not_ready"})
+AGENT_FAULTS = frozenset({"exit", "oom", "hang", "cut", "not_ready", "quota"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Fault:
     def agent(self) -> bool:
         """Whether the agent is to blame (it counts against maxAttempts)."""
         return self.cause in AGENT_FAULTS
+
+
+def blamed(fault: Fault, reason: str) -> Fault:
+    """The fault of an attempt whose sandbox was ended under it, once the provider's reason is known: a full disk is the agent's own."""
+    return Fault("quota", reason, fault.log_tail) if reason.startswith(QUOTA) else fault
 
 
 @dataclass(frozen=True)
