@@ -41,12 +41,13 @@ from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
-from moorage_gateway.turns.engine import Engine, Ports
+from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.history import History, Link
 from moorage_gateway.turns.keeper import Keeper, LostSweep
 from moorage_gateway.turns.readers import LogHints, Readers
 from moorage_gateway.turns.service import Turns
+from moorage_gateway.turns.steps import Ports
 from moorage_gateway.upstream import HttpShims
 
 HELD_TURNS = 2_000  # turns one gateway drives; more stay due and another gateway takes them

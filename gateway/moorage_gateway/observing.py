@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from moorage_api.wire import headers
 from moorage_gateway import telemetry
-from moorage_gateway.turns.engine import Attempted
 from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.steps import Attempted
 
 
 class SpanObserver:

@@ -148,8 +148,9 @@ class Machine:
         except VolumeError as error:
             raise MakeFailed(str(error), fault=False) from error
         try:
-            await self._check_room(revision, volume)
+            floor = await self._room(revision, volume)
             running = await self._born(revision, sandbox, volume, lease)
+            running.floor = floor
         except BaseException:
             lease.release()
             raise
@@ -157,11 +158,14 @@ class Machine:
         running.watch = asyncio.create_task(self._watched(running), name=f"watch {sandbox}")
         return running.descriptor
 
-    async def _check_room(self, revision: Revision, volume: str) -> None:
-        """Refuses a volume that is far over its quota: each sandbox on it could add what it writes between two measurements."""
+    async def _room(self, revision: Revision, volume: str) -> int | None:
+        """What a volume that a sandbox was ended for may hold now, None for any other.
+
+        Far over its quota it is refused: each sandbox on it could add what it writes between two measurements.
+        """
         place, most = (revision.tenant, revision.agent, volume), quantities.octets(revision.spec.workspace.size)
         if not self._store.is_full(*place):
-            return
+            return None
         used = await self._store.usage(*place, within=self._settings.measure_within)
         if used.deep or used.octets > _FAR_OVER * most + _GROWTH:
             raise MakeFailed(
@@ -170,6 +174,7 @@ class Machine:
             )
         if used.complete and used.octets <= most:
             self._store.set_full(*place, full=False)
+        return max(used.octets, most)
 
     async def _born(self, revision: Revision, sandbox: str, volume: str, lease: Lease) -> _Running:
         config = self._shim_config(revision, sandbox, volume)

@@ -6,15 +6,18 @@ NAME is a bench or the beginning of a line's name. Progress goes to stderr, the 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # `bench` and `fakes` are found; a file here shadows no module
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import report
-from bench.effort import FULL, QUICK, Effort
-from bench.plan import BENCHES, Bench, run
+from bench.effort import FULL, QUICK
+from bench.plan import BENCHES, run
+
+BUSY = 0.5  # load average above which other work disturbs
 
 
 def main() -> int:
@@ -22,23 +25,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures against docs/benchmarks.md.")
     parser.add_argument("--json", action="store_true", help="a list of objects on stdout")
     parser.add_argument("--markdown", action="store_true", help="the table of docs/benchmarks.md")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter repetitions: guards the gates, records nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter repetitions: guards the gates, records nothing"
+    )
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help=f"one of {', '.join(_names())}")
     asked = parser.parse_args()
     chosen = [bench for bench in BENCHES if not asked.only or any(bench.answers_to(name) for name in asked.only)]
     if not chosen:
         parser.error(f"no bench is named {' or '.join(asked.only)}; there are {', '.join(_names())}")
-    lines = measured(chosen, QUICK if asked.quick else FULL, say=lambda text: print(text, file=sys.stderr, flush=True))
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    if os.getloadavg()[0] > BUSY:
+        say(f"bench: the load average is {os.getloadavg()[0]:.1f}: times, and less so CPU figures, come out too high")
+    lines = run(chosen, QUICK if asked.quick else FULL, say)
     show = report.as_json if asked.json else report.as_markdown if asked.markdown else report.as_table
     print(show(lines))
     for sentence in report.failures(lines):
         print(f"gate: {sentence}", file=sys.stderr)
     return 1 if report.failures(lines) else 0
-
-
-def measured(chosen: list[Bench], effort: Effort, *, say: Callable[[str], None]) -> list[report.Line]:
-    """The lines of these benches, in order."""
-    return run(chosen, effort, say)
 
 
 def _names() -> list[str]:

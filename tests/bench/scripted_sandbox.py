@@ -2,7 +2,7 @@
 
 Run: `scripted_sandbox.py FOLDER COUNT`. It listens on `FOLDER/0 … COUNT-1` (a sandbox each) and on a TCP port on loopback, which it
 prints. Speaks what a gateway asks of a shim (moorage_api/wire/shim.py): bind, start, stop, drain, status, relay. It checks no secret
-and no epoch, buffers nothing, and can do one thing wrong in exchange: nothing.
+and no epoch, and buffers nothing.
 
 Relayed paths (also without `/relay`, for the direct baseline):
     /invocations/json            270 bytes of JSON
@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -67,8 +67,14 @@ def ticks(count: int) -> Iterator[bytes]:
 def turn(fence: int, deltas: int) -> Iterator[bytes]:
     """The frames of one attempt: the events of an answer with so many deltas. The lifecycle around them comes without a gap."""
     text = ""
-    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    item: dict[str, Any] = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "in_progress",
+        "content": [],
+    }
     source = _source()
     yield (
         b'ok {"begun":%d}\n' % fence

@@ -38,7 +38,7 @@ from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.store import FolderStore
 
 HERE = Path(__file__).resolve().parent
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 ANSWER_SECONDS = 180.0
 TENANT, USER, AGENT = "bench", "bench", "scripted"
 BODY = b'{"text":"%b"}' % (b"y" * 1013)  # 1 KB

@@ -139,9 +139,11 @@ def test_a_response_is_shown_followed_cancelled_and_rated(
     assert unknown.code == 1 and "Check the id" in unknown.err
 
 
-def test_a_running_response_is_cancelled_from_the_command_line(commands: Commands, background: Any) -> None:
-    assert f"{background.id} is cancelled." in commands.run("responses", "cancel", background.id).out
-    followed = commands.run("responses", "follow", background.id, fails=True)
+def test_a_running_response_is_cancelled_from_the_command_line(commands: Commands, platform: Platform) -> None:
+    with platform.client("paced") as api:
+        running = api.responses.create(model="paced", input="1500 words every 50 ms", background=True)
+    assert f"{running.id} is cancelled." in commands.run("responses", "cancel", running.id).out
+    followed = commands.run("responses", "follow", running.id, fails=True)
     assert followed.code == 1
 
 

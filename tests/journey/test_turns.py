@@ -102,7 +102,8 @@ def test_an_agent_that_crashes_twice_at_one_point_fails_with_its_last_lines(plat
     assert response.status == "failed" and response.error is not None
     assert "twice" in response.error.message and "about to crash" in response.error.message
     record = platform.record("crasher", response.id)
-    assert [a["reason"] for a in record["attempts"]] == ["exit", "exit"]
+    # Two at one point; the first may have died before its word was seen, which is another point.
+    assert [a["reason"] for a in record["attempts"]] in (["exit"] * 2, ["exit"] * 3)
     assert "about to crash" in record["attempts"][-1]["log_tail"]
     assert after.output_text == "began ok", "the session goes on"
 

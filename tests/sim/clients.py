@@ -34,8 +34,8 @@ class Clients:
     async def user(self, number: int) -> None:
         """One user's story, chosen by the seed."""
         rng, story = self.rng, self.world.story
-        await asyncio.sleep(rng.uniform(0, 30 if self.world.drains else 10))
-        session = f"session-{rng.randrange(story.sessions)}"
+        await asyncio.sleep(rng.uniform(0, story.quiet if story.drains else 25 if self.world.drains else 10))
+        session = f"session-n{number}" if story.fresh else f"session-{rng.randrange(story.sessions)}"
         dice = {"keyed": 0.0, "counted": 0.7, "passing": 0.9, "deleter": 0.99}.get(story.users, rng.random())
         if dice < 0.62:
             await self._keyed(session, f"key-{number}")
@@ -181,7 +181,7 @@ class Clients:
         world, part = self.world, names.partition("dev", "a", "u", session)
         place = SimpleNamespace(
             tenant="dev", agent="a", user="u", session_id=session, partition=part, revision="r1",
-            session_key=names.session_key("dev", part), is_new=False,
+            session_key=names.session_key("dev", part), is_new=world.story.fresh,
         )  # fmt: skip
         world.identities[place.session_key] = SessionIdentity("dev", "a", "u", session, part, "r1")
         for _ in range(tries):

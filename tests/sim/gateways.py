@@ -21,7 +21,7 @@ from moorage_gateway.routing import RouteTable
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import engine as engines
 from moorage_gateway.turns import keeper as keepers
-from moorage_gateway.turns import service
+from moorage_gateway.turns import service, steps
 from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.readers import LogHints, Readers
 from moorage_gateway.turns.rules import Limits
@@ -102,7 +102,7 @@ class NoSpans:
 
     @contextmanager
     def attempt(self, held: Any, number: int) -> Any:
-        yield engines.Attempted()
+        yield steps.Attempted()
 
 
 class Gateway:
@@ -134,7 +134,7 @@ class Gateway:
         async def history(held: Any) -> list[dict[str, Any]]:
             return []
 
-        ports = engines.Ports(
+        ports = steps.Ports(
             turns, self.activation, shims, self.archive, clock, self.recovery, NoSpans(), history, generation, calm
         )
         limits = Limits(timeout_s=300.0, acquire_s=60.0, queue=world.queue)

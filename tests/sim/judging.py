@@ -60,9 +60,10 @@ class Judge:
         self._world.violations.append(text)
 
     def may_lose(self, response: str) -> bool:
-        """turns.md §9, not promised: Redis lost and the owner dead too, or the store."""
+        """turns.md §9, not promised: Redis lost and the owner dead too (a waiting turn has none), or the store."""
         world = self._world
-        return bool(world.losses) and (bool(world.owner_deaths) or response in world.unflushed)
+        owned = response not in world.unflushed and response not in world.watch.queued
+        return bool(world.losses) and (bool(world.owner_deaths) or not owned)
 
     # -- while it runs ------------------------------------------------------------------------------------------------
 

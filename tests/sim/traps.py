@@ -53,6 +53,8 @@ class Story:
     queue: int = 0
     users: str = ""  # keyed, counted, passing, deleter; empty: as it comes
     quiet: float = 0.0
+    pace: float = 1.0  # how slowly agents speak
+    fresh: bool = False  # every user has a session of its own, which nobody named before
 
 
 PLAIN = Story("plain")
@@ -74,7 +76,7 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     queued = tuple(Trap("accept", "after", "late", u(0.5, 4.5), "", n) for n in (1, 1, 1))
     return (
         Story("a write of a former owner comes late", (late,), says="rechunked", users="keyed", quiet=30.0),
-        Story("a cancelled turn's former owner comes back", (cancelled,), sessions=1, users="keyed", queue=4, quiet=30.0),
+        Story("a cancelled turn's former owner comes back", (cancelled,), sessions=1, users="keyed", queue=4, quiet=40.0, pace=4.0),
         Story("an end is decided twice", (decided,), says="other", users="keyed", quiet=30.0),
         Story("a cancel comes just before the end", (flagged,), users="keyed", quiet=20.0),
         Story("a start comes late", (started,), users="keyed", quiet=30.0),
@@ -96,13 +98,20 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     short = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 8))
     ended = Trap("append", "before", "pause", u(22.0, 30.0), "", rng.randrange(1, 6))
     closed = Trap("close", "after", "none", 0.0, "flush")
+    claims = (Trap("claim", "before", "none", 0.0, "keep"), Trap("begin", "after", "none", 0.0, "back later", rng.randrange(2)))
+    death = (
+        Trap("append", "before", "none", 0.0, "keep", 1),
+        Trap("append", "after", "none", 0.0, "sandbox", 1),
+        Trap("append", "after", "none", 0.0, "back later", rng.randrange(1, 4)),
+    )
     return (
         Story("the acceptor dies, and who joins is told", (acceptor, answered), users="keyed", quiet=5.0),
-        Story("a former owner restores", (stale, taken), users="keyed", quiet=35.0),
+        Story("a former owner restores", (stale, taken), users="keyed", quiet=40.0, pace=4.0),
         Story("given up, its owner comes back", (gone,), users="keyed", quiet=60.0),
         Story("an owner is slow to restore", (short,), users="keyed", quiet=20.0),
         Story("ended, stored, lost, and a former owner comes back", (ended, closed), users="keyed", quiet=35.0),
-        Story("rolled back over claims"),
+        Story("rolled back over claims", claims, users="keyed", quiet=20.0, fresh=True),
+        Story("rolled back over a death", death, users="keyed", quiet=40.0, pace=4.0),
     )
 
 

@@ -27,13 +27,14 @@ class Watch:
         self._given: dict[tuple[str, str], str] = {}  # (ledger, sandbox) → session
         self._flagged: set[str] = set()
         self._deleted: set[tuple[str, str]] = set()
+        self.queued: set[str] = set()  # turns that had to wait: until they run nobody owns them
         self.session_of: dict[str, str] = {}  # sandbox → session, last known
         self.turns: dict[str, str] = {}  # response → session
         self._judges = {
             "accept": self._accept, "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
             "label": self._label, "hibernated": self._hibernated, "delete": self._delete, "claim": self._claim,
             "ready": self._ready, "announce": self._announce, "close": self._close,
-            "cancel": self._cancel, "decide": self._decide,
+            "cancel": self._cancel, "decide": self._decide, "restore": self._restore, "undrain": self._undrain,
         }  # fmt: skip
 
     def before(self, name: str, args: tuple[Any, ...]) -> list[Command]:
@@ -48,7 +49,9 @@ class Watch:
                 return [("HMGET", f"t:{args[0]}", "owner", "lease")]
             case "drain":
                 return [("HMGET", f"s:{args[0]}", *PLACE), ("LLEN", f"q:{args[0]}")]
-            case "label" | "hibernated":
+            case "restore":
+                return [("HMGET", f"t:{args[0]}", "owner", "fence")]
+            case "label" | "hibernated" | "undrain":
                 return [("HMGET", f"s:{args[0]}", *PLACE)]
             case "gone":
                 return [("HMGET", f"s:{self.session_of.get(str(args[0]), '')}", *PLACE)]
@@ -68,6 +71,8 @@ class Watch:
             return
         self._accepted[args[0]] = who.generation
         self.turns[args[0]] = args[1]
+        if out[2] == b"queued":
+            self.queued.add(args[0])
         if out[2] == b"queued" and seen[0] >= int(args[4]):
             self._broken(f"{args[0]} waits as number {seen[0] + 1} of a queue of {args[4]}")
         if (who.ledger, args[1]) in self._deleted:
@@ -106,6 +111,19 @@ class Watch:
     def _close(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK" and int(args[1]) == 0:
             self._world.unflushed.add(args[0])
+
+    def _restore(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        """Nobody writes a turn anew over one who took it over since, and holds it."""
+        owner, fence = _text(seen[0][0]), int(seen[0][1] or 0)
+        if out[0] != b"OK" or fence <= int(args[1]):
+            return
+        holder = next((g for g in self._world.alive() if g.name == owner), None)
+        if holder is not None and holder.keeper.get(args[0]) is not None:
+            self._broken(f"{args[0]} was written anew by {who.who} over {owner}, which holds it by a higher fence")
+
+    def _undrain(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        if out[0] == b"OK" and not _text(seen[0][3]):
+            self._broken(f"{args[0]} was called back from a drain that is over: it has no sandbox")
 
     def _drain(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         (state, _, running, _), waiting = map(_text, seen[0]), seen[1]

@@ -123,7 +123,7 @@ class World:
             {"type": "response.output_item.done", "output_index": 0, "item": done},
             {"type": "response.completed", "response": {"id": "r", "status": "completed", "output": [done]}},
         ]
-        return [(rng.uniform(0.05, 0.9), e) for e in events]
+        return [(rng.uniform(0.05, 0.9) * self.story.pace, e) for e in events]
 
     # -- what others ask ------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class World:
         until = self.loop.now + FAULT_SECONDS
         rng = self.rng
         quiet = self.loop.now + self.story.quiet
-        while self.loop.now < quiet and not self._settled(users):
+        while self.loop.now < quiet and (self.story.drains or not self._settled(users)):
             await asyncio.sleep(1.0)
         until = max(until, self.loop.now + FAULT_SECONDS / 4)
         while self.loop.now < until and not self._settled(users):
@@ -222,7 +222,7 @@ class World:
             elif self.lossy and dice < 0.86:
                 self._keep()
             elif self.lossy and dice < 0.91 and self._kept:
-                self._lost("roll-backs", self._roll_back)
+                self.back()
             elif self.lossy and dice < 0.95:
                 self.flush()
 
@@ -274,6 +274,10 @@ class World:
             self.chores.append(self.loop.create_task(self.clients.cancel(self.judge.told[response])))
         if trap.also == "flush":
             self.flush()
+        if trap.also == "keep":
+            self._keep()
+        if trap.also == "back later":
+            self.loop.call_later(self.rng.uniform(0.5, 4.0), self.back)
         if trap.also == "flush later":
             self.loop.call_later(self.rng.uniform(0.5, 6.0), self.flush)
 
@@ -292,6 +296,11 @@ class World:
     def flush(self) -> None:
         """Redis is empty."""
         self._lost("flushes", lambda: self.redis.execute_command("FLUSHDB"))
+
+    def back(self) -> None:
+        """Redis is as it was when the copy was made."""
+        if self._kept:
+            self._lost("roll-backs", self._roll_back)
 
     def _lost(self, name: str, how: Any) -> None:
         self.losses.append(self.loop.now)

@@ -362,8 +362,17 @@ if not have[1] or tonumber(have[2] or '0') < tonumber(who.epoch) then
   call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
   call('ZADD', 'sessions:due', int(MS), S)
 end
-call('HSET', s, 'running', R)
 call('LREM', 'q:' .. S, 0, R)
+-- A turn accepted before this one came back gives way while it has begun nothing; else both end, but only one is the session's.
+local now = call('HGET', s, 'running')
+local other = now and now ~= '' and now ~= R and get('t:' .. now, 'state', 'begun', 'fence', 'deadline') or {}
+if other[1] == 'running' and other[2] == '0' then
+  call('HSET', 't:' .. now, 'state', 'queued', 'owner', '', 'lease', '0', 'fence', int(fence_after(other[3])))
+  call('LPUSH', 'q:' .. S, now)
+  call('ZADD', 'due', other[4], now)
+  other = {}
+end
+if other[1] ~= 'running' and other[1] ~= 'closing' then call('HSET', s, 'running', R) end
 return reply('OK')
 """,
     effect=True,

@@ -7,34 +7,26 @@ stopped, then the outcome decided). The ports are handed in, so that the simulat
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from moorage_api.errors import ApiError
-from moorage_api.ledger.records import Entry
-from moorage_api.ledger.script import Lost, Unreachable
-from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire import headers
-from moorage_api.wire.shim import Acknowledged, Attach, End, Frame, Source, Start, Stop
-from moorage_gateway.activation import Activation, Wanted
-from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
-from moorage_gateway.store.errors import StoreUnavailable
-from moorage_gateway.turns import archive, rules
+from moorage_api.wire.shim import Attach, Frame, Start, Stop
+from moorage_gateway.activation import Wanted
+from moorage_gateway.turns import rules
+from moorage_gateway.turns.closing import Closing
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.turns.held import Dropped, Held
 from moorage_gateway.turns.normalise import Normaliser, Outcome
 from moorage_gateway.turns.rules import Fault, blamed
-from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
+from moorage_gateway.turns.source_reader import SourceReader, ending, failed, void
+from moorage_gateway.turns.steps import Attempted
+from moorage_gateway.upstream import Route, ShimLost, ShimRefused
 
-T = TypeVar("T")
-
-STORE_S = 2.0  # turns.md §2 row 8: then the turn is closed `unflushed`
 STOP_GRACE_S = 5.0
 END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
 REATTACH = 3  # tries to reach a sandbox whose connection broke, before it is given up
@@ -42,51 +34,8 @@ RETRY_S = 0.2
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
-class Observer(Protocol):
-    """What telemetry sees of attempts; the span's context is handed to the agent as traceparent."""
-
-    def attempt(self, held: Held, number: int) -> AbstractContextManager[Attempted]: ...
-
-
-@dataclass
-class Attempted:
-    """Filled in as the attempt goes; read by the observer at its end."""
-
-    traceparent: str | None = None
-    fault: str | None = None
-    outcome: str | None = None
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Everything the engine reaches. `generation`: the ledger's; `calm`: seconds until attempts may begin again."""
-
-    ledger: TurnLedger
-    activation: Activation
-    shims: Shims
-    archive: archive.Archive
-    clock: Clock
-    recovery: Recovery
-    observer: Observer
-    history: Callable[[Held], Awaitable[list[dict[str, Any]]]]
-    generation: Callable[[], int]
-    calm: Callable[[], float]
-
-
-class Engine:
+class Engine(Closing):
     """Drives turns; one `drive` a held turn. Cancelling `drive` drops the turn without deciding it."""
-
-    def __init__(self, ports: Ports) -> None:
-        self._ledger = ports.ledger
-        self._activation = ports.activation
-        self._shims = ports.shims
-        self._store = ports.archive
-        self._clock = ports.clock
-        self._recovery = ports.recovery
-        self._observer = ports.observer
-        self._history = ports.history
-        self._generation = ports.generation
-        self._calm = ports.calm
 
     async def drive(self, held: Held) -> None:
         """Takes the turn from wherever it is to closed. Returns early, without an outcome, when the turn was dropped."""
@@ -94,14 +43,6 @@ class Engine:
             if held.record.state != "closing":
                 outcome, normaliser = await self._attempts(held)
                 await self._decide(held, outcome, normaliser)
-            await self._settle(held)
-        except Dropped:
-            return
-
-    async def fail(self, held: Held, message: str) -> None:
-        """Ends a turn whose driving broke by a mistake of ours: `failed` rather than tried again and again."""
-        try:
-            await self._decide(held, failed("server_error", message), None)
             await self._settle(held)
         except Dropped:
             return
@@ -257,7 +198,7 @@ class Engine:
         base = int(held.attempts[-1].get("base", len(held.log))) if held.attempts else len(held.log)
         baseline = [orjson.loads(e.data) for e in held.log[:base]]
         normaliser = Normaliser(held.template, baseline, continues=any(e["type"] not in LIFECYCLE for e in baseline))
-        reader = _Reader(held, normaliser, position=base)
+        reader = SourceReader(held, normaliser, position=base)
         for _ in range(REATTACH):
             try:
                 result = await self._follow(held, reader, frames, deadline)
@@ -281,7 +222,7 @@ class Engine:
         return Fault("sandbox_lost", "the connection to the sandbox keeps breaking")
 
     async def _follow(
-        self, held: Held, reader: _Reader, source: AsyncIterator[Frame], deadline: float
+        self, held: Held, reader: SourceReader, source: AsyncIterator[Frame], deadline: float
     ) -> tuple[Outcome, Normaliser | None] | Fault | None:
         inbox = Inbox()
         pump = asyncio.ensure_future(inbox.pump(source))
@@ -320,7 +261,7 @@ class Engine:
             if hasattr(source, "aclose"):
                 await source.aclose()
 
-    def _refused(self, held: Held, refusal: ShimRefused, reader: _Reader) -> Fault | None:
+    def _refused(self, held: Held, refusal: ShimRefused, reader: SourceReader) -> Fault | None:
         """What a refusal of start or attach means."""
         self._activation.forget(held.record.session)
         match refusal.word:
@@ -336,7 +277,7 @@ class Engine:
             case _:
                 return None  # stale_epoch, other_session, draining, unbound: not begun there; ask for the route again
 
-    async def _broken(self, held: Held, route: Route, fault: ShimLost, reader: _Reader) -> Fault | None:
+    async def _broken(self, held: Held, route: Route, fault: ShimLost, reader: SourceReader) -> Fault | None:
         """A connection that broke: None to try again at the same sandbox, a fault once it is seen dead."""
         if not reader.started and not fault.refused:
             reader.started = self._acknowledge(held)  # it may have begun: the next owner of this thought is attach
@@ -355,24 +296,6 @@ class Engine:
         if held.attempts:
             held.attempts[-1] = held.attempts[-1] | {"started": True}
         return True
-
-    async def _append(self, held: Held, entries: list[Entry]) -> None:
-        """Logs a group, then shows it to the readers here."""
-        if not entries:
-            return
-        first, group = len(held.log), entries
-        while True:
-            send = functools.partial(self._ledger.append, held.response, held.fence, first, group)
-            word, length = await self._insist(held, send)
-            if word == "GAP" and length < first:
-                # Restored from memory while an acknowledgement was still on its way here: send what it lacks again.
-                first, group = length, [*held.log[length:], *entries]
-                continue
-            if word != "OK":
-                held.interrupt(fenced=True)
-                self._stay(held)
-            break
-        held.logged(entries)
 
     async def _leave(self, held: Held, route: Route) -> None:
         """Stops a cancelled attempt at the shim, within its grace; a fenced or released one is left to its new owner."""
@@ -406,186 +329,9 @@ class Engine:
         }
         await self._note(held)
 
-    async def _note(self, held: Held) -> None:
-        index = len(held.attempts) - 1
-        if index >= 0:
-            await self._insist(held, lambda: self._ledger.note(held.response, held.fence, index, held.attempts[index]))
-
-    # -- the end ------------------------------------------------------------------------------------------------------
-
-    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
-        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
-        if held.attempts and "ended" not in held.attempts[-1]:
-            held.attempts[-1] = held.attempts[-1] | {
-                "ended": self._clock.now_ms(),
-                "reason": outcome.status,
-                "progress": len(held.log),
-            }
-            await self._note(held)
-        while True:
-            self._stay(held)
-            if normaliser is None:
-                events = [orjson.loads(e.data) for e in held.log]
-                normaliser = Normaliser(held.template, events, continues=True)
-                closing = normaliser.interrupt()
-                await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
-            finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
-            # A former owner of this attempt may have logged the closing events before it died.
-            closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
-            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
-            if finish.terminal["sequence_number"] != len(held.log):
-                normaliser = None  # the log says something else: what is open in it is closed as it stands
-                continue
-            terminal, index = orjson.dumps(finish.terminal), len(held.log)
-            send = functools.partial(self._ledger.decide, held.response, held.fence, outcome.status, index, terminal)
-            word, decided = await self._insist(held, send)
-            if word == "CANCEL":
-                outcome, normaliser = Outcome(status="cancelled"), None
-                continue
-            if word != "OK":
-                held.interrupt(fenced=True)
-                self._stay(held)
-            ended = self._clock.now_ms()
-            held.record = replace(
-                held.record,
-                state="closing",
-                outcome=decided,
-                ended=ended,
-                terminal="0 0 " + terminal.decode(),
-                raw=held.record.raw | {"state": "closing", "outcome": decided, "terminal": "0 0 " + terminal.decode()},
-            )
-            return
-
-    async def _settle(self, held: Held) -> None:
-        """Stores the response, then shows the end (turns.md §2 rows 8 and 9)."""
-        terminal = Entry.decode(held.record.terminal)
-        stored = True
-        if held.record.meta.get("store", True):
-            current = await self._insist(held, lambda: self._ledger.turn(held.response))
-            record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
-            document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
-            stored = await self._put(held, document)
-        await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
-        held.ended = True
-        held.logged([terminal])
-        try:
-            if stored:
-                async with asyncio.timeout(STORE_S):
-                    await self._store.settled(held.response)
-        except (StoreUnavailable, TimeoutError):
-            return  # `open/` is swept: an entry whose response is stored is removed there
-
-    async def _put(self, held: Held, document: bytes) -> bool:
-        try:
-            async with asyncio.timeout(STORE_S):
-                await self._store.put_response(str(held.record.meta["tenant"]), held.response, document)
-        except (StoreUnavailable, TimeoutError):
-            return False
-        return True
-
-    # -- shared -------------------------------------------------------------------------------------------------------
-
-    def _stay(self, held: Held) -> None:
-        """Raises Dropped when this process must let go of the turn."""
-        if held.fenced or held.releasing:
-            raise Dropped
-
-    async def _insist(self, held: Held, call: Callable[[], Awaitable[T]]) -> T:
-        """Sends until an answer comes: every script answers the same when sent again. Dropped ends it."""
-        while True:
-            await self._recovery.settled()
-            try:
-                return await call()
-            except Lost:
-                try:
-                    await self._recovery.recover()
-                except Unreachable:
-                    await self._clock.sleep(RETRY_S)
-            except Unreachable:
-                await self._clock.sleep(RETRY_S)
-            self._stay(held)
-
     def _headers(self, held: Held, seen: Attempted) -> dict[str, str]:
         found = dict(held.record.meta.get("headers") or {})
         found[headers.AGENT_USER_ID] = str(held.record.meta.get("user", ""))
         if seen.traceparent:
             found[headers.TRACEPARENT] = seen.traceparent
         return found
-
-
-class _Reader:
-    """Turns frames into log entries; knows the last source seen, so that a broken stream goes on from there."""
-
-    def __init__(self, held: Held, normaliser: Normaliser, *, position: int) -> None:
-        self._held = held
-        self.normaliser = normaliser
-        self.src = 0
-        self.started = bool(held.attempts and held.attempts[-1].get("started"))
-        self._position = position
-        self._entries: list[Entry] = []
-        self._outcome_at: float | None = None
-        self.contradicted = False
-
-    def read(self, frames: list[Frame]) -> End | None:
-        """Normalises; what an earlier owner of this attempt already logged is passed over silently."""
-        held = self._held
-        for frame in frames:
-            if isinstance(frame, Source):
-                if frame.src <= self.src:
-                    continue
-                self.src = frame.src
-                for event in self.normaliser.feed(orjson.loads(frame.data)):
-                    data = orjson.dumps(event)
-                    if self._position >= len(held.log) + len(self._entries):
-                        self._entries.append(Entry(held.begun, frame.src, data))
-                    elif self._position < len(held.log) and held.log[self._position].data != data:
-                        self.contradicted = True  # a former owner closed the log over this attempt
-                    self._position += 1
-            elif isinstance(frame, Acknowledged):
-                self.started = True
-                if held.attempts and not held.attempts[-1].get("started"):
-                    held.attempts[-1] = held.attempts[-1] | {"started": True}
-            else:
-                return frame
-        return None
-
-    def drain(self) -> list[Entry]:
-        """What `read` produced since the last call."""
-        entries, self._entries = self._entries, []
-        return entries
-
-    def linger(self, now: float, limit: float) -> bool:
-        """Whether the stream has stayed open for `limit` seconds after the agent's terminal event."""
-        if self._outcome_at is None:
-            self._outcome_at = now
-        return now - self._outcome_at >= limit
-
-
-def void(_: object) -> None:
-    """Drops a result that a watcher has no use for."""
-
-
-def failed(code: str, message: str) -> Outcome:
-    """A `failed` outcome of ours; `code` goes into the message too, since the protocol's codes are a closed set."""
-    return Outcome(status="failed", error={"code": "server_error", "message": f"{message} [{code}]"})
-
-
-def ending(end: End, normaliser: Normaliser) -> tuple[Outcome, Normaliser | None] | Fault | None:
-    """What the end of an attempt without a terminal event means.
-
-    kind                 | meaning
-    ---------------------|------------------------------------------------------------
-    http                 | the agent answered an error itself: an answer, never retried
-    done, cut            | the stream ended early: an agent fault
-    exit, oom, hang      | an agent fault
-    stopped, superseded  | another owner, or a cancel: nothing of ours to decide
-    orphaned             | the shim gave the attempt up without an owner: platform
-    """
-    if end.kind == "http":
-        detail = (end.body or "")[:2000]
-        return failed("agent_error", f"The agent answered {end.status}: {detail}"), normaliser
-    if end.kind in ("stopped", "superseded"):
-        return None
-    if end.kind == "done":
-        return Fault("cut", "the agent's stream ended without a terminal event", tuple(end.log_tail))
-    return Fault(end.kind, end.detail, tuple(end.log_tail))

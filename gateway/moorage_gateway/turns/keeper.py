@@ -19,10 +19,11 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.ledger_client import Recovery
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
-from moorage_gateway.turns.engine import Engine, failed
+from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.normalise import Normaliser, Template, created_event
 from moorage_gateway.turns.rules import Limits
+from moorage_gateway.turns.source_reader import failed
 
 DUE_S = 1.0
 BATCH = 32

@@ -46,7 +46,12 @@ def cpu(stage: Stage, effort: Effort) -> list[Line]:
     lines = [
         Line("relay-cpu", ours.middle, "us/request", goal=150, gate=600, note=str(ours)),
         Line("relay-requests-per-core", MICRO / ours.middle, "requests/s of CPU", note="goal at least 6000"),
-        Line("relay-throughput", figures.median(rates["gateway"]), "requests/s", note=str(figures.spread(rates["gateway"]))),
+        Line(
+            "relay-throughput",
+            figures.median(rates["gateway"]),
+            "requests/s",
+            note=str(figures.spread(rates["gateway"])),
+        ),
     ]
     if nginx is None:
         return lines + skipped(["relay-cpu-nginx", "relay-cpu-ratio-to-nginx"], why)
@@ -73,7 +78,10 @@ def _added(
 ) -> list[Line]:
     stage.warm([SESSION])
     nginx, why = _nginx(stage)
-    targets = {"direct": (stage.sandboxes.direct, _plain(path)), "gateway": (stage.gateway.target, stage.invoke(path, SESSION))}
+    targets = {
+        "direct": (stage.sandboxes.direct, _plain(path)),
+        "gateway": (stage.gateway.target, stage.invoke(path, SESSION)),
+    }
     if nginx is not None:
         targets["nginx"] = (nginx.target, _plain(path))
     tails: dict[str, list[float]] = {name: [] for name in targets}
@@ -96,9 +104,7 @@ def _added(
             added = figures.spread([a - b for a, b in zip(found[subject], found["direct"], strict=True)])
             base = figures.short(figures.median(found["direct"]))
             label = f"{name}-added-p{percent}" + ("" if own else f"-{subject}")
-            lines.append(
-                Line(label, added.middle, "ms", goal=goal if own else None, note=f"{added}; direct {base} ms")
-            )
+            lines.append(Line(label, added.middle, "ms", goal=goal if own else None, note=f"{added}; direct {base} ms"))
     return lines if nginx is not None else lines + skipped([f"{name}-added-p50-nginx", f"{name}-added-p99-nginx"], why)
 
 

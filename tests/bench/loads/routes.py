@@ -24,7 +24,14 @@ def commands(stage: Stage, effort: Effort) -> list[Line]:
     texts = [stage.invoke("/json", session) for session in SESSIONS[1:]]
     miss = per_unit(stage, len(texts), {"requests": texts, "connections": len(texts), "each": 1})
     return [
-        Line("route-hit-commands", round(hit, 2), "commands/request", goal=0, gate=0, note=f"{effort.hits} requests; {HOW}"),
+        Line(
+            "route-hit-commands",
+            round(hit, 2),
+            "commands/request",
+            goal=0,
+            gate=0,
+            note=f"{effort.hits} requests; {HOW}",
+        ),
         Line("route-miss-commands", round(miss, 1), "commands/request", goal=1, note=f"{len(texts)} sessions; {HOW}"),
     ]
 

@@ -41,7 +41,9 @@ def paced(stage: Stage, effort: Effort) -> list[Line]:
     late = figures.alternated(effort.repetitions, list(targets), measure)
     ours, base = figures.spread(late["gateway"]), figures.spread(late["direct"])
     return [
-        Line("paced-merged", merged["gateway"], "events", goal=0, gate=0, note=f"of {events}; direct {merged['direct']}"),
+        Line(
+            "paced-merged", merged["gateway"], "events", goal=0, gate=0, note=f"of {events}; direct {merged['direct']}"
+        ),
         Line("paced-delay-p99", ours.middle, "ms", goal=3, note=f"{ours}; direct {figures.short(base.middle)} ms"),
     ]
 
@@ -52,9 +54,7 @@ def open_streams(stage: Stage, effort: Effort) -> list[Line]:
     stage.warm([SESSION])
     idle = processes.rss(gateway.pid)
     text = stage.invoke(f"/sse/{effort.stream_seconds}/1000000/spread", SESSION)
-    stage.load.begin(
-        target=gateway.target, requests=[text], connections=effort.streams, each=1, mark=MARK, seconds=60
-    )
+    stage.load.begin(target=gateway.target, requests=[text], connections=effort.streams, each=1, mark=MARK, seconds=60)
     highest, over = 0, threading.Event()
 
     def watch() -> None:

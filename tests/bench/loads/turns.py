@@ -38,7 +38,14 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
     )
     ours = figures.spread(costs)
     return [
-        Line("turn-cpu", ours.middle, "ms/turn", goal=3, gate=6, note=f"{ours}; {figures.short(figures.median(rates))} turns/s"),
+        Line(
+            "turn-cpu",
+            ours.middle,
+            "ms/turn",
+            goal=3,
+            gate=6,
+            note=f"{ours}; {figures.short(figures.median(rates))} turns/s",
+        ),
         Line("turn-commands", round(commands, 1), "commands/turn", note=f"{effort.turns} turns; {routes.HOW}"),
     ]
 
@@ -46,7 +53,7 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
 def delta(stage: Stage, effort: Effort) -> list[Line]:
     """CPU and Redis commands of one more delta: 32 streams with 10 ms gaps, long turns less short ones."""
     stage.warm(SESSIONS)
-    costs, commands, late = [], [], []
+    costs, commands, late, usual = [], [], [], []
     merged = events = 0
     for _ in range(effort.repetitions):
         points = []
@@ -61,13 +68,16 @@ def delta(stage: Stage, effort: Effort) -> list[Line]:
         costs.append(figures.slope(points[0][:2], points[1][:2]) * 1e6)
         commands.append(figures.slope((points[0][0], points[0][2]), (points[1][0], points[1][2])))
         late.append(figures.percentile(found["delay_us"], 99) / 1000)
+        usual.append(figures.percentile(found["delay_us"], 50) / 1000)
         merged += found["merged"]
         events += found["events"]
     ours = figures.spread(costs)
     return [
         Line("delta-cpu", ours.middle, "us/delta", goal=60, gate=120, note=f"{ours}; 32 streams, 10 ms gaps"),
-        Line("delta-commands", round(figures.median(commands), 2), "commands/delta", note=str(figures.spread(commands))),
-        Line("delta-delay-p99", figures.median(late), "ms", note=f"agent → caller, logged first; {figures.spread(late)}"),
+        Line(
+            "delta-commands", round(figures.median(commands), 2), "commands/delta", note=str(figures.spread(commands))
+        ),
+        Line("delta-delay-p99", figures.median(late), "ms", note=str(figures.spread(late))),
         Line("delta-merged", merged, "events", goal=0, gate=0, note=f"of {events}"),
     ]
 

@@ -1,0 +1,106 @@
+"""The end of a turn: outcome fixed, response stored, then shown (turns.md §2 rows 7 to 9).
+
+Between `Steps` and `Engine`: a turn that was taken over while closing needs nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import replace
+
+import orjson
+
+from moorage_api.ledger.records import Entry
+from moorage_gateway.store.errors import StoreUnavailable
+from moorage_gateway.turns import archive
+from moorage_gateway.turns.held import Dropped, Held
+from moorage_gateway.turns.normalise import Normaliser, Outcome
+from moorage_gateway.turns.source_reader import failed
+from moorage_gateway.turns.steps import Steps
+
+STORE_S = 2.0  # turns.md §2 row 8: then the turn is closed `unflushed`
+
+
+class Closing(Steps):
+    """Decides, stores, closes; a cancel that came first wins."""
+
+    async def fail(self, held: Held, message: str) -> None:
+        """Ends a turn whose driving broke by a mistake of ours: `failed` rather than tried again and again."""
+        try:
+            await self._decide(held, failed("server_error", message), None)
+            await self._settle(held)
+        except Dropped:
+            return
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
+        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
+        if held.attempts and "ended" not in held.attempts[-1]:
+            held.attempts[-1] = held.attempts[-1] | {
+                "ended": self._clock.now_ms(),
+                "reason": outcome.status,
+                "progress": len(held.log),
+            }
+            await self._note(held)
+        while True:
+            self._stay(held)
+            if normaliser is None:
+                events = [orjson.loads(e.data) for e in held.log]
+                normaliser = Normaliser(held.template, events, continues=True)
+                closing = normaliser.interrupt()
+                await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+            finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
+            # A former owner of this attempt may have logged the closing events before it died.
+            closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
+            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+            if finish.terminal["sequence_number"] != len(held.log):
+                normaliser = None  # the log says something else: what is open in it is closed as it stands
+                continue
+            terminal, index = orjson.dumps(finish.terminal), len(held.log)
+            send = functools.partial(self._ledger.decide, held.response, held.fence, outcome.status, index, terminal)
+            word, decided = await self._insist(held, send)
+            if word == "CANCEL":
+                outcome, normaliser = Outcome(status="cancelled"), None
+                continue
+            if word != "OK":
+                held.interrupt(fenced=True)
+                self._stay(held)
+            ended = self._clock.now_ms()
+            held.record = replace(
+                held.record,
+                state="closing",
+                outcome=decided,
+                ended=ended,
+                terminal="0 0 " + terminal.decode(),
+                raw=held.record.raw | {"state": "closing", "outcome": decided, "terminal": "0 0 " + terminal.decode()},
+            )
+            return
+
+    async def _settle(self, held: Held) -> None:
+        """Stores the response, then shows the end (turns.md §2 rows 8 and 9)."""
+        terminal = Entry.decode(held.record.terminal)
+        stored = True
+        if held.record.meta.get("store", True):
+            current = await self._insist(held, lambda: self._ledger.turn(held.response))
+            record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
+            document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
+            stored = await self._put(held, document)
+        await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
+        held.ended = True
+        held.logged([terminal])
+        try:
+            if stored:
+                async with asyncio.timeout(STORE_S):
+                    await self._store.settled(held.response)
+        except (StoreUnavailable, TimeoutError):
+            return  # `open/` is swept: an entry whose response is stored is removed there
+
+    async def _put(self, held: Held, document: bytes) -> bool:
+        try:
+            async with asyncio.timeout(STORE_S):
+                await self._store.put_response(str(held.record.meta["tenant"]), held.response, document)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True

@@ -1,0 +1,115 @@
+"""What every step of driving a turn shares: its ports, sending until an answer comes, logging, letting go.
+
+Base of `Closing` and `Engine`; no step of the order of writes is in here but `append`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from moorage_api.ledger.records import Entry
+from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.turns import TurnLedger
+from moorage_gateway.activation import Activation
+from moorage_gateway.clock import Clock
+from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.turns import archive
+from moorage_gateway.turns.held import Dropped, Held
+from moorage_gateway.upstream import Shims
+
+T = TypeVar("T")
+RETRY_S = 0.2
+
+
+class Observer(Protocol):
+    """What telemetry sees of attempts; the span's context is handed to the agent as traceparent."""
+
+    def attempt(self, held: Held, number: int) -> AbstractContextManager[Attempted]: ...
+
+
+@dataclass
+class Attempted:
+    """Filled in as the attempt goes; read by the observer at its end."""
+
+    traceparent: str | None = None
+    fault: str | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the engine reaches. `generation`: the ledger's; `calm`: seconds until attempts may begin again."""
+
+    ledger: TurnLedger
+    activation: Activation
+    shims: Shims
+    archive: archive.Archive
+    clock: Clock
+    recovery: Recovery
+    observer: Observer
+    history: Callable[[Held], Awaitable[list[dict[str, Any]]]]
+    generation: Callable[[], int]
+    calm: Callable[[], float]
+
+
+class Steps:
+    """Ports and the calls that may be repeated. Raises Dropped when this process must let go of the turn."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ledger = ports.ledger
+        self._activation = ports.activation
+        self._shims = ports.shims
+        self._store = ports.archive
+        self._clock = ports.clock
+        self._recovery = ports.recovery
+        self._observer = ports.observer
+        self._history = ports.history
+        self._generation = ports.generation
+        self._calm = ports.calm
+
+    async def _append(self, held: Held, entries: list[Entry]) -> None:
+        """Logs a group, then shows it to the readers here."""
+        if not entries:
+            return
+        first, group = len(held.log), entries
+        while True:
+            send = functools.partial(self._ledger.append, held.response, held.fence, first, group)
+            word, length = await self._insist(held, send)
+            if word == "GAP" and length < first:
+                # Restored from memory while an acknowledgement was still on its way here: send what it lacks again.
+                first, group = length, [*held.log[length:], *entries]
+                continue
+            if word != "OK":
+                held.interrupt(fenced=True)
+                self._stay(held)
+            break
+        held.logged(entries)
+
+    async def _note(self, held: Held) -> None:
+        index = len(held.attempts) - 1
+        if index >= 0:
+            await self._insist(held, lambda: self._ledger.note(held.response, held.fence, index, held.attempts[index]))
+
+    def _stay(self, held: Held) -> None:
+        """Raises Dropped when this process must let go of the turn."""
+        if held.fenced or held.releasing:
+            raise Dropped
+
+    async def _insist(self, held: Held, call: Callable[[], Awaitable[T]]) -> T:
+        """Sends until an answer comes: every script answers the same when sent again. Dropped ends it."""
+        while True:
+            await self._recovery.settled()
+            try:
+                return await call()
+            except Lost:
+                try:
+                    await self._recovery.recover()
+                except Unreachable:
+                    await self._clock.sleep(RETRY_S)
+            except Unreachable:
+                await self._clock.sleep(RETRY_S)
+            self._stay(held)
