@@ -1,7 +1,7 @@
 """The one test door behind `scripts/test`: picks tiers and groups, runs them in processes of their own, closes with counts.
 
-    scripts/test                      everything but what needs a cluster or --long
-    scripts/test --only crash -x      one tier or group; further arguments go to pytest
+scripts/test                      everything but what needs a cluster or --long
+scripts/test --only crash -x      one tier or group; further arguments go to pytest
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ TIERS = (
 
 def main() -> int:
     """Runs what was asked; exit 0 only when everything that ran passed."""
-    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/test", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--only", help="a tier or marked group")
     parser.add_argument("--long", action="store_true", help="also the long runs")
     parser.add_argument("--cluster", action="store_true", help="also the cluster tier (comes with the operator)")

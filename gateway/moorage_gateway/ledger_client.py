@@ -258,6 +258,8 @@ class Recovery:
         await asyncio.shield(self._running)
 
     async def _recover(self) -> None:
+        ident = self._client.identity
+        known = ident.ledger, ident.generation
         for _ in range(8):
             try:
                 await self._client.found(stored_generation=await self._stored())
@@ -270,4 +272,10 @@ class Recovery:
                 return
             except Lost:
                 continue
+            except BaseException:
+                # Half restored: the next script must be told LOSS again, or it writes before what was lost is back.
+                if ident.ledger != self._restored:
+                    ident.ledger, ident.generation = known
+                raise
+        ident.ledger, ident.generation = known
         raise Unreachable("the ledger keeps being lost")

@@ -15,23 +15,39 @@ SPEC: dict[str, Any] = {"source": {"bundle": "sha256:" + "0" * 64}}
 
 MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a misspelt field": ({"spec": {**SPEC, "sesion": {}}}, "spec.sesion", "did you mean session?"),
-    "a misspelt field below": ({"spec": {**SPEC, "session": {"idleTimout": "5m"}}}, "spec.session.idleTimout", "idleTimeout"),
+    "a misspelt field below": (
+        {"spec": {**SPEC, "session": {"idleTimout": "5m"}}},
+        "spec.session.idleTimout",
+        "idleTimeout",
+    ),
     "snake case": ({"spec": {**SPEC, "turn": {"max_attempts": 2}}}, "spec.turn.max_attempts", "maxAttempts"),
     "a field at the wrong place": ({"spec": {**SPEC, "idleTimeout": "5m"}}, "spec.idleTimeout", "session.idleTimeout"),
     "a wrong unit": ({"spec": {**SPEC, "resources": {"memory": "lots"}}}, "spec.resources.memory", ""),
     "a wrong type": ({"spec": {**SPEC, "pool": {"min": "two"}}}, "spec.pool.min", ""),
     "a negative number": ({"spec": {**SPEC, "pool": {"min": -1}}}, "spec.pool.min", ""),
-    "two that contradict": ({"spec": {**SPEC, "pool": {"min": 5, "max": 1}}}, "spec.pool", "min (5) is more than max (1)"),
+    "two that contradict": (
+        {"spec": {**SPEC, "pool": {"min": 5, "max": 1}}},
+        "spec.pool",
+        "min (5) is more than max (1)",
+    ),
     "no source": ({"spec": {}}, "spec", "exactly one of image and source"),
     "no spec": ({"spec": None}, "spec", ""),
     "a list for a map": ({"spec": []}, "spec", "mapping"),
-    "isolation off": ({"spec": {**SPEC, "session": {"isolation": "none"}}}, "spec.session.isolation", "cannot be turned off"),
+    "isolation off": (
+        {"spec": {**SPEC, "session": {"isolation": "none"}}},
+        "spec.session.isolation",
+        "cannot be turned off",
+    ),
     "a secret": (
         {"spec": {**SPEC, "env": [{"name": "A", "value": "AKIA" + "Q" * 16}]}},
         "spec.env[0].value",
         "looks like",
     ),
-    "a reserved variable": ({"spec": {**SPEC, "env": [{"name": "PORT", "value": "1"}]}}, "spec.env[0].name", "platform"),
+    "a reserved variable": (
+        {"spec": {**SPEC, "env": [{"name": "PORT", "value": "1"}]}},
+        "spec.env[0].name",
+        "platform",
+    ),
     "a host with a scheme": ({"spec": {**SPEC, "egress": ["https://a.example"]}}, "spec.egress[0]", "without a scheme"),
     "another kind": ({"kind": "Agent"}, "kind", "HostedAgent"),
     "another version": ({"apiVersion": "v2"}, "apiVersion", "moorage.dev/v1alpha1"),

@@ -48,7 +48,13 @@ class HttpDoor:
     _open: http.client.HTTPConnection | None = field(default=None, repr=False)
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, raw: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        raw: bytes | None = None,
     ) -> Answer:
         """One request; `body` is sent as JSON, `raw` as it is."""
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()

@@ -84,6 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             need_isolation(platform)
             (platform.state / "kept-by-the-owner").write_text(STATE_CANARY)
             door = HttpDoor(platform.url, platform.api_key)
+            _begin_never(door, tmp_path_factory.mktemp("never"))
             yield World(platform, door, Prober(door), port, heard)
             door.close()
 
@@ -92,3 +93,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def told(world: World) -> Any:
     """`tell` of the hostile agent."""
     return world.prober.tell
+
+
+NEVER = """
+from moorage import HostedAgent
+print("warming up, please wait", flush=True)
+HostedAgent(agent=lambda items, ctx: "never").serve()
+"""
+
+
+def _begin_never(door: HttpDoor, folder: Path) -> None:
+    """Deploys `never`, whose readiness path answers 404; that it is given up takes a minute, so it begins first."""
+    (folder / "host.py").write_text(NEVER)
+    data = bundling.packed(folder)
+    assert bundling.upload(door, "never", data).body["complete"]
+    made = door.ask("PUT", "/v1/agents/never", bundling.manifest("never", data, readiness="/never"))
+    assert made.status == 200, made.raw

@@ -80,7 +80,10 @@ def fill(files, megabytes=10):
 def test_a_full_disk_is_noticed_and_the_session_can_be_cleared(world: Any) -> None:
     session = "hog-disk-00001"
     with unharmed(world):
-        code = FILL + "print('filling the disk', flush=True)\nos.chdir('/workspace')\nfill(2 if os.listdir() else 6)\ntime.sleep(30)"
+        code = (
+            FILL
+            + "print('filling the disk', flush=True)\nos.chdir('/workspace')\nfill(2 if os.listdir() else 6)\ntime.sleep(30)"
+        )
         response = world.prober.turn(session, code)
     assert response["status"] == "failed"
     message = response["error"]["message"]

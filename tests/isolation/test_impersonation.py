@@ -97,7 +97,18 @@ def test_the_sandbox_port_takes_no_word_without_a_token_of_its_own(world: Any) -
     claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     forged = base64.urlsafe_b64encode(json.dumps(claims | {"tenant": "rival"}).encode()).decode().rstrip("=")
     wrong_key = tokens.sign(tokens.Identity(**claims), "00" * 32)
-    for bearer in (None, "", "x", good[:-2], f"{forged}.{mac}", f"{body}.", f"{body}.{mac}.", wrong_key, body, "." + mac):
+    for bearer in (
+        None,
+        "",
+        "x",
+        good[:-2],
+        f"{forged}.{mac}",
+        f"{body}.",
+        f"{body}.{mac}.",
+        wrong_key,
+        body,
+        "." + mac,
+    ):
         assert announce(world, bearer, said)[0] == 401, bearer
     assert announce(world, world.platform.api_key, said)[0] == 401, "a caller's key is no sandbox's token"
     door = HttpDoor(world.platform.url, good)

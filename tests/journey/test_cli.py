@@ -164,7 +164,7 @@ def test_logs_are_followed_while_the_agent_speaks(commands: Commands, platform: 
             assert found[0]["session"] == session and found[0]["stream"] in ("stdout", "stderr")
         finally:
             follower.terminate()
-            follower.wait(timeout=10)
+            follower.wait(timeout=30)
             reader.join(timeout=10)
             follower.stdout.close()
             follower.stderr.close()

@@ -27,8 +27,10 @@ def test_turns_of_one_session_run_in_order_and_never_together(platform: Platform
     session = new_session()
     with platform.client("paced") as api:
         made = [
-            api.responses.create(model="paced", input="8 words every 20 ms", background=True, **in_session(session))
-            for _ in range(4)
+            api.responses.create(
+                model="paced", input=f"{words} words every 20 ms", background=True, **in_session(session)
+            )
+            for words in (100, 5, 5, 5)
         ]
         assert [r.status for r in made][1:] == ["queued"] * 3
 

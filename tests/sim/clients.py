@@ -92,7 +92,9 @@ class Clients:
     async def _passing(self, session: str, body: str) -> None:
         """Foreground and not stored: it stays, or leaves for good, and then the turn is cancelled."""
         stays = self.rng.random() < 0.3
-        told = await self.create(session, body, kind="same" if stays else "long", background=False, keyed=False, store=False)
+        told = await self.create(
+            session, body, kind="same" if stays else "long", background=False, keyed=False, store=False
+        )
         if told is None:
             return
         await self.read(told, patience=None if stays else self.rng.uniform(0.5, 3.0))
@@ -135,12 +137,12 @@ class Clients:
     async def relays(self) -> None:
         """Raw calls to the sessions' agents, until cancelled: they hold a sandbox awake, and wake one that sleeps."""
         while True:
-            await asyncio.sleep(self.rng.uniform(1.0, 9.0))
+            await asyncio.sleep(self.rng.uniform(0.3, 5.0) if self.world.story.chatty else self.rng.uniform(1.0, 9.0))
             if self.world.identities:
                 key = self.rng.choice(sorted(self.world.identities))
                 gateway = await self.world.some()
                 try:
-                    await gateway.spawn(self.relay(gateway, key, self.rng.uniform(0.1, 3.0)))
+                    await gateway.spawn(self.relay(gateway, key, self.rng.uniform(0.1, 4.0)))
                 except asyncio.CancelledError:
                     self._mine()
 

@@ -197,7 +197,9 @@ class Judge:
         if cancel == b"1" and outcome != b"cancelled" and not losses:
             self.broken(f"{response} was cancelled first and ended {outcome}")
         status, said = body["status"], json.dumps(body.get("error"))
-        if status == "completed" or (status == "cancelled" and (told.cancelled or told.deleted or told.left_at is not None)):
+        if status == "completed" or (
+            status == "cancelled" and (told.cancelled or told.deleted or told.left_at is not None)
+        ):
             return
         if status == "failed" and losses and (GENERATION in said) and (GIVEN_UP not in said or self.may_lose(response)):
             return

@@ -71,7 +71,9 @@ class SimLoop(asyncio.SelectorEventLoop):
         heapq.heappush(self._timers, (when, self._set, timer))
         return timer
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:

@@ -153,12 +153,16 @@ LENGTH = "if have >= FIRST + n then return reply('OK', have) end\nif have ~= FIR
 GUARD = "stored[1] ~= LEDGER or stored[2] ~= GEN"
 WITNESS = " or tonumber(call('GET', 'wit:' .. WHO) or '0') < TOLD then"
 STALE = "if v[1] ~= '{}' or v[2] ~= A[2] then return reply('STALE') end"
-SETTLE = "if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end"
+SETTLE = (
+    "if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end"
+)
 TAKEN = "(old[1] == 'running' and not untouched) and 'taken' or old[1]"
 CLOSED = "if v[1] ~= 'closing' then\n  if v[2] then return reply('OK', v[1]) end\n  return reply('STATE', v[1])\nend"
 DRAINED = "if (v[3] and v[3] ~= '') or call('LLEN', 'q:' .. S) > 0 then return reply('BUSY') end"
 DELETED = "if (v[4] and v[4] ~= '') or call('LLEN', 'q:' .. A[1]) > 0 then return reply('BUSY') end"
-KNOWN = "if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end"
+KNOWN = (
+    "if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end"
+)
 PREV = "if v[1] == 'running' and v[7] == FENCE and v[3] == WHO then return reply('OK', v[2], v[6]) end"
 
 MUTANTS = (

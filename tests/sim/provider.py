@@ -81,7 +81,12 @@ class Provider:
                 await self._ledger.gone(sandbox.id, "exit")
                 self._drop(sandbox)
         doomed, waking, ready, deletes = await self._runner.read_all(
-            [("HGETALL", keys.DOOMED), ("ZRANGE", keys.WAKING, 0, 99), ("LRANGE", POOL, 0, -1), ("ZRANGE", keys.DELETES, 0, 99)]
+            [
+                ("HGETALL", keys.DOOMED),
+                ("ZRANGE", keys.WAKING, 0, 99),
+                ("LRANGE", POOL, 0, -1),
+                ("ZRANGE", keys.DELETES, 0, 99),
+            ]
         )
         for name, reason in fields(doomed).items():
             await self._end(name, reason)

@@ -39,13 +39,17 @@ def wire() -> Iterator[Wire]:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 @pytest.mark.parametrize("kind", ["kills", "redis"])
-def test_no_promise_is_broken_under_random_faults(kind: str, block: int, wire: Wire, request: pytest.FixtureRequest) -> None:
+def test_no_promise_is_broken_under_random_faults(
+    kind: str, block: int, wire: Wire, request: pytest.FixtureRequest
+) -> None:
     first = request.config.getoption("--sim-seed")
     total = request.config.getoption("--sim-schedules") or (IN_LONG if LONG else PER_CHANGE)
     seeds = range(first + block, first + total, BLOCKS)
     broken = {seed: found for seed in seeds if (found := play(wire, Schedule(seed, kind)))}
     print(f"sim {kind}: {len(seeds)} schedules, first seed {first + block}, step {BLOCKS}")
-    assert not broken, f"{len(broken)} of {len(seeds)} schedules broke a promise; replay with --sim-seed: {dict(list(broken.items())[:3])}"
+    assert not broken, (
+        f"{len(broken)} of {len(seeds)} schedules broke a promise; replay with --sim-seed: {dict(list(broken.items())[:3])}"
+    )
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)

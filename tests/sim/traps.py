@@ -54,6 +54,7 @@ class Story:
     users: str = ""  # keyed, counted, passing, deleter; empty: as it comes
     quiet: float = 0.0
     pace: float = 1.0  # how slowly agents speak
+    chatty: bool = False  # raw calls come often
     fresh: bool = False  # every user has a session of its own, which nobody named before
 
 
@@ -82,7 +83,7 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Story("a start comes late", (started,), users="keyed", quiet=30.0),
         Story("an acceptance is answered late", queued, sessions=1, users="keyed", queue=4, quiet=20.0),
         Story("who drains dies", (Trap("drain", "after", "kill"),), sessions=1, drains=True, quiet=25.0),
-        Story("a busy answer comes late", (Trap("undrain", "before", "pause", u(7.0, 20.0)),), sessions=1, drains=True, quiet=35.0),
+        Story("a busy answer comes late", (Trap("undrain", "before", "pause", u(7.0, 20.0)),), sessions=1, drains=True, users="keyed", quiet=40.0, chatty=True),
         Story("a hibernation comes late", (Trap("hibernated", "before", "pause", u(7.0, 16.0)),), sessions=1, drains=True, quiet=35.0),
         Story("sessions are deleted", users="deleter"),
         Story("readers leave", users="passing", quiet=10.0),
@@ -98,7 +99,10 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     short = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 8))
     ended = Trap("append", "before", "pause", u(22.0, 30.0), "", rng.randrange(1, 6))
     closed = Trap("close", "after", "none", 0.0, "flush")
-    claims = (Trap("claim", "before", "none", 0.0, "keep"), Trap("begin", "after", "none", 0.0, "back later", rng.randrange(2)))
+    claims = (
+        Trap("claim", "before", "none", 0.0, "keep"),
+        Trap("begin", "after", "none", 0.0, "back later", rng.randrange(2)),
+    )
     death = (
         Trap("append", "before", "none", 0.0, "keep", 1),
         Trap("append", "after", "none", 0.0, "sandbox", 1),

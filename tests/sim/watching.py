@@ -83,7 +83,9 @@ class Watch:
             return
         self._begun.add((args[0], _text(out[1])))
         if who.generation > self._accepted.get(args[0], who.generation):
-            self._broken(f"{args[0]} is of generation {self._accepted[args[0]]} and began an attempt in {who.generation}")
+            self._broken(
+                f"{args[0]} is of generation {self._accepted[args[0]]} and began an attempt in {who.generation}"
+            )
         state, epoch, running, _ = map(_text, seen[0])
         if seen[1] == b"1":
             self._broken(f"{args[0]} began an attempt after it was cancelled")
@@ -146,7 +148,9 @@ class Watch:
 
     def _label(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK" and self._alive(_text(seen[0][3]), str(args[0])):
-            self._broken(f"{args[0]} lost its sandbox {_text(seen[0][3])}, which is alive, to the label of another volume")
+            self._broken(
+                f"{args[0]} lost its sandbox {_text(seen[0][3])}, which is alive, to the label of another volume"
+            )
 
     def _hibernated(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] != b"OK":
@@ -166,7 +170,9 @@ class Watch:
         if out[0] == b"CLAIMED" and world.losses and world.founded[-1][0] > world.losses[-1]:
             sandbox = world.shims.by_endpoint.get(_text(out[4]))
             if sandbox is not None and sandbox.session not in ("", args[0]) and sandbox.bound_at < world.founded[-1][0]:
-                self._broken(f"{args[0]} was given {sandbox.id}, which has been {sandbox.session}'s since before the loss")
+                self._broken(
+                    f"{args[0]} was given {sandbox.id}, which has been {sandbox.session}'s since before the loss"
+                )
 
     def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK":

@@ -164,7 +164,9 @@ class World:
         self.redis.execute_command("FLUSHALL")
         for _ in range(self.schedule.gateways):
             await self.born_gateway()
-        background = [self.loop.create_task(w) for w in (self.provider.run(), self._announcements(), self.clients.relays())]
+        background = [
+            self.loop.create_task(w) for w in (self.provider.run(), self._announcements(), self.clients.relays())
+        ]
         users = [self.loop.create_task(self.clients.user(i)) for i in range(self.schedule.turns)]
         await self._break(users)
         self.faults.end()

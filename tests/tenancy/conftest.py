@@ -93,7 +93,9 @@ def _possessions(world: World) -> None:
     assert ann.ask("DELETE", f"/v1/responses/{ids['deleted']}").status == 200
     # Long enough to run through every test; ended with the platform.
     ids["running"] = _create(ann, "paced", {"input": "3000 words every 100 ms", "background": True})["id"]
-    poll("the long turn runs", lambda: ann.ask("GET", f"/v1/responses/{ids['running']}").body["status"] == "in_progress")
+    poll(
+        "the long turn runs", lambda: ann.ask("GET", f"/v1/responses/{ids['running']}").body["status"] == "in_progress"
+    )
     begun = ann.ask("POST", "/v1/agents/shapes/bundles", {"digest": hashlib.sha256(b"ann").hexdigest(), "size": 9})
     assert begun.status == 201, begun.raw
     ids["upload"] = begun.body["id"]

@@ -143,7 +143,9 @@ def test_a_listing_holds_nothing_of_others(world: Any, attacker: str, route: str
 
 
 def test_the_tenants_agents_are_apart_both_ways(world: Any) -> None:
-    names = {who: {a["name"] for a in world.door(who).ask("GET", "/v1/agents").body["data"]} for who in ("ann", "rival")}
+    names = {
+        who: {a["name"] for a in world.door(who).ask("GET", "/v1/agents").body["data"]} for who in ("ann", "rival")
+    }
     assert names["rival"] == {"paced", "vault"} and "shapes" in names["ann"] and "vault" not in names["ann"]
     for path in ("/v1/agents/vault", "/v1/models/vault", "/v1/agents/vault/sessions", "/v1/agents/vault/logs"):
         assert world.door("ann").ask("GET", path).status == 404

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from moorage_gateway import inbound
 from fakes.tenancy_calls import ATTACKERS, FORMS, UNKNOWN_RESPONSE, body_of, calls
+from moorage_gateway import inbound
 
 pytestmark = [pytest.mark.tenancy, pytest.mark.journey]
 
@@ -22,7 +22,7 @@ RESPONSES = ("finished", "running", "in a conversation", "unstored", "deleted")
 
 def test_every_verb_of_the_table_is_attacked() -> None:
     verbs = {verb for _, verb in calls()}
-    assert verbs == {verb for verb in inbound._BELOW_ID}
+    assert verbs == set(inbound._BELOW_ID)
     operations = {op for methods in inbound._BELOW_ID.values() for op in methods.values()}
     assert operations | {inbound.Operation.CREATE, inbound.Operation.STREAM, inbound.Operation.INVOKE} == set(
         inbound.Operation

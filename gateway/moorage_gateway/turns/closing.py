@@ -84,6 +84,9 @@ class Closing(Steps):
         stored = True
         if held.record.meta.get("store", True):
             current = await self._insist(held, lambda: self._ledger.turn(held.response))
+            if current is not None and current.terminal != held.record.terminal:
+                held.interrupt(fenced=True)  # the decision seen here was lost with Redis, and is made anew there
+                self._stay(held)
             record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
             document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
             stored = await self._put(held, document)

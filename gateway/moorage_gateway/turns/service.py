@@ -164,7 +164,12 @@ class Turns:
         while self._clock.monotonic() < deadline:
             record = await self._read(self._ledger.turn, response_id)
             if record is None or record.state in ENDED:
-                break
+                found = await self.get(response_id, tenant=tenant)
+                if found is None:
+                    raise ApiError(Kind.NOT_FOUND, f"No response {response_id}.")
+                if found.ended:
+                    return found.response
+                continue  # Redis had lost it for a moment: its owner has written it anew
             if record.state != "closing":
                 terminal, index = await self._cancelled(record)
                 word, _ = await self._write(lambda: self._ledger.cancel(response_id, "cancelled", index, terminal))  # noqa: B023
@@ -173,10 +178,7 @@ class Turns:
                 self._keeper.hint(response_id)
             async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
                 return await self.wait(response_id, tenant=tenant)
-        found = await self.get(response_id, tenant=tenant)
-        if found is None:
-            raise ApiError(Kind.NOT_FOUND, f"No response {response_id}.")
-        return found.response
+        raise unavailable("the outcome was not decided in time")
 
     async def delete(self, response_id: str, *, tenant: str) -> None:
         """Removes log, record and stored bodies. A running turn is refused: cancel it first."""
