@@ -172,6 +172,8 @@ async def running(
         tasks.failed = platform.failed
         tasks.keep("valkey", _keep(valkey, tasks, say))
         tasks.keep("provider", provider.run())
+        # Before the machine closes and while Redis answers: else it would make anew what is being ended.
+        stack.push_async_callback(_within, _STOP_WITHIN, lambda: tasks.end("provider"), "the provider")
         tasks.keep("hints", _hints(valkey, provider, applies))
         tasks.keep("agents' output", agent_logs.print_all(state.logs, on_line))
         for error in await platform.reload():
@@ -348,6 +350,13 @@ class _Tasks:
     def keep(self, name: str, work: Awaitable[None]) -> None:
         """A loop."""
         self.begin(name, self._guarded(name, work))
+
+    async def end(self, name: str) -> None:
+        """Ends one of them ahead of the others."""
+        ending = [task for task in self._tasks if task.get_name() == name]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _guarded(self, name: str, work: Awaitable[None]) -> None:
         """The outermost frame of a loop."""

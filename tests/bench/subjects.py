@@ -91,7 +91,8 @@ class Load:
             left = until - time.monotonic()
             data = os.read(pipe, 1 << 20) if left > 0 and select.select([pipe], [], [], left)[0] else b""
             if not data:
-                raise RuntimeError("the load generator gave no answer")
+                why = "is silent" if self._child.poll() is None else f"ended with {self._child.returncode}"
+                raise RuntimeError(f"the load generator {why}; a job may take {seconds:g} s")
             self._held += data
         line, _, self._held = self._held.partition(b"\n")
         found: dict[str, Any] = json.loads(line)

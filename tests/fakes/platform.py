@@ -186,7 +186,7 @@ def started(
         command = [str(BIN / "moorage"), "dev", str(folder), "--json", "--no-demo", "--port", "0", "--state", str(root)]
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [*command, *options], stdout=subprocess.PIPE, stderr=errors, env=os.environ | (env or {})
+                [*prefix, *command, *options], stdout=subprocess.PIPE, stderr=errors, env=os.environ | (env or {})
             )
         platform = None
         try:

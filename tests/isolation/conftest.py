@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,10 @@ import pytest
 
 from fakes import bundling
 from fakes.http_door import HttpDoor
+from fakes.isolated_agents import write_agents
 from fakes.platform import Platform, started
 from fakes.prober import Prober, canary
 
-AGENTS = Path(__file__).parent / "agents"
 REQUIRED = "MOORAGE_REQUIRE_ISOLATION"
 CANARY = "canary-env-7a41c0ffee"
 STATE_CANARY = "canary-state-0ddba11"
@@ -37,31 +35,6 @@ class World:
     def key(self) -> str:
         """The owner's key."""
         return self.platform.api_key
-
-
-def write_agents(folder: Path, *, egress: list[str]) -> Path:
-    """The two agents with their manifests, small limits so that reaching one takes no time."""
-    small = {"memory": "160Mi", "cpu": "500m", "pids": 64, "ephemeralStorage": "32Mi"}
-    specs = {
-        "prober": {
-            "resources": small,
-            "workspace": {"size": "48Mi"},
-            "pool": {"min": 2, "max": 4},
-            "turn": {"maxAttempts": 2},
-            "egress": egress,
-        },
-        "neighbour": {"pool": {"min": 1, "max": 2}},
-    }
-    for name, spec in specs.items():
-        shutil.copytree(AGENTS / name, folder / name)
-        document = {
-            "apiVersion": bundling.API,
-            "kind": "HostedAgent",
-            "metadata": {"name": name},
-            "spec": {"source": {"path": "."}, **spec},
-        }
-        (folder / name / "agent.yaml").write_text(json.dumps(document))
-    return folder
 
 
 def need_isolation(platform: Platform) -> None:
@@ -96,8 +69,13 @@ def told(world: World) -> Any:
 
 
 NEVER = """
+import moorage_forkpoint
 from moorage import HostedAgent
-print("warming up, please wait", flush=True)
+forked = moorage_forkpoint.wait
+def wait():
+    forked()
+    print("warming up, please wait", flush=True)
+moorage_forkpoint.wait = wait
 HostedAgent(agent=lambda items, ctx: "never").serve()
 """
 

@@ -21,18 +21,6 @@ import sys
 print("reading the configuration", flush=True)
 raise RuntimeError("no such model: the-best-one")
 """
-DIES = """
-import os, threading
-from moorage import HostedAgent
-def die():
-    print("cannot go on", flush=True)
-    os._exit(7)
-# Every process of the agent ends a moment after it began; the one it is forked from stays.
-os.register_at_fork(after_in_child=lambda: threading.Timer(1.0, die).start())
-HostedAgent(agent=lambda items, ctx: "never").serve()
-"""
-
-
 def folder_of(tmp_path: Path, name: str, code: str) -> Path:
     """A folder with this program."""
     folder = tmp_path / name
@@ -79,19 +67,6 @@ def test_a_broken_new_revision_leaves_the_old_one_serving(world: Any, tmp_path: 
     assert "no such model" in message
     for body in ({"input": "x"}, session):
         assert "the old one" in world.door.ask("POST", "/v1/agents/mended/responses", body).raw.decode()
-
-
-def test_an_agent_whose_sandboxes_die_young_is_not_made_without_end(world: Any, tmp_path: Path) -> None:
-    with watched(world.platform, world.key, "unready-neighbour") as watch:
-        bundling.upload(world.door, "dies", data := bundling.packed(folder_of(tmp_path, "dies", DIES)))
-        made = world.door.ask("PUT", "/v1/agents/dies", bundling.manifest("dies", data))
-        assert made.status == 200, made.raw
-        _, message = bundling.broken(world.door, "dies")
-        assert "cannot go on" in message or "ended by itself" in message, message
-    assert watch.wrong == []
-    logs = list((world.platform.state / "logs").glob("dev.dies.*.log"))
-    assert len(logs) < 12, "at most one a few seconds, and ever fewer"
-    assert world.door.ask("DELETE", "/v1/agents/dies").status == 200
 
 
 def test_an_agent_that_is_never_ready_holds_up_nobody_and_says_what_it_printed(world: Any) -> None:

@@ -115,8 +115,8 @@ class Judge:
             return
         self._workspace[session] = sandbox.volume
         lost = max(world.losses, default=0.0)
-        old = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and not s.cut]
-        steady = bool(old) and old[0].whole_since < lost - 1.0 and world.dark_at < lost
+        old = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and not s.cut and s.session]
+        steady = bool(old) and old[0].whole_since < lost - 1.0 and world.dark_at < lost and world.noticed()
         if not world.losses or steady:
             self.broken(f"{session} has files on {first} and was given {sandbox.volume}")
 

@@ -17,13 +17,12 @@ from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.keeper import Keeper, LostSweep, lost_document
 from moorage_gateway.turns.readers import Readers
 from moorage_gateway.turns.service import Turns
-
-Mutations = Mapping[str, tuple[tuple[str, str], ...]]
+from sim.world import Mutations, Schedule
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """`rule`: what was taken out, and its place in turns.md. `kind`: the schedules that meet it."""
+    """`rule`: what was taken out, and its place in turns.md. `kind`: the schedules that meet it; `story` (traps.py): so do they."""
 
     name: str
     rule: str
@@ -31,16 +30,21 @@ class Mutant:
     scripts: Mutations = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
     parts: Mapping[str, Any] = field(default_factory=dict)
+    story: str = ""
+
+    def schedule(self, seed: int) -> Schedule:
+        """A schedule without the rule."""
+        return Schedule(seed, self.kind, mutations=self.scripts, flags=self.flags, parts=self.parts, story=self.story)
 
 
-def lua(name: str, rule: str, kind: str, script: str, old: str, new: str = "", *flags: str) -> Mutant:
+def lua(name: str, rule: str, kind: str, script: str, old: str, new: str = "", *, story: str = "") -> Mutant:
     """A mutant that changes one place of one script."""
-    return Mutant(name, rule, kind, {script: ((old, new),)}, frozenset(flags))
+    return Mutant(name, rule, kind, {script: ((old, new),)}, story=story)
 
 
-def part(name: str, rule: str, kind: str, role: str, without: Any) -> Mutant:
+def part(name: str, rule: str, kind: str, role: str, without: Any, *, story: str = "") -> Mutant:
     """A mutant that puts another class in the place of the product's."""
-    return Mutant(name, rule, kind, parts={role: without})
+    return Mutant(name, rule, kind, parts={role: without}, story=story)
 
 
 class ShowsFirst(Engine):
@@ -137,7 +141,7 @@ class AcceptsWithoutProof(Turns):
 class JoinsWithoutProof(Turns):
     """Whoever joins a turn does not see to its object `accepted`."""
 
-    async def _prove_joined(self, response_id: str) -> None:
+    async def _prove_joined(self, response_id: str, tenant: str) -> None:
         return
 
 
@@ -171,59 +175,59 @@ MUTANTS = (
     lua("guard-witness", "every write checks the writer's witness (§1 a)", "redis", "*", WITNESS, " then"),
     lua("lease-void", "an end over 10 s ahead is void (§1)", "kills", "*", "lease > MS and lease <= MS + 10000", "lease > MS"),
     lua("begin-again", "`begin` sent again answers the same (§1 c)", "kills", "begin", PREV),
-    lua("accept-again", "`accept` sent again does not own what was taken over (§1 c)", "kills", "accept", TAKEN, "old[1]"),
-    lua("join-again", "a counted retry sent again joins again (§1 c)", "kills", "accept", " or seen[3] == R)", ")"),
+    lua("accept-again", "`accept` sent again does not own what was taken over (§1 c)", "kills", "accept", TAKEN, "old[1]", story="an acceptance"),
+    lua("join-again", "a counted retry sent again joins again (§1 c)", "kills", "accept", " or seen[3] == R)", ")", story="answers break"),
     # §2
     lua("accept-key", "the key is looked at in the script that accepts (§2 row 2)", "kills", "accept", "if IDEM ~= '' then\n  local seen", "if false then\n  local seen"),
     lua("accept-queue", "turns of one session run one at a time (§2 row 2)", "kills", "accept", "local waits = (have[2] and have[2] ~= '') or call('LLEN', q) > 0", "local waits = false"),
     lua("queue-bound", "the queue is bounded (§2 row 2)", "kills", "accept", "if waits and call('LLEN', q) >= LIMIT then return reply('FULL') end"),
-    lua("accept-deleted", "a deleted session takes no turn (§2 row 2)", "kills", "accept", "if have[1] == 'deleted' then return reply('DELETED') end"),
-    part("accepted-object", "the object `accepted` comes before the answer (§2 row 3)", "redis", "turns", AcceptsWithoutProof),
-    part("joined-object", "whoever joins sees to that object (§2 row 3)", "redis", "turns", JoinsWithoutProof),
+    lua("accept-deleted", "a deleted session takes no turn (§2 row 2)", "kills", "accept", "if have[1] == 'deleted' then return reply('DELETED') end", story="sessions are"),
+    part("accepted-object", "the object `accepted` comes before the answer (§2 row 3)", "redis", "turns", AcceptsWithoutProof, story="the acceptor"),
+    part("joined-object", "whoever joins sees to that object (§2 row 3)", "redis", "turns", JoinsWithoutProof, story="the acceptor"),
     lua("begin-fence", "`begin` carries the fence (§2 row 5)", "kills", "begin", FENCE),
-    lua("begin-cancel", "no attempt of a cancelled turn (§2 row 5)", "kills", "begin", "if v[4] == '1' then return reply('CANCEL') end"),
+    lua("begin-cancel", "no attempt of a cancelled turn (§2 row 5)", "kills", "begin", "if v[4] == '1' then return reply('CANCEL') end", story="a cancel comes"),
     lua("begin-generation", "no attempt in a later generation (§2 row 5, §7)", "redis", "begin", "if v[5] ~= GEN then return reply('GENERATION') end"),
     lua("begin-epoch", "an attempt begins for the binding of now (§2 row 5)", "kills", "begin", "if place[1] ~= 'claimed' or place[2] ~= EPOCH then return reply('EPOCH') end"),
     lua("session-fence", "a turn's fence is above its predecessor's (§1, §3)", "kills", "begin", "math.max(tonumber(v[2]), tonumber(place[3] or '0'))", "v[2]"),
-    lua("append-fence", "log writes carry the fence (§2 row 6)", "kills", "append", FENCE),
+    lua("append-fence", "log writes carry the fence (§2 row 6)", "kills", "append", FENCE, story="a write of"),
     lua("append-length", "a group is appended only at its own index (§2 row 6)", "kills", "append", LENGTH),
     part("log-first", "log before publish (§2 row 6)", "kills", "engine", ShowsFirst),
-    lua("decide-cancel", "a set cancel makes it cancelled (§2 row 7)", "kills", "decide", "if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end"),
-    Mutant("decide-fence", "`decide` carries the fence, and the terminal event's index (§2 row 7; each is the other's twin)", "kills", {"decide": ((FENCE, ""), ("if have ~= INDEX then return reply('GAP', have) end", ""))}),
+    lua("decide-cancel", "a set cancel makes it cancelled (§2 row 7)", "kills", "decide", "if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end", story="a cancel comes"),
+    Mutant("decide-fence", "`decide` carries the fence, and the terminal event's index (§2 row 7; each is the other's twin)", "kills", {"decide": ((FENCE, ""), ("if have ~= INDEX then return reply('GAP', have) end", ""))}, story="an end is"),
     lua("close-once", "close only what was decided, once (§2 row 9)", "kills", "close", CLOSED),
     lua("close-queue", "close starts the next turn (§2 row 9)", "kills", "close", "    next_turn(v[4])\n", "    call('HSET', s, 'running', '')\n"),
-    lua("acquire-fence", "a takeover raises the fence (§2)", "kills", "acquire", "'fence', int(fence_after(v[2])), 'owner', WHO", "'owner', WHO"),
+    lua("acquire-fence", "a takeover raises the fence (§2)", "kills", "acquire", "'fence', int(fence_after(v[2])), 'owner', WHO", "'owner', WHO", story="a cancelled turn"),
     lua("acquire-lease", "a live lease is not taken (§2)", "kills", "acquire", "  if live(tonumber(v[4])) then\n    return reply('HELD', v[3], v[4])\n  end\n"),
-    part("takeover", "a takeover is not an attempt (§2)", "kills", "engine", TakesOverAnew),
-    Mutant("hold-once", "one drive a turn and process (§2; without `accept-again`, its twin)", "kills", {"accept": ((TAKEN, "old[1]"),)}, parts={"keeper": HoldsTwice}),
-    part("abandoned", "not stored, foreground: cancelled 10 s after its last reader (§2)", "kills", "keeper", StaysForNobody),
+    part("takeover", "a takeover is not an attempt (§2)", "kills", "engine", TakesOverAnew, story="a cancelled turn"),
+    Mutant("hold-once", "one drive a turn and process (§2; without `accept-again`, its twin)", "kills", {"accept": ((TAKEN, "old[1]"),)}, parts={"keeper": HoldsTwice}, story="an acceptance"),
+    part("abandoned", "not stored, foreground: cancelled 10 s after its last reader (§2)", "kills", "keeper", StaysForNobody, story="readers"),
     lua("cancel-flag", "cancel of a running turn is flagged (§2)", "kills", "cancel", "call('HSET', t, 'cancel', '1')"),
-    lua("retry-delivered", "a counted retry joins only what was not wholly answered (§2)", "kills", "accept", "if seen[1] and not seen[2] and", "if seen[1] and"),
-    lua("retry-joins", "a counted retry joins (§2)", "kills", "accept", "then join = r end", "then join = nil end"),
+    lua("retry-delivered", "a counted retry joins only what was not wholly answered (§2)", "kills", "accept", "if seen[1] and not seen[2] and", "if seen[1] and", story="answers break"),
+    lua("retry-joins", "a counted retry joins (§2)", "kills", "accept", "then join = r end", "then join = nil end", story="answers break"),
     # §3, §4
-    Mutant("start-kills", "`start` first kills the earlier attempt (§3)", "kills", flags=frozenset({"no_kill"})),
-    Mutant("shim-fence", "`start`, `attach`, `stop` under a lower fence are refused (§3)", "kills", flags=frozenset({"no_fence"})),
+    Mutant("start-kills", "`start` first kills the earlier attempt (§3)", "kills", flags=frozenset({"no_kill"}), story="a cancelled turn"),
+    Mutant("shim-fence", "`start`, `attach`, `stop` under a lower fence are refused (§3)", "kills", flags=frozenset({"no_fence"}), story="a start"),
     part("compare", "a later attempt is compared with the log (§4)", "kills", "engine", ForgetsLog),
     part("cursor-past", "a cursor past the end gets the terminal event (§4)", "kills", "readers", NothingPastTheEnd),
     # §5
     Mutant("claim-pops", "a pooled sandbox is popped, and taken only while ready (§5; each is the other's twin)", "kills", {"claim": (("local id = call('LPOP', pool)\n", "local id = call('LINDEX', pool, 0)\n"), ("x.state == 'ready' and ", ""))}),
-    Mutant("offered-once", "an id is offered once a ledger, and taken only while ready (§1; each is the other's twin)", "kills", {"offer": (("if call('SADD', 'offered', x.sandbox) == 0 then return reply('SEEN') end", ""),), "claim": (("x.state == 'ready' and ", ""),)}),
-    lua("claim-generation", "a pool's rest of an earlier generation is not taken (§5)", "redis", "claim", " and x.generation == GEN", ""),
-    lua("ready-epoch", "`ready` only for the waking epoch (§5)", "kills", "ready", "if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end"),
-    lua("gone-sandbox", "a death moves only the session it is the sandbox of (§5)", "redis", "gone", "h[2] ~= A[1] or ", ""),
+    Mutant("offered-once", "an id is offered once a ledger, and taken only while ready (§1; each is the other's twin)", "kills", {"offer": (("if call('SADD', 'offered', x.sandbox) == 0 then return reply('SEEN') end", ""),), "claim": (("x.state == 'ready' and ", ""),)}, story="offers"),
+    lua("claim-generation", "a pool's rest of an earlier generation is not taken (§5)", "redis", "claim", " and x.generation == GEN", "", story="rolled back over claims"),
+    lua("ready-epoch", "`ready` only for the waking epoch (§5)", "kills", "ready", "if v[1] ~= 'waking' or v[2] ~= EPOCH then return reply('STALE') end", story="sessions are"),
+    lua("gone-sandbox", "a death moves only the session it is the sandbox of (§5)", "redis", "gone", "h[2] ~= A[1] or ", "", story="rolled back over a death"),
     lua("gone-kept", "a woken workspace is kept though its new sandbox died unbound (§5)", "kills", "gone", " and h[4] ~= '1'", ""),
-    lua("drain-turn", "no drain under a turn, running or waiting (§5)", "kills", "drain", DRAINED),
-    part("drain-resumed", "a drain whose gateway died goes on (§5)", "kills", "lifecycle", LeavesDraining),
-    lua("undrain-epoch", "`undrain` only of the drain it belongs to (§5)", "kills", "undrain", STALE.format("draining")),
-    lua("hibernated-epoch", "`hibernated` only of the drain it belongs to (§5)", "kills", "hibernated", STALE.format("draining")),
-    lua("delete-busy", "a session with turns is not deleted (§5)", "kills", "delete", DELETED),
+    lua("drain-turn", "no drain under a turn, running or waiting (§5)", "kills", "drain", DRAINED, story="a drain comes"),
+    part("drain-resumed", "a drain whose gateway died goes on (§5)", "kills", "lifecycle", LeavesDraining, story="who drains"),
+    lua("undrain-epoch", "`undrain` only of the drain it belongs to (§5)", "kills", "undrain", STALE.format("draining"), story="a busy"),
+    lua("hibernated-epoch", "`hibernated` only of the drain it belongs to (§5)", "kills", "hibernated", STALE.format("draining"), story="a hibernation"),
+    lua("delete-busy", "a session with turns is not deleted (§5)", "kills", "delete", DELETED, story="sessions are"),
     # §7
     lua("settle", "10 s after a loss no claim of a session a caller names (§7)", "redis", "claim", SETTLE),
-    lua("announce-epoch", "of announcements the highest epoch wins (§7)", "redis", "announce", " or known > EPOCH then", " then"),
+    lua("announce-epoch", "of announcements the highest epoch wins (§7)", "redis", "announce", " or known > EPOCH then", " then", story="cut off"),
     lua("label-known", "labels come after announcements (§7)", "redis", "label", KNOWN),
-    Mutant("restore-bar", "a turn given up as lost is not restored (§7; without `restore-ended`, its twin)", "redis", {"restore": (("if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end", ""),)}, parts={"keeper": RestoresTheEnded}),
-    lua("restore-fence", "restore only over a fence not above mine (§7)", "redis", "restore", "if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end"),
-    part("restore-ended", "a response already stored stands (§7)", "redis", "keeper", RestoresTheEnded),
-    part("sweep-waits", "given up after 30 s without owner or record (§7)", "redis", "sweep", SweepsAtOnce),
-    part("sweep-bar", "given up only if not stored, barred before the object `lost` (§7)", "redis", "sweep", SweepsWithoutBar),
+    Mutant("restore-bar", "a turn given up as lost is not restored (§7; without `restore-ended`, its twin)", "redis", {"restore": (("if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end", ""),)}, parts={"keeper": RestoresTheEnded}, story="given up"),
+    lua("restore-fence", "restore only over a fence not above mine (§7)", "redis", "restore", "if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end", story="a former"),
+    part("restore-ended", "a response already stored stands (§7)", "redis", "keeper", RestoresTheEnded, story="ended"),
+    part("sweep-waits", "given up after 30 s without owner or record (§7)", "redis", "sweep", SweepsAtOnce, story="an owner"),
+    part("sweep-bar", "given up only if not stored, barred before the object `lost` (§7)", "redis", "sweep", SweepsWithoutBar, story="stored, and"),
 )  # fmt: skip

@@ -32,7 +32,9 @@ class Provider:
         self.sandboxes: dict[str, Sandbox] = {}
 
     async def _point(self, name: str, side: str, about: Any) -> bool:
-        return False
+        """Offers get no answer now and then: they are made again."""
+        lost = name == "offer" and side == "after" and not self._world.quiet
+        return lost and self._world.rng.random() < self._world.story.offers_lost
 
     def _make(self, volume: str) -> Sandbox:
         self._count += 1

@@ -54,6 +54,8 @@ class Story:
     users: str = ""  # keyed, counted, passing, deleter; empty: as it comes
     quiet: float = 0.0
     pace: float = 1.0  # how slowly agents speak
+    offers_lost: float = 0.05  # of the provider's offers, how many get no answer
+    keeps: bool = False  # sandboxes are never idle for long enough to be drained
     chatty: bool = False  # raw calls come often
     fresh: bool = False  # every user has a session of its own, which nobody named before
 
@@ -72,7 +74,7 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     late = Trap("append", "before", "pause", u(11.2, 16.5), "sandbox", rng.randrange(4, 10))
     cancelled = Trap("append", "before", "pause", u(11.5, 17.0), "cancel", rng.randrange(1, 8))
     decided = Trap("decide", "before", "pause", u(11.5, 19.0), "sandbox")
-    flagged = Trap("decide", "before", "pause", u(1.0, 6.0), "cancel")
+    flagged = Trap(rng.choice(("decide", "begin")), "before", "pause", u(1.0, 6.0), "cancel")
     started = Trap("shim start", "before", "pause", u(11.2, 16.5), "")
     queued = tuple(Trap("accept", "after", "late", u(0.5, 4.5), "", n) for n in (1, 1, 1))
     return (
@@ -82,11 +84,14 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Story("a cancel comes just before the end", (flagged,), users="keyed", quiet=20.0),
         Story("a start comes late", (started,), users="keyed", quiet=30.0),
         Story("an acceptance is answered late", queued, sessions=1, users="keyed", queue=4, quiet=20.0),
-        Story("who drains dies", (Trap("drain", "after", "kill"),), sessions=1, drains=True, quiet=25.0),
+        Story("who drains dies", (Trap("drain", "after", "kill"),), sessions=1, users="keyed", drains=True, quiet=40.0),
         Story("a busy answer comes late", (Trap("undrain", "before", "pause", u(7.0, 20.0)),), sessions=1, drains=True, users="keyed", quiet=40.0, chatty=True),
-        Story("a hibernation comes late", (Trap("hibernated", "before", "pause", u(7.0, 16.0)),), sessions=1, drains=True, quiet=35.0),
+        Story("a hibernation comes late", (Trap("hibernated", "before", "pause", u(7.0, 16.0)),), sessions=1, users="keyed", drains=True, quiet=40.0),
         Story("sessions are deleted", users="deleter"),
+        Story("a drain comes late", (Trap("drain", "before", "pause", u(2.0, 15.0)),), sessions=1, users="keyed", drains=True, quiet=40.0),
+        Story("offers are not answered", users="keyed", offers_lost=0.5),
         Story("readers leave", users="passing", quiet=10.0),
+        Story("answers break", users="counted"),
     )  # fmt: skip
 
 
@@ -99,6 +104,8 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     short = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 8))
     ended = Trap("append", "before", "pause", u(22.0, 30.0), "", rng.randrange(1, 6))
     closed = Trap("close", "after", "none", 0.0, "flush")
+    shown = Trap("close", "before", "kill", 0.0, "flush", rng.randrange(3))
+    cut = Trap("close", "after", "none", 0.0, "cut and flush", rng.randrange(2))
     claims = (
         Trap("claim", "before", "none", 0.0, "keep"),
         Trap("begin", "after", "none", 0.0, "back later", rng.randrange(2)),
@@ -114,6 +121,8 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Story("given up, its owner comes back", (gone,), users="keyed", quiet=60.0),
         Story("an owner is slow to restore", (short,), users="keyed", quiet=20.0),
         Story("ended, stored, lost, and a former owner comes back", (ended, closed), users="keyed", quiet=35.0),
+        Story("stored, and its owner dies before it shows the end", (shown,), users="keyed", quiet=40.0),
+        Story("cut off during a loss", (cut,), sessions=1, users="keyed", drains=True, quiet=45.0, keeps=True),
         Story("rolled back over claims", claims, users="keyed", quiet=20.0, fresh=True),
         Story("rolled back over a death", death, users="keyed", quiet=40.0, pace=4.0),
     )

@@ -67,7 +67,7 @@ class Watch:
         self._world.violations.append(text)
 
     def _accept(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
-        if out[0] != b"OK" or args[0] in self._accepted:
+        if out[0] != b"OK" or self._accepted.get(args[0]) == who.generation:
             return
         self._accepted[args[0]] = who.generation
         self.turns[args[0]] = args[1]
@@ -167,7 +167,7 @@ class Watch:
         if out[0] in (b"ROUTE", b"CLAIMED"):
             self._bound(who, str(args[0]), int(out[2]), _text(out[3]))
         world = self._world
-        if out[0] == b"CLAIMED" and world.losses and world.founded[-1][0] > world.losses[-1]:
+        if out[0] == b"CLAIMED" and world.losses and world.noticed():
             sandbox = world.shims.by_endpoint.get(_text(out[4]))
             if sandbox is not None and sandbox.session not in ("", args[0]) and sandbox.bound_at < world.founded[-1][0]:
                 self._broken(
@@ -184,7 +184,9 @@ class Watch:
 
     def _bound(self, who: Any, session: str, epoch: int, sandbox: str) -> None:
         """A session is at this sandbox, by this epoch: never at a lower one later, never a sandbox of two sessions."""
-        ledger = f"{who.ledger}/{len(self._world.losses)}"  # rolled back and not yet noticed, it is another one
+        if not self._world.noticed():
+            return  # rolled back, and nobody with a witness has written since: turns.md §9 promises nothing here
+        ledger = f"{who.ledger}/{len(self._world.losses)}"
         known = self._epochs.get((ledger, session), 0)
         if epoch < known:
             self._broken(f"{session} went back from binding {known} to {epoch}")

@@ -21,7 +21,7 @@ from sim.loop import SimLoop, Stuck
 from sim.provider import Provider
 from sim.runner import Dead, Faults, Wire
 from sim.sandboxes import Sandbox, Shims
-from sim.traps import PLAIN, Trap, Traps, stories
+from sim.traps import PLAIN, Story, Trap, Traps, stories
 from sim.watching import Watch
 
 FAULT_SECONDS = 40.0
@@ -41,6 +41,7 @@ class Schedule:
     mutations: Mutations = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
     parts: Mapping[str, Any] = field(default_factory=dict)
+    story: str = ""  # the beginning of a story's name that is told; empty: by chance
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class World:
         self.rng = random.Random(schedule.seed)
         self.faults = Faults(lost_reply=0.01, refused=0.005, slow=0.002, twice=0.03)
         self.lossy = schedule.kind == "redis"
-        told = self.rng.choice(stories(self.rng, lossy=self.lossy))
-        self.story = told if self.rng.random() < 0.6 else PLAIN
+        self.story = self._choose(stories(self.rng, lossy=self.lossy))
         self.traps = Traps(self.rng, self.story, flush=self.lossy)
         self.texts: dict[str, tuple[str, str]] = {}
         self.violations: list[str] = []
@@ -71,7 +71,8 @@ class World:
         self.queue = self.story.queue or self.rng.choice((1, 1, 4))
         drains = self.rng.random() < 0.5
         self.drains = drains if self.story.drains is None else self.story.drains
-        self.spec = {"session": {"idleTimeout": "2s", "maxLifetime": "25s", "retention": "1h"}}
+        idle = "30m" if self.story.keeps else "2s"
+        self.spec = {"session": {"idleTimeout": idle, "maxLifetime": "30m" if self.story.keeps else "25s", "retention": "1h"}}
         self.store = Store(self.rng)
         self.unflushed: set[str] = set()  # turns that were closed before the store had them
         self.judge = Judge(self)
@@ -90,7 +91,16 @@ class World:
         self.owner_deaths: list[float] = []
         self.dark_at = float("-inf")  # when no gateway was there to take an announcement, last
         self.long_pause = False
+        self.quiet = False  # no more faults
         self._kept = False
+
+    def _choose(self, known: tuple[Story, ...]) -> Story:
+        """One by chance, or none; the schedule's own when it names one."""
+        told, plain = self.rng.choice(known), self.rng.random() >= 0.6
+        wanted = self.schedule.story
+        if wanted:
+            return next(s for s in known if s.name.startswith(wanted))
+        return PLAIN if plain else told
 
     # -- the agents -----------------------------------------------------------------------------------------------------
 
@@ -131,6 +141,10 @@ class World:
         """Redis' clock."""
         return (self.loop.now + self.skew) * 1000
 
+    def noticed(self) -> bool:
+        """Whether the last loss has been noticed: a ledger was founded since."""
+        return not self.losses or self.founded[-1][0] > self.losses[-1]
+
     def sandbox_of(self, descriptor: Any) -> str:
         """The id in a descriptor's JSON."""
         return str(json.loads(descriptor)["sandbox"])
@@ -170,6 +184,7 @@ class World:
         users = [self.loop.create_task(self.clients.user(i)) for i in range(self.schedule.turns)]
         await self._break(users)
         self.faults.end()
+        self.quiet = True
         self.traps.clear()
         deadline = self.loop.now + SETTLE_SECONDS
         while self.loop.now < deadline and not self._settled(users):
@@ -217,7 +232,7 @@ class World:
             elif dice < 0.70 and self.alive():
                 self.pause(rng.choice(self.alive()), rng.uniform(1.0, 25.0))
             elif dice < 0.74 and live:
-                self._cut(rng.choice(live))
+                self._cut(rng.choice(live), rng.uniform(5.0, 60.0))
             elif dice < 0.76 and not self.lossy:
                 self.skew = rng.choice((0.0, -3.0, -2_000.0, 5.0))
                 self.counts["jumps of Redis' clock"] += 1
@@ -248,10 +263,10 @@ class World:
         await asyncio.sleep(self.rng.uniform(0.1, 2.0))
         await self.born_gateway()
 
-    def _cut(self, sandbox: Sandbox) -> None:
+    def _cut(self, sandbox: Sandbox, seconds: float) -> None:
         """Alive, but nobody reaches it, for a while."""
         sandbox.cut = True
-        sandbox.cut_until = self.loop.now + self.rng.uniform(5.0, 60.0)
+        sandbox.cut_until = self.loop.now + seconds
         if sandbox.attempt is not None:
             sandbox.attempt.grown.set()
         self.counts["sandboxes cut off"] += 1
@@ -274,6 +289,10 @@ class World:
                 self.chores.append(task)
         if trap.also == "cancel" and response in self.judge.told:
             self.chores.append(self.loop.create_task(self.clients.cancel(self.judge.told[response])))
+        if trap.also == "cut and flush":
+            for sandbox in [s for s in self.provider.sandboxes.values() if s.alive and s.session == session]:
+                self._cut(sandbox, self.rng.uniform(14.0, 30.0))
+            self.flush()
         if trap.also == "flush":
             self.flush()
         if trap.also == "keep":

@@ -132,13 +132,16 @@ class Engine(Closing):
 
     async def _attach(self, held: Held, deadline: float) -> tuple[Outcome, Normaliser | None] | Fault | None:
         """Goes on with the attempt a former owner began; a takeover is not an attempt."""
+        begun_at = held.attempts[-1].get("epoch", 0) if held.attempts else 0
         try:
             route = await self._route(held, deadline)
+            if route is not None and route.epoch < begun_at:  # what this process remembers is older than the attempt
+                self._activation.forget(held.record.session)
+                route = await self._route(held, deadline)
         except ApiError as problem:
             return Fault("lost", problem.message)
         if route is None:
             return None
-        begun_at = held.attempts[-1].get("epoch") if held.attempts else 0
         if route.epoch != begun_at:
             held.attempts[-1:] = [held.attempts[-1] | {"started": True}] if held.attempts else []
             return Fault("sandbox_lost", "the sandbox was gone when another gateway took the turn over")

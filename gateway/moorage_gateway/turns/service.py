@@ -114,10 +114,10 @@ class Turns:
                 if accepted.state in ("running", "queued"):
                     await self._prove(request, meta, queued=accepted.state == "queued")
                 else:  # sent again: another owner has it, or it has ended
-                    await self._prove_joined(request.response_id)
+                    await self._prove_joined(request.response_id, place.tenant)
                 return request.response_id
             case "JOIN":
-                await self._prove_joined(accepted.response)
+                await self._prove_joined(accepted.response, place.tenant)
                 return accepted.response
             case "CONFLICT":
                 raise ApiError(
@@ -334,13 +334,17 @@ class Turns:
                 write = self._accepted_object(request.response_id, meta, queued=queued)
         raise unavailable(str(problem))
 
-    async def _prove_joined(self, response_id: str) -> None:
+    async def _prove_joined(self, response_id: str, tenant: str) -> None:
         """The acceptor may have died between the script and its object: whoever answers for a turn proves it first."""
         record = await self._read(self._ledger.turn, response_id)
-        if record is None or record.state in ENDED or not record.meta.get("background"):
+        if record is not None and (record.state in ENDED or not record.meta.get("background")):
             return
         try:
             if await self._store.accepted(response_id) is None:
+                if record is None:
+                    if await self._store.has(tenant, response_id):
+                        return
+                    raise unavailable("Redis lost it just now, before anything else knew of it")
                 second = await self._ledger.log(response_id, 1, 1)
                 queued = bool(second) and orjson.loads(second[0].data)["type"] == "response.queued"
                 await self._accepted_object(response_id, record.meta, queued=queued)

@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> None:
 
 
 def test_without_any_setting_the_index_is_the_public_one(tmp_path: Path) -> None:
-    assert read(tmp_path) == package_index.Settings()
+    assert read(tmp_path) == package_index.Settings(package_index.pips_own().index)
 
 
 def test_the_environment_counts_before_files_and_uv_before_pip(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_environment_counts_before_files_and_uv_before_pip(tmp_path: Path) -
 def test_files_that_cannot_be_read_say_nothing(tmp_path: Path) -> None:
     write(tmp_path / "root/etc/pip.conf", "index-url = no section\n\xff")
     write(tmp_path / "home/.config/uv/uv.toml", "[[broken")
-    assert read(tmp_path) == package_index.Settings()
+    assert read(tmp_path) == package_index.Settings(package_index.pips_own().index)
 
 
 def test_the_ca_file_is_taken_where_it_exists(tmp_path: Path) -> None:

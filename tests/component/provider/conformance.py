@@ -306,7 +306,7 @@ async def test_a_broken_agent_shows_its_last_lines_and_harms_no_other(world: Wor
     entry = await eventually(explained)
     ready = next(c for c in entry.conditions if c["type"] == "Ready")
     assert ready["status"] == "False" and "ImportError" in ready["message"]
-    assert len(await world.pool()) == 2
+    assert len(await world.pool()) >= 2
 
 
 async def test_after_the_ledger_was_emptied_pools_and_workspaces_come_back(world: World) -> None:

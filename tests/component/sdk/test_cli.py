@@ -97,7 +97,7 @@ def test_up_packs_uploads_applies_waits_and_prints_how_to_call_it(
     assert done.code == 0, done.err
     assert f"hello is ready at {plane.url}/v1/agents/hello" in done.out
     assert f'OpenAI(base_url="{plane.url}/v1/agents/hello"' in done.out
-    assert "PoolReady: The first sandbox is being started." in done.err
+    assert "The first sandbox is being started." in done.err
     source = plane.agents["hello"]["spec"]["source"]
     assert "path" not in source and source["entrypoint"] == "host.py"
     digest = source["bundle"].removeprefix("sha256:")

@@ -1,0 +1,281 @@
+"""Sent again, a script answers the same and writes nothing (turns.md §1 c). Every script of the project is in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from component.ledger.desk import SESSION, WHO, Desk, Writer, acceptance, begun, claimed, descriptor, entry
+from moorage_api.ledger import session_scripts, turn_scripts
+from moorage_api.ledger.records import TurnRecord
+from moorage_api.ledger.script import Script
+
+pytestmark = pytest.mark.component
+
+Send = Callable[[], Awaitable[Any]]
+Scene = Callable[[Desk, Writer], Awaitable[Send]]
+
+
+async def _accept(desk: Desk, g: Writer) -> Send:
+    return lambda: g.turns.accept(acceptance("r-1", idempotency="idem:1", idempotency_hash="h", retry="retry:1"))
+
+
+async def _accept_waiting(desk: Desk, g: Writer) -> Send:
+    await g.turns.accept(acceptance("r-0"))
+    return lambda: g.turns.accept(acceptance("r-1"))
+
+
+async def _join(desk: Desk, g: Writer) -> Send:
+    await g.turns.accept(acceptance("r-0", retry="retry:1"))
+    return lambda: g.turns.accept(acceptance("r-1", retry="retry:1", retry_count=1))
+
+
+async def _begin(desk: Desk, g: Writer) -> Send:
+    accepted = await g.turns.accept(acceptance("r-1"))
+    epoch = await claimed(desk, g)
+    return lambda: g.turns.begin("r-1", accepted.fence, epoch=epoch, attempt={"n": 1})
+
+
+async def _note(desk: Desk, g: Writer) -> Send:
+    fence, _ = await begun(desk, g)
+    return lambda: g.turns.note("r-1", fence, 0, {"fault": "exit"})
+
+
+async def _append(desk: Desk, g: Writer) -> Send:
+    fence, _ = await begun(desk, g)
+    return lambda: g.turns.append("r-1", fence, 1, [entry("a"), entry("b")])
+
+
+async def _decide(desk: Desk, g: Writer) -> Send:
+    fence, _ = await begun(desk, g)
+    return lambda: g.turns.decide("r-1", fence, "completed", 1, "{}")
+
+
+async def _close(desk: Desk, g: Writer) -> Send:
+    fence, _ = await begun(desk, g)
+    await g.turns.accept(acceptance("r-2"))
+    await g.turns.decide("r-1", fence, "completed", 1, "{}")
+    return lambda: g.turns.close("r-1", stored=True)
+
+
+async def _flushed(desk: Desk, g: Writer) -> Send:
+    fence, _ = await begun(desk, g)
+    await g.turns.decide("r-1", fence, "completed", 1, "{}")
+    await g.turns.close("r-1", stored=False)
+    return lambda: g.turns.flushed("r-1")
+
+
+async def _flag(desk: Desk, g: Writer) -> Send:
+    await g.turns.accept(acceptance("r-1"))
+    return lambda: g.turns.cancel("r-1", "cancelled", 0, "")
+
+
+async def _acquire(desk: Desk, g: Writer) -> Send:
+    other = await desk.writer("g2")
+    await other.turns.accept(acceptance("r-1"))
+    await desk.tick(11)
+    return lambda: g.turns.acquire("r-1")
+
+
+async def _renew(desk: Desk, g: Writer) -> Send:
+    accepted = await g.turns.accept(acceptance("r-1"))
+    return lambda: g.turns.renew([("r-1", accepted.fence)])
+
+
+async def _release(desk: Desk, g: Writer) -> Send:
+    accepted = await g.turns.accept(acceptance("r-1"))
+    return lambda: g.turns.release("r-1", accepted.fence)
+
+
+async def _delivered(desk: Desk, g: Writer) -> Send:
+    await g.turns.accept(acceptance("r-1"))
+    return lambda: g.turns.delivered("r-1")
+
+
+async def _restore(desk: Desk, g: Writer) -> Send:
+    record = TurnRecord.parse("r-1", {"state": "running", "session": SESSION, "fence": "50"})
+    assert record is not None
+    await g.turns.accept(acceptance("r-2"))
+    where = {"state": "new", "epoch": "0"}
+    return lambda: g.turns.restore(record, WHO, where, [entry("a")], [{"n": 1}])
+
+
+async def _bar(desk: Desk, g: Writer) -> Send:
+    return lambda: g.turns.bar("r-1")
+
+
+async def _forget(desk: Desk, g: Writer) -> Send:
+    await (await _close(desk, g))()
+    return lambda: g.turns.forget("r-1")
+
+
+async def _discard(desk: Desk, g: Writer) -> Send:
+    accepted = await g.turns.accept(acceptance("r-1"))
+    return lambda: g.turns.discard("r-1", accepted.fence)
+
+
+async def _probe(desk: Desk, g: Writer) -> Send:
+    return lambda: g.turns.probe()
+
+
+async def _open(desk: Desk, g: Writer) -> Send:
+    return lambda: g.sessions.open_session(SESSION, WHO)
+
+
+async def _waking(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    return lambda: g.sessions.claim(SESSION, "r1", named=False)
+
+
+async def _ready(desk: Desk, g: Writer) -> Send:
+    asked = await (await _waking(desk, g))()
+    return lambda: g.provider.ready(SESSION, asked.epoch, descriptor("sb-1"))
+
+
+async def _unready(desk: Desk, g: Writer) -> Send:
+    asked = await (await _waking(desk, g))()
+    return lambda: g.provider.unready(SESSION, asked.epoch, "no memory")
+
+
+async def _bound(desk: Desk, g: Writer) -> Send:
+    await (await _ready(desk, g))()
+    route = await g.sessions.claim(SESSION, "r1", named=False)
+    return lambda: g.sessions.bound(SESSION, route.epoch)
+
+
+async def _doom(desk: Desk, g: Writer) -> Send:
+    return lambda: g.sessions.doom("sb-1", "why")
+
+
+async def _gone_unclaimed(desk: Desk, g: Writer) -> Send:
+    await g.provider.offer(descriptor("sb-1"))
+    return lambda: g.provider.gone("sb-1", "exit")
+
+
+async def _drain(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    epoch = await claimed(desk, g)
+    return lambda: g.sessions.drain(SESSION, epoch, idle_before=0)
+
+
+async def _undrain(desk: Desk, g: Writer) -> Send:
+    await (await _drain(desk, g))()
+    epoch = int((await desk.session("epoch"))[0])
+    return lambda: g.sessions.undrain(SESSION, epoch)
+
+
+async def _hibernated(desk: Desk, g: Writer) -> Send:
+    await (await _drain(desk, g))()
+    epoch = int((await desk.session("epoch"))[0])
+    return lambda: g.sessions.hibernated(SESSION, epoch, "idle")
+
+
+async def _stop(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    return lambda: g.sessions.request_stop(SESSION)
+
+
+async def _delete(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    return lambda: g.sessions.delete_session(SESSION)
+
+
+async def _removed(desk: Desk, g: Writer) -> Send:
+    await (await _delete(desk, g))()
+    return lambda: g.provider.removed(SESSION)
+
+
+async def _touch(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    return lambda: g.sessions.touch(SESSION, active_ms=1, next_look_ms=2)
+
+
+async def _label(desk: Desk, g: Writer) -> Send:
+    return lambda: g.provider.label(SESSION, 7, "v", WHO)
+
+
+SCENES: tuple[tuple[Script, Scene], ...] = (
+    (turn_scripts.ACCEPT, _accept),
+    (turn_scripts.ACCEPT, _accept_waiting),
+    (turn_scripts.ACCEPT, _join),
+    (turn_scripts.BEGIN, _begin),
+    (turn_scripts.NOTE, _note),
+    (turn_scripts.APPEND, _append),
+    (turn_scripts.DECIDE, _decide),
+    (turn_scripts.CLOSE, _close),
+    (turn_scripts.FLUSHED, _flushed),
+    (turn_scripts.CANCEL, _flag),
+    (turn_scripts.ACQUIRE, _acquire),
+    (turn_scripts.RENEW, _renew),
+    (turn_scripts.RELEASE, _release),
+    (turn_scripts.DELIVERED, _delivered),
+    (turn_scripts.RESTORE, _restore),
+    (turn_scripts.BAR, _bar),
+    (turn_scripts.FORGET, _forget),
+    (turn_scripts.DISCARD, _discard),
+    (turn_scripts.PROBE, _probe),
+    (session_scripts.OPEN, _open),
+    (session_scripts.CLAIM, _waking),
+    (session_scripts.READY, _ready),
+    (session_scripts.UNREADY, _unready),
+    (session_scripts.BOUND, _bound),
+    (session_scripts.DOOM, _doom),
+    (session_scripts.GONE, _gone_unclaimed),
+    (session_scripts.DRAIN, _drain),
+    (session_scripts.UNDRAIN, _undrain),
+    (session_scripts.HIBERNATED, _hibernated),
+    (session_scripts.STOP, _stop),
+    (session_scripts.DELETE, _delete),
+    (session_scripts.REMOVED, _removed),
+    (session_scripts.TOUCH, _touch),
+    (session_scripts.LABEL, _label),
+)
+
+# These say in their second answer that the first one took effect; the test below has the pairs.
+TELLING = {
+    session_scripts.OFFER.name, session_scripts.CLAIM.name, session_scripts.GONE.name, session_scripts.ANNOUNCE.name,
+    session_scripts.PUBLISH.name, turn_scripts.CANCEL.name,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "scene"), SCENES, ids=lambda x: x.__name__.strip("_") if callable(x) else "")
+async def test_sent_again_it_answers_the_same_and_writes_nothing(script: Script, scene: Scene, desk: Desk) -> None:
+    g = await desk.writer("g1")
+    send = await scene(desk, g)
+    first = await send()
+    held = await desk.state()
+    assert await send() == first
+    assert await desk.state() == held
+
+
+async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_nothing(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.sessions.open_session(SESSION, WHO)
+    await g.turns.accept(acceptance("r-8", "dev:p2"))
+    await g.turns.accept(acceptance("r-9", "dev:p2"))
+    steps: list[tuple[Send, str]] = [
+        (lambda: g.run(session_scripts.OFFER, descriptor("sb-1").to_json()), "OK SEEN"),
+        (lambda: g.run(session_scripts.CLAIM, SESSION, "r1", 0), "CLAIMED ROUTE"),
+        (
+            lambda: g.run(session_scripts.ANNOUNCE, "dev:p3", 7, descriptor("sb-3").to_json(), WHO.to_json()),
+            "RESTORED OK",
+        ),
+        (lambda: g.run(turn_scripts.CANCEL, "r-9", "cancelled", 2, "{}"), "CLOSING ENDED"),
+        (lambda: g.run(session_scripts.PUBLISH, "dev/a", "{}"), "OK SAME"),
+        (lambda: g.run(session_scripts.GONE, "sb-1", "exit"), "OK OK"),
+    ]
+    for send, words in steps:
+        first = await send()
+        held = await desk.state()
+        second = await send()
+        assert f"{first[0].decode()} {second[0].decode()}" == words
+        assert await desk.state() == held
+
+
+def test_every_script_is_in_the_table() -> None:
+    known = {
+        x.name for module in (turn_scripts, session_scripts) for x in vars(module).values() if isinstance(x, Script)
+    }
+    assert known == {script.name for script, _ in SCENES} | TELLING

@@ -1,0 +1,36 @@
+"""The folder of agents of the isolation tests: a hostile one and a quiet one, with small limits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from fakes import bundling
+
+AGENTS = Path(__file__).parent.parent / "isolation" / "agents"
+
+
+def write_agents(folder: Path, *, egress: list[str]) -> Path:
+    """The two agents with their manifests, small limits so that reaching one takes no time."""
+    small = {"memory": "160Mi", "cpu": "500m", "pids": 64, "ephemeralStorage": "32Mi"}
+    specs = {
+        "prober": {
+            "resources": small,
+            "workspace": {"size": "48Mi"},
+            "pool": {"min": 2, "max": 4},
+            "turn": {"maxAttempts": 2},
+            "egress": egress,
+        },
+        "neighbour": {"pool": {"min": 1, "max": 2}},
+    }
+    for name, spec in specs.items():
+        shutil.copytree(AGENTS / name, folder / name)
+        document = {
+            "apiVersion": bundling.API,
+            "kind": "HostedAgent",
+            "metadata": {"name": name},
+            "spec": {"source": {"path": "."}, **spec},
+        }
+        (folder / name / "agent.yaml").write_text(json.dumps(document))
+    return folder
