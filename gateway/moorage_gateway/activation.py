@@ -23,6 +23,7 @@ from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 
 POLL_S = 0.25  # hints may be lost
 RETRY_S = 0.1
+ANNOUNCED_S = 15.0  # a bound shim announces itself every 10 s (turns.md §3)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Activation:
             task.exception()  # whoever waited has it; nobody else is owed it
 
     async def _acquire(self, wanted: Wanted, deadline: float) -> Route:
-        reason = ""
+        reason, since = "", self._clock.monotonic()
         while self._clock.monotonic() < deadline:
             try:
                 claim = await self._ledger.claim(wanted.key, wanted.identity.revision, named=wanted.named)
@@ -123,7 +124,7 @@ class Activation:
                         await self._ledger.doom(claim.sandbox, "it did not answer")  # again: Redis may have lost it
                         await self._table.changed(wanted.key, POLL_S)
                     case "ROUTE" | "CLAIMED":
-                        route = await self._bind(wanted, claim)
+                        route = await self._bind(wanted, claim, since)
                         if route is not None:
                             return route
                         await self._table.changed(wanted.key, RETRY_S)
@@ -140,8 +141,11 @@ class Activation:
                 await self._clock.sleep(RETRY_S)
         raise NotReady(reason)
 
-    async def _bind(self, wanted: Wanted, claim: Claim) -> Route | None:
-        """The route once its shim holds the binding; None: ask the ledger again."""
+    async def _bind(self, wanted: Wanted, claim: Claim, since: float) -> Route | None:
+        """The route once its shim holds the binding; None: ask the ledger again. `since`: when this was first asked.
+
+        Redis may have been an old one when it gave a sandbox that is another session's: its shim soon says so there.
+        """
         route = Route(wanted.key, claim.sandbox, claim.endpoint, claim.secret, claim.epoch, claim.volume)
         who = wanted.identity
         if not claim.bound:
@@ -157,7 +161,8 @@ class Activation:
             try:
                 await self._shims.bind(route, call)
             except ShimRefused as refusal:
-                if refusal.word not in ("not_ready", "starting"):
+                innocent = refusal.word == "other_session" and self._clock.monotonic() < since + ANNOUNCED_S
+                if refusal.word not in ("not_ready", "starting") and not innocent:
                     await self._ledger.doom(route.sandbox, f"bind refused: {refusal.word}")
                 return None
             except ShimLost as fault:

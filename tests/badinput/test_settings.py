@@ -15,25 +15,31 @@ pytestmark = pytest.mark.journey
 
 CANARY = "value-canary-77"
 GOOD = {"MOORAGE_REDIS_URL": "unix:///nowhere/redis.sock", "MOORAGE_STORE": "/nowhere"}
+# Each is wrong by itself, and all are named at once.
+FIELDS = {
+    "MOORAGE_REDIS_URL": f"http://u:{CANARY}@h",
+    "MOORAGE_PUBLIC_PORT": "70000",
+    "MOORAGE_HEADER_BYTES": CANARY,
+    "MOORAGE_INPUT_BYTES": "1",
+    "MOORAGE_ACQUIRE_SECONDS": "0",
+    "MOORAGE_HEADER_SECONDS": "nan",
+    "MOORAGE_DRAIN_SECONDS": "-1",
+    "MOORAGE_DURABILITY": CANARY,
+    "MOORAGE_DEV": CANARY,
+    "MOORAGE_OTLP_ENDPOINT": CANARY,
+    "MOORAGE_GATEWAY_ID": f"No {CANARY}",
+    "MOORAGE_JSON_DEPTH": "3",
+    "MOORAGE_ACCESS_LOG": "file",
+}
 WRONG: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "bare": ({}, ("MOORAGE_REDIS_URL", "MOORAGE_STORE")),
-    "no store": ({"MOORAGE_REDIS_URL": GOOD["MOORAGE_REDIS_URL"]}, ("MOORAGE_STORE",)),
-    "a scheme": (GOOD | {"MOORAGE_REDIS_URL": f"http://u:{CANARY}@h"}, ("MOORAGE_REDIS_URL", "redis://")),
-    "a port": (GOOD | {"MOORAGE_PUBLIC_PORT": "70000"}, ("MOORAGE_PUBLIC_PORT",)),
-    "a word for a number": (GOOD | {"MOORAGE_HEADER_BYTES": CANARY}, ("MOORAGE_HEADER_BYTES",)),
-    "a number too small": (GOOD | {"MOORAGE_INPUT_BYTES": "1"}, ("MOORAGE_INPUT_BYTES",)),
-    "no seconds": (GOOD | {"MOORAGE_ACQUIRE_SECONDS": "0"}, ("MOORAGE_ACQUIRE_SECONDS",)),
-    "not a number": (GOOD | {"MOORAGE_HEADER_SECONDS": "nan"}, ("MOORAGE_HEADER_SECONDS",)),
-    "a choice": (GOOD | {"MOORAGE_DURABILITY": CANARY}, ("MOORAGE_DURABILITY",)),
-    "a flag": (GOOD | {"MOORAGE_DEV": CANARY}, ("MOORAGE_DEV",)),
+    "fields": (GOOD | FIELDS, tuple(f"{name}: " for name in FIELDS)),
     "anonymous alone": (GOOD | {"MOORAGE_ANONYMOUS": "1"}, ("MOORAGE_ANONYMOUS", "MOORAGE_DEV")),
     "anonymous for all": (
         GOOD | {"MOORAGE_ANONYMOUS": "1", "MOORAGE_DEV": "1", "MOORAGE_PUBLIC_HOST": "0.0.0.0"},
         ("MOORAGE_ANONYMOUS", "MOORAGE_PUBLIC_HOST"),
     ),
     "half an S3": (GOOD | {"MOORAGE_STORE": "s3://bucket", "MOORAGE_S3_SECRET_KEY": CANARY}, ("MOORAGE_S3_ENDPOINT",)),
-    "a URL": (GOOD | {"MOORAGE_OTLP_ENDPOINT": CANARY}, ("MOORAGE_OTLP_ENDPOINT",)),
-    "a name": (GOOD | {"MOORAGE_GATEWAY_ID": f"No {CANARY}"}, ("MOORAGE_GATEWAY_ID",)),
 }
 
 

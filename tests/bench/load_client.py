@@ -31,7 +31,7 @@ from bench.answers import AnswerReader
 MARK = re.compile(rb"@(\d+)@")
 KEPT = 200_000  # samples of one job
 SAMPLE_SECONDS = 0.05
-STUCK_SECONDS = 30.0  # without any answer: something is lost, and the job ends with an error
+STUCK_SECONDS = 30.0  # without any byte, or past the job's end: something is lost, and the job fails
 
 
 class Job:
@@ -170,7 +170,7 @@ async def run(job: Job) -> dict[str, Any]:
             spent = job.spend is not None and processes.cpu(pids) - before >= job.spend["seconds"]
             now = time.perf_counter()
             job.stopped = job.stopped or spent or now - began >= job.seconds
-            if now - job.heard_at > STUCK_SECONDS:
+            if now - job.heard_at > STUCK_SECONDS or now - began > job.seconds + STUCK_SECONDS:
                 raise RuntimeError(f"{job.open} connections wait for an answer after {job.requests} answers") from None
     return job.answer(time.perf_counter() - began, processes.cpu(pids) - before if pids else None)
 

@@ -17,6 +17,7 @@ from bench.effort import Effort
 from bench.loads import relay, routes, sandboxes, streams, turns
 from bench.report import Line, skipped
 
+RELAXED = "-everysec"
 SANDBOXES = 160  # scripted ones; more sessions than all benches together name
 
 
@@ -28,16 +29,12 @@ class Bench:
     setup: str
     measure: Callable[..., list[Line]]
 
-    def answers_to(self, asked: str) -> bool:
-        """Whether `--only asked` means it: its name, the beginning of it, or a line's name that begins with it."""
-        return self.name.startswith(asked) or asked.startswith(self.name)
-
 
 def relaxed(measure: Callable[[Any, Effort], list[Line]]) -> Callable[[Any, Effort], list[Line]]:
     """The same bench on `appendfsync everysec`: recorded beside the promise, so without goals and gates."""
 
     def run_relaxed(stage: subjects.Stage, effort: Effort) -> list[Line]:
-        return [replace(line, name=f"{line.name}-everysec", goal=None, gate=None) for line in measure(stage, effort)]
+        return [replace(line, name=f"{line.name}{RELAXED}", goal=None, gate=None) for line in measure(stage, effort)]
 
     return run_relaxed
 
@@ -55,8 +52,32 @@ BENCHES: tuple[Bench, ...] = (
     Bench("turn-everysec", "everysec", relaxed(turns.turn)),
     Bench("delta-everysec", "everysec", relaxed(turns.delta)),
     Bench("turn-first-event-everysec", "everysec", relaxed(turns.first_event)),
-    Bench("session", "real", sandboxes.measure),
+    Bench("sandbox", "real", sandboxes.measure),
 )
+
+
+def chosen(asked: Sequence[str]) -> list[Bench]:
+    """The benches that `--only` means, in their order; all when nothing was asked. Each name is a bench, else the beginning of
+    benches' names, else a line's name, which begins with the name of its bench."""
+    if not asked:
+        return list(BENCHES)
+    meant: set[str] = set()
+    for name in asked:
+        exact = {bench.name for bench in BENCHES if bench.name == name}
+        begun = {bench.name for bench in BENCHES if bench.name.startswith(name)}
+        meant |= exact or begun or _of_line(name)
+    return [bench for bench in BENCHES if bench.name in meant]
+
+
+def _of_line(line: str) -> set[str]:
+    """The bench that gives this line: the longest name that it begins with, of the same fsync setting."""
+    plain, is_relaxed = line.removesuffix(RELAXED), line.endswith(RELAXED)
+    owners = [
+        bench.name
+        for bench in BENCHES
+        if bench.name.endswith(RELAXED) == is_relaxed and plain.startswith(bench.name.removesuffix(RELAXED))
+    ]
+    return {max(owners, key=len)} if owners else set()
 
 
 def run(benches: Sequence[Bench], effort: Effort, say: Callable[[str], None]) -> list[Line]:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import report
 from bench.effort import FULL, QUICK
-from bench.plan import BENCHES, run
+from bench.plan import BENCHES, chosen, run
 
 BUSY = 0.5  # load average above which other work disturbs
 
@@ -30,13 +30,13 @@ def main() -> int:
     )
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help=f"one of {', '.join(_names())}")
     asked = parser.parse_args()
-    chosen = [bench for bench in BENCHES if not asked.only or any(bench.answers_to(name) for name in asked.only)]
-    if not chosen:
+    benches = chosen(asked.only)
+    if not benches:
         parser.error(f"no bench is named {' or '.join(asked.only)}; there are {', '.join(_names())}")
     say = functools.partial(print, file=sys.stderr, flush=True)
     if os.getloadavg()[0] > BUSY:
         say(f"bench: the load average is {os.getloadavg()[0]:.1f}: times, and less so CPU figures, come out too high")
-    lines = run(chosen, QUICK if asked.quick else FULL, say)
+    lines = run(benches, QUICK if asked.quick else FULL, say)
     show = report.as_json if asked.json else report.as_markdown if asked.markdown else report.as_table
     print(show(lines))
     for sentence in report.failures(lines):

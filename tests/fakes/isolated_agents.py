@@ -1,13 +1,18 @@
-"""The folder of agents of the isolation tests: a hostile one and a quiet one, with small limits."""
+"""The folder of agents of the isolation tests: a hostile one and a quiet one, with small limits; and whether this machine isolates."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
-from fakes import bundling
+import pytest
 
+from fakes import bundling
+from fakes.platform import Platform
+
+REQUIRED = "MOORAGE_REQUIRE_ISOLATION"
 AGENTS = Path(__file__).parent.parent / "isolation" / "agents"
 
 
@@ -34,3 +39,14 @@ def write_agents(folder: Path, *, egress: list[str]) -> Path:
         }
         (folder / name / "agent.yaml").write_text(json.dumps(document))
     return folder
+
+
+def need_isolation(platform: Platform) -> None:
+    """Skips or fails by what the platform itself printed."""
+    said = platform.log.read_text()
+    if "  isolation  isolated" in said:
+        return
+    message = f"no isolated mode on this machine: {said[said.find('  isolation') :][:400]}"
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(message)
+    pytest.skip(message)

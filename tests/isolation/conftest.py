@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ import pytest
 
 from fakes import bundling
 from fakes.http_door import HttpDoor
-from fakes.isolated_agents import write_agents
+from fakes.isolated_agents import need_isolation, write_agents
 from fakes.platform import Platform, started
 from fakes.prober import Prober, canary
 
-REQUIRED = "MOORAGE_REQUIRE_ISOLATION"
 CANARY = "canary-env-7a41c0ffee"
 STATE_CANARY = "canary-state-0ddba11"
 
@@ -35,17 +33,6 @@ class World:
     def key(self) -> str:
         """The owner's key."""
         return self.platform.api_key
-
-
-def need_isolation(platform: Platform) -> None:
-    """Skips or fails by what the platform itself printed."""
-    said = platform.log.read_text()
-    if "  isolation  isolated" in said:
-        return
-    message = f"no isolated mode on this machine: {said[said.find('  isolation') :][:400]}"
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

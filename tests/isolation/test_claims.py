@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.isolated_agents import REQUIRED, need_isolation
+from fakes.platform import started
 from fakes.prober import Prober
 
 pytestmark = [pytest.mark.isolation, pytest.mark.journey]
@@ -161,3 +164,17 @@ def test_every_sentence_about_what_is_not_limited_is_true(world: Any) -> None:
             assert limits["pids"] == "rlimit" and pids(world.prober)
         else:
             assert sentence.startswith("For control groups run under"), sentence
+
+
+def test_without_isolation_the_platform_warns_and_these_tests_fail_where_it_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(tmp_path, "--plain") as platform:
+        text = platform.log.read_text()
+        assert "NOT ISOLATED" in text and "Agents see the files, processes and network" in text
+        monkeypatch.setenv(REQUIRED, "1")
+        with pytest.raises(pytest.fail.Exception, match="no isolated mode"):
+            need_isolation(platform)
+        monkeypatch.delenv(REQUIRED)
+        with pytest.raises(pytest.skip.Exception):
+            need_isolation(platform)

@@ -21,6 +21,8 @@ import sys
 print("reading the configuration", flush=True)
 raise RuntimeError("no such model: the-best-one")
 """
+
+
 def folder_of(tmp_path: Path, name: str, code: str) -> Path:
     """A folder with this program."""
     folder = tmp_path / name
@@ -55,7 +57,7 @@ def test_a_crash_at_import_is_told_to_deployer_and_caller(world: Any, hasty: Htt
             assert "no such model" in said, answer.raw
     assert watch.wrong == []
     assert world.door.ask("DELETE", "/v1/agents/crashes").status == 200
-    assert world.door.ask("GET", "/v1/agents/crashes").status == 404
+    poll("it is gone", lambda: world.door.ask("GET", "/v1/agents/crashes").status == 404, within=10)
 
 
 def test_a_broken_new_revision_leaves_the_old_one_serving(world: Any, tmp_path: Path) -> None:

@@ -203,8 +203,8 @@ class Judge:
             return
         if status == "failed" and losses and (GENERATION in said) and (GIVEN_UP not in said or self.may_lose(response)):
             return
-        if told.deleted and status == "failed":
-            return
+        if status == "failed" and (told.deleted or (losses and told.session in self.removed)):
+            return  # its session was deleted; after a loss, perhaps before the turn was back
         if "[session_not_ready]" in said and losses and self._world.long_pause:
             return  # its owner was stopped for most of the time a sandbox may take
         self.broken(f"{response} ended {status}: {said}")

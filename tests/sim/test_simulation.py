@@ -62,7 +62,9 @@ def wire() -> Iterator[Wire]:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 @pytest.mark.parametrize("kind", ["kills", "redis"])
-def test_no_promise_is_broken_under_random_faults(kind: str, block: int, wire: Wire, request: pytest.FixtureRequest) -> None:
+def test_no_promise_is_broken_under_random_faults(
+    kind: str, block: int, wire: Wire, request: pytest.FixtureRequest
+) -> None:
     first = request.config.getoption("--sim-seed")
     total = request.config.getoption("--sim-schedules") or (IN_LONG if LONG else PER_CHANGE)
     seeds = range(first + block, first + total, BLOCKS)
@@ -73,7 +75,9 @@ def test_no_promise_is_broken_under_random_faults(kind: str, block: int, wire: W
         if played.violations:
             broken[seed] = played.violations
     print(f"sim {kind}: {len(seeds)} schedules, first seed {first + block}, step {BLOCKS}: {dict(counts)}")
-    assert not broken, f"{len(broken)} of {len(seeds)} schedules broke a promise; replay with --sim-seed: {dict(list(broken.items())[:3])}"
+    assert not broken, (
+        f"{len(broken)} of {len(seeds)} schedules broke a promise; replay with --sim-seed: {dict(list(broken.items())[:3])}"
+    )
     if len(seeds) >= 50:
         assert counts["kills of a running attempt"] >= 0.5 * len(seeds), "the faults hardly hit anything"
 

@@ -165,7 +165,7 @@ class Watch:
 
     def _claim(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] in (b"ROUTE", b"CLAIMED"):
-            self._bound(who, str(args[0]), int(out[2]), _text(out[3]))
+            self._bound(who, str(args[0]), int(out[2]), _text(out[3]), given=out[0] == b"CLAIMED")
         world = self._world
         if out[0] == b"CLAIMED" and world.losses and world.noticed():
             sandbox = world.shims.by_endpoint.get(_text(out[4]))
@@ -176,14 +176,14 @@ class Watch:
 
     def _ready(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] == b"OK":
-            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
+            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]), given=False)
 
     def _announce(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] in (b"OK", b"RESTORED"):
-            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]))
+            self._bound(who, str(args[0]), int(args[1]), self._world.sandbox_of(args[2]), given=False)
 
-    def _bound(self, who: Any, session: str, epoch: int, sandbox: str) -> None:
-        """A session is at this sandbox, by this epoch: never at a lower one later, never a sandbox of two sessions."""
+    def _bound(self, who: Any, session: str, epoch: int, sandbox: str, *, given: bool) -> None:
+        """A session is at this sandbox, by this epoch: never at a lower one later; from the pool it is given to one session."""
         if not self._world.noticed():
             return  # rolled back, and nobody with a witness has written since: turns.md §9 promises nothing here
         ledger = f"{who.ledger}/{len(self._world.losses)}"
@@ -191,7 +191,8 @@ class Watch:
         if epoch < known:
             self._broken(f"{session} went back from binding {known} to {epoch}")
         self._epochs[ledger, session] = max(known, epoch)
-        other = self._given.setdefault((ledger, sandbox), session)
-        if sandbox and other != session:
-            self._broken(f"{sandbox} was given to {other} and to {session}")
+        if given:
+            other = self._given.setdefault((ledger, sandbox), session)
+            if other != session:
+                self._broken(f"{sandbox} was given to {other} and to {session}")
         self.session_of[sandbox] = session

@@ -72,7 +72,9 @@ class World:
         drains = self.rng.random() < 0.5
         self.drains = drains if self.story.drains is None else self.story.drains
         idle = "30m" if self.story.keeps else "2s"
-        self.spec = {"session": {"idleTimeout": idle, "maxLifetime": "30m" if self.story.keeps else "25s", "retention": "1h"}}
+        self.spec = {
+            "session": {"idleTimeout": idle, "maxLifetime": "30m" if self.story.keeps else "25s", "retention": "1h"}
+        }
         self.store = Store(self.rng)
         self.unflushed: set[str] = set()  # turns that were closed before the store had them
         self.judge = Judge(self)

@@ -49,7 +49,15 @@ local S, REVISION, NAMED = A[1], A[2], A[3]
 local s = 's:' .. S
 local v = get(s, 'state', 'epoch', 'tenant', 'agent', 'volume')
 if not v[1] then return reply('ABSENT') end
-if v[1] == 'claimed' then return answer('ROUTE', s) end
+if v[1] == 'claimed' then
+  local at = get(s, 'sandbox', 'bound', 'kept')
+  if call('HGET', 'x:' .. (at[1] or ''), 'session') == S then return answer('ROUTE', s) end
+  -- Its sandbox is proved dead, or became another session's while Redis was an old one: it never was, or is no longer, this one's.
+  local has_files = (at[2] and at[2] ~= '') or at[3] == '1'
+  v[1] = has_files and 'hibernated' or 'new'
+  if not has_files then v[5] = '' end
+  call('HSET', s, 'state', v[1], 'volume', v[5] or '', 'sandbox', '', 'endpoint', '', 'secret', '')
+end
 if v[1] == 'deleted' or v[1] == 'draining' or v[1] == 'waking' then return answer(string.upper(v[1]), s) end
 if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end
 local epoch = int(fence_after(v[2]))

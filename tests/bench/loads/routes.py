@@ -8,7 +8,6 @@ from bench.effort import Effort
 from bench.report import Line
 from bench.subjects import COMMANDS, Stage
 
-NAMES = ("route",)
 SESSIONS = [f"bench-route-{number:04d}" for number in range(24)]
 HOW = "moorage_redis_commands of /metrics, minus an idle time as long"
 CONNECTIONS = 8

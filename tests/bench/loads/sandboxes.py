@@ -62,7 +62,7 @@ async def _measure(effort: Effort) -> list[Line]:
             )
             try:
                 if found.mode != mode:
-                    lines += skipped([f"session-start-{mode}", f"sandbox-memory-{mode}"], found.why_plain)
+                    lines += skipped([f"sandbox-start-{mode}", f"sandbox-memory-{mode}"], found.why_plain)
                     continue
                 lines += await _forks(folder / f"ward-{mode}", found, python, effort)
                 lines += await _sessions(folder / mode, found, python, effort)
@@ -109,7 +109,7 @@ async def _forks(folder: Path, isolation: Isolation, python: Path, effort: Effor
         await ward.close()
     return [
         Line(
-            f"agent-ready-{isolation.mode}",
+            f"sandbox-agent-ready-{isolation.mode}",
             figures.median(times),
             "ms",
             goal=25,
@@ -171,13 +171,13 @@ async def _sessions(folder: Path, isolation: Isolation, python: Path, effort: Ef
             spoken.append(found["marked_us"][0] / 1000)
     return [
         Line(
-            f"session-start-first-event-{isolation.mode}",
+            f"sandbox-first-event-{isolation.mode}",
             figures.median(firsts),
             "ms",
             note=f"response.created, accepted and logged; p95 {figures.short(figures.percentile(firsts, 95))}",
         ),
         Line(
-            f"session-start-{isolation.mode}",
+            f"sandbox-start-{isolation.mode}",
             figures.median(spoken),
             "ms",
             goal=25,

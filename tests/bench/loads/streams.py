@@ -9,7 +9,6 @@ from bench.effort import Effort
 from bench.report import Line
 from bench.subjects import BODY, Stage, request
 
-NAMES = ("paced", "open-streams")
 SESSION = "bench-stream-0001"
 PACED = 16
 GAP_US = 10_000

@@ -11,7 +11,6 @@ from bench.loads import routes
 from bench.report import Line
 from bench.subjects import BODY, COMMANDS, Stage, request
 
-NAMES = ("turn", "delta", "turn-first-event")
 SESSIONS = [f"bench-turn-{number:04d}" for number in range(32)]
 TURNS_AT_ONCE = 8
 GAP_US = 10_000
@@ -108,7 +107,7 @@ def first_event(stage: Stage, effort: Effort) -> list[Line]:
     for label, found in (
         ("turn-first-event-added-p50", middles),
         ("turn-first-event-added-p99", tails),
-        ("turn-delta-delay-added-p50", delays),
+        ("turn-first-event-delta-added-p50", delays),
     ):
         one = added(found)
         lines.append(Line(label, one.middle, "ms", note=str(one)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ pytestmark = [pytest.mark.component, pytest.mark.timeout(600)]
 
 RACES = 1_000
 RACERS = 16
+CHANCE = random.Random(16)
 
 
 @pytest.fixture(scope="module")
-def quick() -> AsyncIterator[Valkey]:
+def quick() -> Iterator[Valkey]:
     """A Valkey that writes nothing to disk: what is raced for is decided in its memory."""
     server = Valkey(appendonly=False)
     yield server
@@ -41,20 +43,25 @@ async def racers(quick: Valkey) -> AsyncIterator[list[Writer]]:
 
 
 async def race(racers: list[Writer], run: Callable[[int, Writer], Awaitable[Any]]) -> list[Any]:
-    """Every racer's answer; they start together, each race in another order."""
-    return await asyncio.gather(*(run(n, w) for n, w in enumerate(racers)))
+    """Every racer's answer; they set off within a few turns of the loop, in an order of chance."""
+
+    async def one(n: int, writer: Writer) -> Any:
+        for _ in range(CHANCE.randrange(4)):
+            await asyncio.sleep(0)
+        return await run(n, writer)
+
+    return await asyncio.gather(*(one(n, w) for n, w in enumerate(racers)))
 
 
 async def test_one_session_runs_one_turn_at_a_time(racers: list[Writer]) -> None:
     winners = Counter[int]()
     for number in range(RACES):
         key = f"dev:p{number}"
-        order = racers[number % RACERS :] + racers[: number % RACERS]
-        found = await race(order, lambda n, w: w.turns.accept(acceptance(f"r-{number}-{n}", key, queue_limit=4)))  # noqa: B023
+        found = await race(racers, lambda n, w: w.turns.accept(acceptance(f"r-{number}-{n}", key, queue_limit=4)))  # noqa: B023
         states = Counter(f"{a.word} {a.state}".strip() for a in found)
         assert states == {"OK running": 1, "OK queued": 4, "FULL": 11}
         winners[next(n for n, a in enumerate(found) if a.state == "running")] += 1
-    assert len(winners) > 1 or RACERS == 1, "the same racer won every time: these were no races"
+    assert len(winners) > RACERS // 2, f"hardly anyone else ever won, so these were no races: {winners}"
 
 
 async def test_one_pooled_sandbox_is_one_sessions(racers: list[Writer]) -> None:
@@ -62,7 +69,7 @@ async def test_one_pooled_sandbox_is_one_sessions(racers: list[Writer]) -> None:
         assert await racers[0].provider.offer(descriptor(f"sb-{number}"))
         keys = [f"dev:p{number}-{n}" for n in range(RACERS)]
         who = [SessionIdentity("dev", "a", "u", k, k) for k in keys]
-        await race(racers, lambda n, w: w.sessions.open_session(keys[n], who[n]))  # noqa: B023
+        await asyncio.gather(*(racers[0].sessions.open_session(k, w) for k, w in zip(keys, who, strict=True)))
         found = await race(racers, lambda n, w: w.sessions.claim(keys[n], "r1", named=False))  # noqa: B023
         assert Counter(c.word for c in found) == {"CLAIMED": 1, "WAKING": RACERS - 1}
         assert [c.sandbox for c in found if c.word == "CLAIMED"] == [f"sb-{number}"]

@@ -41,7 +41,7 @@ async def test_a_claim_pops_a_ready_sandbox_and_the_next_session_gets_another(de
     [
         ((), False, "CLAIMED"),
         (("DEL", f"s:{SESSION}"), False, "ABSENT"),
-        (("HSET", f"s:{SESSION}", "state", "claimed"), False, "ROUTE"),
+        (("HSET", f"s:{SESSION}", "state", "claimed"), False, "CLAIMED"),  # by no sandbox
         (("HSET", f"s:{SESSION}", "state", "draining"), False, "DRAINING"),
         (("HSET", f"s:{SESSION}", "state", "deleted"), False, "DELETED"),
         (("HSET", f"s:{SESSION}", "state", "waking"), False, "WAKING"),
@@ -63,6 +63,22 @@ async def test_what_a_claim_finds(desk: Desk, spoil: tuple[str, ...], named: boo
         await desk.redis.execute_command(*spoil)
     assert (await g.sessions.claim(SESSION, "r1", named=named)).word == word
     assert await g.provider.waking() == ([SESSION] if word == "WAKING" and "waking" not in spoil else [])
+
+
+async def test_a_claim_whose_sandbox_is_dead_or_anothers_is_made_anew(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.sessions.open_session(SESSION, WHO)
+    await g.provider.offer(descriptor("sb-1"))
+    first = await g.sessions.claim(SESSION, "r1", named=False)
+    await desk.redis.hset("x:sb-1", "session", "dev:p2")  # given while Redis was an old one: it is another's
+    await g.provider.offer(descriptor("sb-2"))
+    second = await g.sessions.claim(SESSION, "r1", named=False)
+    assert (first.sandbox, second.word, second.sandbox) == ("sb-1", "CLAIMED", "sb-2")
+    assert second.epoch > first.epoch
+    await g.sessions.bound(SESSION, second.epoch)
+    await desk.redis.delete("x:sb-2")  # its death was proved, and the session did not hear of it
+    assert (await g.sessions.claim(SESSION, "r1", named=False)).word == "WAKING"
+    assert await desk.session("volume") == ["vol-sb-2"]
 
 
 async def test_epochs_only_rise_though_the_clock_jumps_back(desk: Desk) -> None:
@@ -288,6 +304,15 @@ async def test_what_a_shim_that_announces_itself_is_told(
     if word == "RESTORED":
         assert await desk.session("state", "epoch", "sandbox", "volume") == ["claimed", "7", "sb-1", "vol-sb-1"]
         assert not await g.provider.offer(descriptor("sb-1"))  # it is a session's: never in the pool
+
+
+async def test_a_sandbox_that_was_given_to_one_session_is_not_announced_for_another(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.sessions.open_session(SESSION, WHO)
+    await claimed(desk, g)
+    before = await desk.state()
+    assert (await g.sessions.announce("dev:p2", START_US, descriptor("sb-1"), OTHER)).word == "STOP"
+    assert await desk.state() == before
 
 
 @pytest.mark.parametrize(

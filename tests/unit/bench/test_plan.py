@@ -28,12 +28,27 @@ def test_every_bench_has_a_name_of_its_own() -> None:
         ("relay-cpu", {"relay-cpu"}),
         ("relay-cpu-ratio-to-nginx", {"relay-cpu"}),
         ("route-hit-commands", {"route"}),
-        ("delta-everysec", {"delta", "delta-everysec"}),
+        ("delta", {"delta"}),
+        ("delta-everysec", {"delta-everysec"}),
+        ("turn-first-event", {"turn-first-event"}),
+        ("sandbox-memory-isolated", {"sandbox"}),
+        ("turn-commands", {"turn"}),
+        ("turn-cpu-everysec", {"turn-everysec"}),
         ("nothing-like-it", set()),
     ],
 )
 def test_only_takes_a_bench_its_beginning_or_the_name_of_a_line(asked: str, meant: set[str]) -> None:
-    assert {bench.name for bench in BENCHES if bench.answers_to(asked)} == meant
+    assert {bench.name for bench in plan.chosen([asked])} == meant
+
+
+def test_all_benches_run_when_nothing_is_asked_for_and_each_once_when_named_twice() -> None:
+    assert plan.chosen([]) == list(BENCHES)
+    assert [bench.name for bench in plan.chosen(["delta", "relay-cpu", "relay"])] == [
+        "relay-cpu",
+        "relay-latency",
+        "relay-first-event",
+        "delta",
+    ]
 
 
 def test_a_bench_that_cannot_run_is_skipped_with_its_reason_and_the_others_go_on() -> None:

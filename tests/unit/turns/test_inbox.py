@@ -1,0 +1,110 @@
+"""Frames read ahead of the log: bounded, in order, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from moorage_api.wire.shim import Acknowledged, End, Frame, Source
+from moorage_gateway.turns.consuming import Inbox
+from moorage_gateway.upstream import ShimLost
+
+pytestmark = pytest.mark.unit
+
+
+class Stream:
+    """A source of `count` frames of `size` bytes; counts what was taken from it."""
+
+    def __init__(self, count: int, size: int = 10, *, fault: Exception | None = None, end: bool = True) -> None:
+        self.taken = 0
+        self._count, self._size, self._fault, self._end = count, size, fault, end
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        yield Acknowledged(1)
+        for number in range(1, self._count + 1):
+            self.taken = number
+            yield Source(number, b"x" * self._size)
+        if self._fault is not None:
+            raise self._fault
+        if self._end:
+            yield End("done")
+
+
+async def drained(inbox: Inbox) -> list[Frame]:
+    """Everything, to the end."""
+    found: list[Frame] = []
+    while (frames := await inbox.take()) is not None:
+        found += frames
+    return found
+
+
+async def test_frames_arrive_in_order_and_the_end_last() -> None:
+    inbox, source = Inbox(), Stream(50)
+    pump = asyncio.ensure_future(inbox.pump(source.frames()))
+    found = await drained(inbox)
+    await pump
+    assert found == [Acknowledged(1), *(Source(n, b"x" * 10) for n in range(1, 51)), End("done")]
+
+
+async def test_a_full_inbox_stops_reading_until_it_is_emptied() -> None:
+    inbox, source = Inbox(limit=100), Stream(1_000)
+    pump = asyncio.ensure_future(inbox.pump(source.frames()))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert source.taken == 10  # a hundred bytes
+    first = await inbox.take()
+    assert first is not None
+    assert len(first) == 11
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert source.taken == 20
+    assert len(await drained(inbox)) == 1_002 - 11
+    await pump
+
+
+async def test_what_arrives_together_is_taken_together() -> None:
+    inbox, source = Inbox(), Stream(20)
+    await inbox.pump(source.frames())
+    assert len(await inbox.take() or []) == 22
+    assert await inbox.take() is None
+
+
+async def test_a_broken_source_is_told_after_the_frames_before_it() -> None:
+    inbox = Inbox()
+    await inbox.pump(Stream(3, fault=ShimLost("the connection broke")).frames())
+    assert len(await inbox.take() or []) == 4
+    with pytest.raises(ShimLost):
+        await inbox.take()
+
+
+async def test_a_source_without_an_end_ends_the_inbox() -> None:
+    inbox = Inbox()
+    await inbox.pump(Stream(0, end=False).frames())
+    assert await inbox.take() == [Acknowledged(1)]
+    assert await inbox.take() is None
+
+
+async def test_a_wake_returns_a_waiting_take_with_nothing() -> None:
+    inbox = Inbox()
+    waiting = asyncio.ensure_future(inbox.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    inbox.wake()
+    assert await asyncio.wait_for(waiting, 1.0) == []
+    again = asyncio.ensure_future(inbox.take())
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+
+
+async def test_nothing_after_the_end_is_read() -> None:
+    async def talkative() -> AsyncIterator[Frame]:
+        yield End("done")
+        raise AssertionError("read past the end")
+
+    inbox = Inbox()
+    await inbox.pump(talkative())
+    assert await inbox.take() == [End("done")]
