@@ -12,21 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.ledger.records import SessionIdentity
-from moorage_api.ledger.script import Lost, Unreachable
 from moorage_gateway.upstream import Route
+from sim.announcing import Announcing
 from sim.clients import Clients
 from sim.gateways import Gateway, Store
 from sim.judging import Judge, words_of
 from sim.loop import SimLoop, Stuck
 from sim.provider import Provider
-from sim.runner import Dead, Faults, Wire
+from sim.runner import Faults, Wire
 from sim.sandboxes import Sandbox, Shims
 from sim.traps import PLAIN, Story, Trap, Traps, stories
 from sim.watching import Watch
 
 FAULT_SECONDS = 40.0
 SETTLE_SECONDS = 600.0
-ANNOUNCE_S = 8.0
 Mutations = Mapping[str, tuple[tuple[str, str], ...]]
 
 
@@ -181,7 +180,7 @@ class World:
         for _ in range(self.schedule.gateways):
             await self.born_gateway()
         background = [
-            self.loop.create_task(w) for w in (self.provider.run(), self._announcements(), self.clients.relays())
+            self.loop.create_task(w) for w in (self.provider.run(), Announcing(self).run(), self.clients.relays())
         ]
         users = [self.loop.create_task(self.clients.user(i)) for i in range(self.schedule.turns)]
         await self._break(users)
@@ -340,54 +339,6 @@ class World:
     def _roll_back(self) -> None:
         self.redis.pipeline([("FLUSHDB",), ("SWAPDB", 0, 1)])
         self._kept = False
-
-    # -- shims that announce themselves -----------------------------------------------------------------------------------
-
-    async def _announcements(self) -> None:
-        """Every bound shim that is reached, every 8 s; soon again after no answer."""
-        next_at: dict[str, float] = {}
-        asked: dict[str, asyncio.Task[bool]] = {}
-        while True:
-            await asyncio.sleep(0.5)
-            now = self.loop.now
-            if not any(g.paused_until <= now for g in self.alive()):
-                self.dark_at = now
-            for sandbox in list(self.shims.by_endpoint.values()):
-                if sandbox.cut and now >= sandbox.cut_until:
-                    sandbox.cut, sandbox.whole_since = False, now
-                    next_at[sandbox.id] = now
-                answer = asked.get(sandbox.id)
-                if answer is not None and answer.done():
-                    del asked[sandbox.id]
-                    next_at[sandbox.id] = now + (ANNOUNCE_S if not answer.cancelled() and answer.result() else 0.5)
-                if not sandbox.alive or not sandbox.session or now < next_at.setdefault(sandbox.id, now + ANNOUNCE_S):
-                    continue
-                if now - sandbox.last_gateway > 60.0:
-                    self.shims.kill(sandbox)
-                elif not sandbox.cut and sandbox.id not in asked:
-                    asked[sandbox.id] = self.loop.create_task(self._announce(sandbox))
-
-    async def _announce(self, sandbox: Sandbox) -> bool:
-        """False: no answer. Told a higher epoch, the shim stops everything."""
-        ready = [g for g in self.alive() if g.paused_until <= self.loop.now]
-        if not ready or sandbox.who is None:
-            return False
-        gateway, place = self.rng.choice(ready), self.provider.place(sandbox)
-        call = gateway.sessions.announce(sandbox.session, sandbox.epoch, place, sandbox.who)
-        try:
-            async with asyncio.timeout(2.0):
-                found = await gateway.spawn(call, raw=True)
-        except (Lost, Unreachable, Dead, TimeoutError):
-            return False
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return False
-        sandbox.last_gateway = self.loop.now
-        if found.epoch > sandbox.epoch:
-            self.shims.kill(sandbox)
-        return True
 
 
 def play(redis: Wire, schedule: Schedule) -> Played:

@@ -51,7 +51,7 @@ class Desk:
     async def writer(self, who: str, *, stored_generation: int = 0) -> Writer:
         """A writer that has adopted the ledger, or founded one if the store knows a later generation."""
         if who not in self._writers:
-            client = LedgerClient(aioredis.Redis.from_url(self._url), who=who, clock=CLOCK)
+            client = LedgerClient(aioredis.Redis.from_url(self._url), who=who, clock=CLOCK, call_timeout=60)
             await client.found(stored_generation=stored_generation)
             self._writers[who] = Writer(client, TurnLedger(client), SessionLedger(client), ProviderLedger(client))
         return self._writers[who]
