@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 TICKS = os.sysconf("SC_CLK_TCK")
-END_SECONDS = 15.0
+END_SECONDS = 30.0
 
 
 def cpu_of(stat: str) -> float:

@@ -12,7 +12,7 @@ from fakes.isolated_agents import REQUIRED, need_isolation
 from fakes.platform import started
 from fakes.prober import Prober
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 
 def said(world: Any) -> tuple[dict[str, str], list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from fakes.prober import SEARCH_FILES, SEARCH_MEMORY, SEARCH_PROC, Prober, descriptors, outcome, search
 from moorage_api import tokens
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 CANARIES = ("canary-env-7a41c0ffee", "canary-state-0ddba11")  # as in conftest.py
 

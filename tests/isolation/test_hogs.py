@@ -12,7 +12,7 @@ import pytest
 from fakes.platform import poll
 from fakes.prober import Watch, family, outcome, watched
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 
 @contextmanager

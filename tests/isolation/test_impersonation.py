@@ -13,7 +13,7 @@ from fakes.http_door import HttpDoor
 from fakes.prober import descriptors, ledger, sandbox_port
 from moorage_api import names, tokens
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 
 def shim_status(path: str, method: str, target: str, secret: str | None) -> int:

@@ -12,7 +12,7 @@ from fakes.platform import poll
 from fakes.prober import ToldError, descriptors
 from moorage_api import names
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 
 def hibernate(world: Any, session: str) -> None:

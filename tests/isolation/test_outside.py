@@ -25,7 +25,7 @@ from fakes.isolated_agents import write_agents
 from fakes.platform import poll, started
 from fakes.prober import Prober
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 NEWNET = 0x40000000
 HOSTS = """\

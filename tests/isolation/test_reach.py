@@ -9,7 +9,7 @@ import pytest
 
 from fakes.prober import SEARCH_FILES, SEARCH_PROC, descriptors, family, listening, search
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 NEIGHBOURS = "neighbours-canary-51ab"
 

@@ -14,7 +14,7 @@ from fakes.http_door import HttpDoor
 from fakes.platform import poll
 from fakes.prober import watched
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 CRASH = """
 import sys

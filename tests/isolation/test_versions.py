@@ -10,7 +10,7 @@ import pytest
 
 from fakes import bundling
 
-pytestmark = [pytest.mark.isolation, pytest.mark.journey]
+pytestmark = pytest.mark.isolation
 
 HOST = """
 import pinned

@@ -50,7 +50,7 @@ class Watch:
             case "drain":
                 return [("HMGET", f"s:{args[0]}", *PLACE), ("LLEN", f"q:{args[0]}")]
             case "restore":
-                return [("HMGET", f"t:{args[0]}", "owner", "fence")]
+                return [("HMGET", f"t:{args[0]}", "owner", "fence"), ("HGET", f"s:{args[3]}", "running")]
             case "label" | "hibernated" | "undrain":
                 return [("HMGET", f"s:{args[0]}", *PLACE)]
             case "gone":
@@ -117,6 +117,8 @@ class Watch:
     def _restore(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         """Nobody writes a turn anew over one who took it over since, and holds it."""
         owner, fence = _text(seen[0][0]), int(seen[0][1] or 0)
+        if out[0] == b"OK" and seen[1]:
+            self.queued.add(_text(seen[1]))  # it gave way, and waits
         if out[0] != b"OK" or fence <= int(args[1]):
             return
         holder = next((g for g in self._world.alive() if g.name == owner), None)

@@ -11,7 +11,7 @@ from fakes.platform import poll
 from fakes.tenancy_calls import FORMS, UNKNOWN_RESPONSE, body_of, calls
 from moorage_gateway.auth import SCOPES
 
-pytestmark = [pytest.mark.tenancy, pytest.mark.journey]
+pytestmark = pytest.mark.tenancy
 
 # What each route needs beside a valid key. Data routes need `invoke`.
 NEEDS = {

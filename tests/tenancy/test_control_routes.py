@@ -13,7 +13,7 @@ import pytest
 
 from fakes.tenancy_calls import ATTACKERS
 
-pytestmark = [pytest.mark.tenancy, pytest.mark.journey]
+pytestmark = pytest.mark.tenancy
 
 SECRET = "the-victims-secret-5c1e"  # as in conftest.py
 CONVERSATION = "conv_victims_conversation_1"

@@ -15,7 +15,7 @@ import pytest
 from fakes.tenancy_calls import ATTACKERS, FORMS, UNKNOWN_RESPONSE, body_of, calls
 from moorage_gateway import inbound
 
-pytestmark = [pytest.mark.tenancy, pytest.mark.journey]
+pytestmark = pytest.mark.tenancy
 
 RESPONSES = ("finished", "running", "in a conversation", "unstored", "deleted")
 
