@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 LAUNCHER = Path(launcher.__file__).parent
 _RECORD = "sandboxes"
 _GRACE = 3.0
+_SLACK = 15.0  # for the shim to say itself why its agent was not ready: its words have the log lines
 _GROWTH = 2**20
 _FAR_OVER = 2  # times the quota
 _TAIL = 20
@@ -195,7 +196,7 @@ class Machine:
             shim = await self._shims.spawn(
                 config, control_fd=ours.fileno(), on_log=lambda line: self._settings.on_line(revision.agent, line)
             )
-            async with asyncio.timeout(self._settings.ready_within + _GRACE):
+            async with asyncio.timeout(self._settings.ready_within + _SLACK):
                 await asyncio.shield(shim.ready)
         except BaseException as fault:
             await self._undo(born, shim)

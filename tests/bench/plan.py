@@ -1,7 +1,7 @@
 """Which benches there are, which set-up each needs, and how a run goes through them. One set-up serves the benches that share it.
 
-A bench that cannot run here gives "skipped" lines with the reason. A bench that breaks breaks the run: a gate that was not measured
-does not hold.
+A bench that cannot run here gives a "skipped" line with the reason. One that breaks gives a "broken" line, which fails the run; the
+others go on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bench import subjects
 from bench.effort import Effort
 from bench.loads import relay, routes, sandboxes, streams, turns
 from bench.report import Line, skipped
+from moorage_api.ledger.script import LedgerError
 
 RELAXED = "-everysec"
 SANDBOXES = 160  # scripted ones; more sessions than all benches together name
@@ -101,5 +102,7 @@ def _one(bench: Bench, effort: Effort, say: Callable[[str], None], *stage: subje
         lines = bench.measure(*stage, effort)
     except subjects.CannotRun as reason:
         lines = skipped([bench.name], str(reason))
+    except (RuntimeError, OSError, TimeoutError, LedgerError) as error:
+        lines = [Line(bench.name, None, "", note=f"{type(error).__name__}: {error}", broken=True)]
     say(f"bench: {bench.name} took {time.monotonic() - began:.0f} s")
     return lines

@@ -1,7 +1,7 @@
 """What a bench says: lines with a goal and perhaps a gate, as a table for people and as JSON for scripts. Pure.
 
 The JSON is a list of `{"name", "value", "unit", "goal", "gate", "ok"}`. A line without a gate has `"gate": null` and is ok. A bench
-that could not run has the value "skipped", the reason in `note`, and never a number.
+that cannot run here has the value "skipped", one that broke "broken" and is not ok; the reason stands in `note`, never a number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SKIPPED = "skipped"
+SKIPPED, BROKEN = "skipped", "broken"
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,24 @@ class Line:
     """One figure; smaller is better. `goal` is what we want to publish, `gate` what must hold. `note`: spread, conditions, reason."""
 
     name: str
-    value: float | None  # None: skipped
+    value: float | None  # None: skipped, or broken
     unit: str
     goal: float | None = None
     gate: float | None = None
     note: str = ""
+    broken: bool = False
 
     @property
     def ok(self) -> bool:
-        """False only when it was measured and is above its gate."""
-        return self.value is None or self.gate is None or self.value <= self.gate
+        """False when it is above its gate, or broke: a gate that was not measured does not hold."""
+        return not self.broken and (self.value is None or self.gate is None or self.value <= self.gate)
+
+    @property
+    def shown(self) -> float | str:
+        """The value as it is told."""
+        if self.value is not None:
+            return rounded(self.value)
+        return BROKEN if self.broken else SKIPPED
 
     @property
     def reached(self) -> bool | None:
@@ -39,7 +47,7 @@ class Line:
         """The object of the JSON list."""
         return {
             "name": self.name,
-            "value": SKIPPED if self.value is None else rounded(self.value),
+            "value": self.shown,
             "unit": self.unit,
             "goal": self.goal,
             "gate": self.gate,
@@ -82,16 +90,18 @@ def as_markdown(lines: Sequence[Line]) -> str:
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
-    """A sentence for each gate that does not hold."""
+    """A sentence for each gate that does not hold, and each bench that broke."""
     return [
-        f"{line.name}: {rounded(line.value or 0):g} {line.unit} is above its gate of {line.gate:g}"
+        f"{line.name} broke: {line.note}"
+        if line.broken
+        else f"{line.name}: {rounded(line.value or 0):g} {line.unit} is above its gate of {line.gate:g}"
         for line in lines
         if not line.ok
     ]
 
 
 def _row(line: Line) -> tuple[str, str, str, str, str, str, str]:
-    value = SKIPPED if line.value is None else f"{rounded(line.value):g}"
+    value = line.shown if isinstance(line.shown, str) else f"{line.shown:g}"
     word = {True: "goal reached", False: "short of the goal", None: ""}[line.reached]
     return line.name, value, line.unit, _number(line.goal), _number(line.gate), word if line.ok else "FAILS", line.note
 

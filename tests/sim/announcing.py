@@ -54,7 +54,10 @@ class Announcing:
         try:
             async with asyncio.timeout(2.0):
                 found = await gateway.spawn(call, raw=True)
-        except (Lost, Unreachable, Dead, TimeoutError):
+        except Lost:
+            world.dark_at = world.loop.now  # nobody took the announcement: that gateway still mends its ledger
+            return False
+        except (Unreachable, Dead, TimeoutError):
             return False
         except asyncio.CancelledError:
             task = asyncio.current_task()

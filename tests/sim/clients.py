@@ -82,7 +82,7 @@ class Clients:
         again = await self.create(session, body, kind="same", background=False, keyed=False, retry=1, told=told)
         if again is None:
             return
-        if flags[0] == b"1" and again is told:
+        if flags[0] == b"1" and again is told and not self.world.losses:
             self.judge.broken(f"{told.response} was wholly answered, and a retry joined it")
         joined = self.world.redis.execute_command("HGET", f"t:{told.response}", "joined")
         if not whole and again is not told and flags == [None, None] and joined in (None, again.response.encode()):

@@ -34,6 +34,8 @@ PARTS: Mapping[str, Any] = {
     "activation": Activation, "lifecycle": Lifecycle,
 }  # fmt: skip
 
+CALL_S = 5.0  # how long the product's clients wait for an answer
+
 
 class Store:
     """The object store: never fails, takes a moment. One `port` a gateway, which knows that gateway's pauses and death."""
@@ -187,7 +189,8 @@ class Gateway:
             elif trap.action == "kill":
                 self.world.kill_gateway(self)
             elif trap.action == "slow":
-                await asyncio.sleep(trap.seconds)
+                await asyncio.sleep(min(trap.seconds, CALL_S))
+                lost = trap.seconds > CALL_S
         await self.gate()
         return lost
 

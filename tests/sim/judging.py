@@ -208,8 +208,8 @@ class Judge:
             return
         if status == "failed" and (told.deleted or (losses and told.session in self.removed)):
             return  # its session was deleted; after a loss, perhaps before the turn was back
-        if "[session_not_ready]" in said and losses and self._world.long_pause:
-            return  # its owner was stopped for most of the time a sandbox may take
+        if "[session_not_ready]" in said and losses and (self._world.long_pause or len(losses) > 1):
+            return  # its owner was stopped, or every loss began the wait anew, for as long as a sandbox may take
         self.broken(f"{response} ended {status}: {said}")
 
     def _unstored(self, told: Told) -> None:

@@ -138,11 +138,12 @@ return reply('OK')
 """,
 )
 
-# A sandbox is thought dead or is no longer wanted: the provider ends it and proves it with `gone`. A: sandbox, reason
+# A sandbox is thought dead or is no longer wanted: the provider ends it and proves it with `gone`. The first reason stands.
+# A: sandbox, reason
 DOOM = Script(
     "doom",
     """
-call('HSET', 'doomed', A[1], A[2])
+call('HSETNX', 'doomed', A[1], A[2])
 call('PUBLISH', 'hint:provider', 'doomed')
 return reply('OK')
 """,

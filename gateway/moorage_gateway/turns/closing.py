@@ -90,7 +90,10 @@ class Closing(Steps):
             record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
             document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
             stored = await self._put(held, document)
-        await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
+        word = await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
+        if word != "OK":  # Redis lost it, and it was given up or begun anew: what is decided here is nobody's end
+            held.interrupt(fenced=True)
+            self._stay(held)
         held.ended = True
         held.logged([terminal])
         try:

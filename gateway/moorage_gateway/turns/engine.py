@@ -31,6 +31,7 @@ STOP_GRACE_S = 5.0
 END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
 REATTACH = 3  # tries to reach a sandbox whose connection broke, before it is given up
 RETRY_S = 0.2
+VAIN = 10  # refusals in a row: a sandbox that was drained for good, say, in a past that Redis has lost
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
@@ -74,6 +75,9 @@ class Engine(Closing):
             vain = vain + 1 if result is None else 0
             if vain > 1:  # refused again: what it waits for takes a moment
                 await held.until_interrupt(RETRY_S)
+            if vain > VAIN and held.route is not None and not held.interrupted:
+                await self._mark_dead(held, held.route, "it refuses to start anything")
+                vain = 0
             if isinstance(result, tuple):
                 return result
             if result is not None and result.cause == "generation":
@@ -321,8 +325,12 @@ class Engine(Closing):
         if not held.attempts:
             return
         if fault.cause in ("orphaned", "sandbox_lost"):  # ended under it: by whom, and for what?
-            sandbox = str(held.attempts[-1].get("sandbox", ""))
-            fault = blamed(fault, await self._activation.end_reason(held.record.session, sandbox))
+            last = held.attempts[-1]
+            reason = await self._activation.end_reason(held.record.session, str(last.get("sandbox", "")))
+            if reason:  # it is ending, perhaps not dead yet: an attempt begun there would be blamed for the same end
+                held.dead_epoch = int(last.get("epoch", 0))
+                self._activation.forget(held.record.session)
+            fault = blamed(fault, reason)
         held.attempts[-1] = held.attempts[-1] | {
             "ended": self._clock.now_ms(),
             "fault": fault.cause,

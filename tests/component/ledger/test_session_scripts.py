@@ -170,6 +170,7 @@ async def test_the_doomed_are_told_until_their_death_is_proved(desk: Desk) -> No
     g = await desk.writer("g1")
     await g.provider.offer(descriptor("sb-1"))
     await g.sessions.doom("sb-1", "it does not answer")
+    await g.sessions.doom("sb-1", "connection refused")  # a consequence: the cause was told first
     assert await g.provider.doomed() == {"sb-1": "it does not answer"}
     await g.provider.gone("sb-1", "killed")
     assert await g.provider.doomed() == {}

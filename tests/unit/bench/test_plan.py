@@ -1,10 +1,10 @@
-"""Which benches `--only` means, and what becomes of one that cannot run or breaks."""
+"""Which benches `--only` means, and what becomes of one that cannot run, and of one that breaks."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench import plan
+from bench import plan, report
 from bench.effort import FULL, QUICK, Effort
 from bench.plan import BENCHES, Bench
 from bench.report import Line
@@ -65,12 +65,16 @@ def test_a_bench_that_cannot_run_is_skipped_with_its_reason_and_the_others_go_on
     ]
 
 
-def test_a_bench_that_breaks_ends_the_run_so_that_no_gate_holds_unmeasured() -> None:
+def test_a_bench_that_breaks_is_not_ok_and_the_others_go_on() -> None:
     def broken(effort: Effort) -> list[Line]:
         raise RuntimeError("the load did not run clean")
 
-    with pytest.raises(RuntimeError, match="not run clean"):
-        plan.run([Bench("broken", "real", broken)], QUICK, quiet)
+    def can(effort: Effort) -> list[Line]:
+        return [Line("memory", 12.0, "MB")]
+
+    lines = plan.run([Bench("first", "real", broken), Bench("second", "real", can)], QUICK, quiet)
+    assert [(line.name, line.shown, line.ok) for line in lines] == [("first", "broken", False), ("memory", 12.0, True)]
+    assert report.failures(lines) == ["first broke: RuntimeError: the load did not run clean"]
 
 
 def test_figures_of_the_relaxed_setting_carry_its_name_and_no_gate() -> None:
