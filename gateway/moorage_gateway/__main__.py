@@ -17,6 +17,7 @@ import uvloop
 
 from moorage_api.errors import ApiError
 from moorage_api.ledger.script import LedgerError
+from moorage_gateway import collector
 from moorage_gateway.app import Gateway, connect, create_gateway, open_store
 from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient, UnsafePolicy
@@ -86,6 +87,7 @@ async def serve(settings: Settings) -> int:
         sys.stderr.write(f"moorage-gateway cannot start: {error}\n")
         await gateway.stop()
         return 1
+    collector.settle()
     return await _until_asked(gateway, asked)
 
 

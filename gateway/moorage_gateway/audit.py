@@ -150,7 +150,8 @@ class AuditLog:
         until = self._clock.monotonic() + within
         while self._waiting or self._ready:
             try:
-                await asyncio.wait_for(self.flush(), max(0.1, until - self._clock.monotonic()))
+                async with asyncio.timeout(max(0.1, until - self._clock.monotonic())):
+                    await self.flush()
             except (StoreUnavailable, LedgerError, TimeoutError) as error:
                 if self._clock.monotonic() >= until:
                     for record in self._waiting:

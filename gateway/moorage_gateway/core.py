@@ -243,7 +243,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
 
 
 def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable) -> Hints:
-    hints = Hints(redis, base.clock)
+    hints = Hints(redis, base.client, base.clock)
     hints.on(ledger_keys.HINT_CATALOG, base.catalog.hint)
     hints.on(ledger_keys.HINT_TURNS, keeper.hint)
     hints.on(ledger_keys.HINT_LOG, base.logs.hint)

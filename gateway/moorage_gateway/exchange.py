@@ -38,6 +38,7 @@ class Exchange(RequestResponseCycle):
         self.on_left: Callable[[], None] | None = None
         self.status = 0
         self.sent_bytes = 0
+        self._streams = False  # begun, in chunks, and not complete
         self._loop = connection.loop
         self._head = b""
         self._connection = connection
@@ -93,6 +94,17 @@ class Exchange(RequestResponseCycle):
         else:
             self._body(message.get("body", b""), message.get("more_body", False))
 
+    def put(self, body: bytes) -> bool:
+        """Sends a piece of an answer at once, past the layers, which have seen it begin: what a stream does for each event.
+
+        False, and nothing is sent, when it must wait or go through `send`: not begun, the caller reads slowly or left, no chunks.
+        """
+        if not self._streams or self._head or not body or self.flow.write_paused or self.disconnected:
+            return False
+        self.sent_bytes += len(body)
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
     def _start(self, message: Any) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
@@ -130,6 +142,7 @@ class Exchange(RequestResponseCycle):
             self.response_started = False
             raise RuntimeError("a response header holds a line break")
         self._head = head
+        self._streams = bool(self.chunked_encoding) and self.scope["method"] != "HEAD"
         self._loop.call_soon(self._flush)
 
     def _body(self, body: bytes, more_body: bool) -> None:
@@ -151,7 +164,7 @@ class Exchange(RequestResponseCycle):
         if not more_body:
             if self.expected_content_length:
                 raise RuntimeError("the body is shorter than its Content-Length")
-            self.response_complete = True
+            self.response_complete, self._streams = True, False
             self.message_event.set()
             self.on_response()
 

@@ -13,6 +13,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from moorage_api.ledger import keys
+from moorage_api.ledger.script import LedgerError, Runner
 from moorage_gateway.clock import Clock
 
 BEAT_S = 1.5
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 class Hints:
     """One subscription a process. `on` registers who hears a channel; `silent` is called when the stream breaks."""
 
-    def __init__(self, redis: aioredis.Redis, clock: Clock) -> None:
+    def __init__(self, redis: aioredis.Redis, ledger: Runner, clock: Clock) -> None:
         self._redis = redis
+        self._ledger = ledger
         self._clock = clock
         self._heard: dict[str, list[Callable[[str], None]]] = {}
         self._silent: list[Callable[[], None]] = []
@@ -45,7 +47,7 @@ class Hints:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError) as fault:
+            except (RedisError, LedgerError, OSError, TimeoutError) as fault:
                 log.info("the hint stream broke (%s); it is opened again", type(fault).__name__)
             for listener in self._silent:
                 listener()
@@ -53,7 +55,7 @@ class Hints:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as stream:
-            await stream.subscribe(*self._heard)
+            await stream.subscribe(*{keys.HINT_ROUTES, *self._heard})  # the beat's own, whoever listens to it
             beat = asyncio.ensure_future(self._beat())
             last = self._clock.monotonic()
             try:
@@ -75,5 +77,5 @@ class Hints:
 
     async def _beat(self) -> None:
         while True:
-            await self._redis.publish(keys.HINT_ROUTES, "")
+            await self._ledger.read("PUBLISH", keys.HINT_ROUTES, "")
             await self._clock.sleep(BEAT_S)

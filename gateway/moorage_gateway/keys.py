@@ -215,7 +215,8 @@ class KeyService:
     async def refresh(self) -> None:
         """One look at the mark; forgets every cached key when it changed."""
         asked_at = self._monotonic()
-        mark = _text(await asyncio.wait_for(self._commands.read("GET", ledger_keys.KEYS_VERSION), FRESH_FOR))
+        async with asyncio.timeout(FRESH_FOR):  # not wait_for: of Python 3.11, it may swallow a cancellation
+            mark = _text(await self._commands.read("GET", ledger_keys.KEYS_VERSION))
         if mark != self._mark:
             self._mark = mark
             self._generation += 1

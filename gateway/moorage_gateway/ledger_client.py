@@ -12,17 +12,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import hiredis
 import redis.asyncio as aioredis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from moorage_api import names
-from moorage_api.ledger.records import text
-from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Lost, Script, Unreachable
+from moorage_api.ledger.records import fields, text
+from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Landed, Lost, Script, Unreachable
+from moorage_gateway.redis_wire import Command, Wire, WireLost, dial
 
 MAX_PIPELINE = 512  # commands in one pipeline
 IN_FLIGHT = 2  # pipelines at once: one waits for its fsync while the next is filled
+PATIENCE_S = (
+    0.001  # posted scripts gather this long after a pipeline left: one for the deltas of many turns costs a third
+)
 WAITAOF_MS = 2000
 # Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
 NOT_NOW = ("LOADING", "MISCONF", "READONLY", "OOM", "BUSY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
@@ -32,11 +34,33 @@ class UnsafePolicy(Exception):
     """Redis may lose acknowledged writes (`appendfsync` is not `always`) and `relaxed` was not set."""
 
 
-@dataclass
+class _NoScript(Exception):
+    """The server has not seen this script since it started."""
+
+
+class RedisRefused(Exception):
+    """Redis answered a command with an error that trying again does not mend."""
+
+
+@dataclass(slots=True)
 class _Pending:
-    command: tuple[Any, ...]
-    future: asyncio.Future[Any]
+    """A command, and who hears of it: called once, with the reply or an exception, unless `dropped()`."""
+
+    command: Command
+    landed: Callable[[Any, BaseException | None], None]
+    dropped: Callable[[], bool]
     effect: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """One pipeline: what it carries, and the wire it is on."""
+
+    batch: list[_Pending]
+    durable: bool
+    over: asyncio.Future[None]
+    wire: Wire | None = None
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass
@@ -65,7 +89,13 @@ class LedgerClient:
         self._clock = clock
         self._scripts: dict[str, tuple[str, str]] = {}
         self._pending: list[_Pending] = []
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: set[_Flight] = set()
+        self._urgent = False  # somebody waits for something that is pending
+        self._due = False  # a launch is scheduled
+        self._later: asyncio.TimerHandle | None = None  # … for what can wait a little
+        self._left_at = float("-inf")  # loop time of the last one
+        self._idle: list[Wire] = []
+        self._dials: set[asyncio.Task[None]] = set()
         self.identity = Identity(who)
         self.trouble_at = float("-inf")  # loop time of the last call without an answer (turns.md §7)
         self.commands = 0  # requests sent, a script counts one (performance.md §1)
@@ -95,11 +125,9 @@ class LedgerClient:
         """The server's fsync policy; raises UnsafePolicy unless it is `always` or `relaxed` was set (turns.md §1)."""
         try:
             raw = await self._send(("CONFIG", "GET", "append*"))
-        except ResponseError:
+        except RedisRefused:
             return "unknown"  # a managed Redis forbids CONFIG: the operator of the platform vouches for it
-        found = {text(k): text(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
-        if not found and isinstance(raw, list):
-            found = {text(raw[i]): text(raw[i + 1]) for i in range(0, len(raw), 2)}
+        found = fields(raw)
         policy = found.get("appendfsync", "no") if found.get("appendonly") == "yes" else "no"
         if policy != "always" and not relaxed:
             raise UnsafePolicy(
@@ -113,17 +141,36 @@ class LedgerClient:
         ident = self.identity
         sha, body = self._loaded(script)
         guard = (ident.ledger, ident.generation, ident.who, ident.told)
-        sent_to = ident.ledger
         try:
             out = await self._send(("EVALSHA", sha, 0, *guard, *args), effect=script.effect)
-        except NoScriptError:
+        except _NoScript:
             out = await self._send(("EVAL", body, 0, *guard, *args), effect=script.effect)
-        witness = int(out[0])
+        return self._heard(script, guard[0], out)
+
+    def post(self, script: Script, *args: str | bytes | int, landed: Landed) -> None:
+        """See Runner."""
+        ident = self.identity
+        sha, _ = self._loaded(script)
+        sent_to = ident.ledger
+
+        def told(out: Any, fault: BaseException | None) -> None:
+            try:
+                landed(None if fault is not None else self._heard(script, sent_to, out))
+            except Lost:
+                landed(None)
+
+        command = ("EVALSHA", sha, 0, sent_to, ident.generation, ident.who, ident.told, *args)
+        self._pending.append(_Pending(command, told, _never, script.effect))
+        self._wait_a_little()
+
+    def _heard(self, script: Script, sent_to: str, out: list[Any]) -> list[Any]:
+        """The reply after the witness, which is remembered. Raises Lost."""
+        ident, witness = self.identity, int(out[0])
         if witness < 0:
             raise Lost(f"{script.name}: the ledger is not the one this process wrote to")
         if ident.ledger == sent_to and witness > ident.told:
             ident.told = witness
-        return list(out[1:])
+        return out[1:]
 
     async def read(self, *command: str | bytes | int) -> Any:
         """One plain command. Raises `Unreachable`."""
@@ -140,7 +187,13 @@ class LedgerClient:
     async def aclose(self) -> None:
         """Waits for what is in flight, then closes the connections."""
         while self._flights:
-            await asyncio.gather(*self._flights, return_exceptions=True)
+            await asyncio.wait([flight.over for flight in self._flights])
+        for task in self._dials:
+            task.cancel()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+        for wire in self._idle:
+            wire.drop(WireLost("closed"))
+        self._idle.clear()
         await self._redis.aclose()
 
     def _loaded(self, script: Script) -> tuple[str, str]:
@@ -151,77 +204,136 @@ class LedgerClient:
             self._scripts[script.name] = known
         return known
 
-    async def _send(self, command: tuple[Any, ...], *, effect: bool = False) -> Any:
+    async def _send(self, command: Command, *, effect: bool = False) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Pending(command, future, effect))
-        if len(self._flights) < IN_FLIGHT:
-            self._launch()
+
+        def landed(value: Any, fault: BaseException | None) -> None:
+            if future.done():
+                return
+            if fault is not None:
+                future.set_exception(fault)
+            else:
+                future.set_result(value)
+
+        self._queue(_Pending(command, landed, future.done, effect))
         return await future
 
+    def _queue(self, pending: _Pending) -> None:
+        self._pending.append(pending)
+        self._urgent = True
+        if not self._due and len(self._flights) < IN_FLIGHT:
+            self._due = True
+            asyncio.get_running_loop().call_soon(
+                self._launch
+            )  # what else is asked in this round of the loop goes along
+
+    def _wait_a_little(self) -> None:
+        """For what was posted: it leaves with the next urgent command, or `PATIENCE_S` after the last pipeline left."""
+        if not self._due and self._later is None and len(self._flights) < IN_FLIGHT:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(max(0.0, self._left_at + PATIENCE_S - loop.time()), self._launch)
+
+    # -- flights: callbacks, no task but for a new connection
+
     def _launch(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._fly())
-        self._flights.add(task)
+        self._due = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._urgent = False
+        while self._pending and len(self._flights) < IN_FLIGHT:
+            batch, self._pending = self._pending[:MAX_PIPELINE], self._pending[MAX_PIPELINE:]
+            batch = [one for one in batch if not one.dropped()]
+            if not batch:
+                continue
+            durable = self._replicas > 0 and any(one.effect for one in batch)
+            flight = _Flight(batch, durable, asyncio.get_running_loop().create_future())
+            self._flights.add(flight)
+            self._left_at = asyncio.get_running_loop().time()
+            self.commands += len(batch)
+            while self._idle and flight.wire is None:
+                wire = self._idle.pop()
+                flight.wire = None if wire.closed else wire
+            if flight.wire is not None:
+                self._take_off(flight)
+                continue
+            task = asyncio.get_running_loop().create_task(self._dialled(flight))
+            self._dials.add(task)
+            task.add_done_callback(self._dials.discard)
 
-        def landed(done: asyncio.Task[None]) -> None:
-            self._flights.discard(done)
-            if self._pending and len(self._flights) < IN_FLIGHT:
-                self._launch()
-
-        task.add_done_callback(landed)
-
-    async def _fly(self) -> None:
-        batch, self._pending = self._pending[:MAX_PIPELINE], self._pending[MAX_PIPELINE:]
-        batch = [p for p in batch if not p.future.done()]
-        if not batch:
-            return
-        self.commands += len(batch)
-        pipe = self._redis.pipeline(transaction=False)
-        for item in batch:
-            pipe.execute_command(*item.command)
-        durable = self._replicas > 0 and any(p.effect for p in batch)
-        if durable:
-            pipe.execute_command("WAITAOF", 1, self._replicas, WAITAOF_MS)
+    async def _dialled(self, flight: _Flight) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
-                answers = await pipe.execute(raise_on_error=False)
-        except (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError) as fault:
+            flight.wire = await dial(self._redis, self._timeout)
+        except (OSError, TimeoutError) as fault:
+            self._landed(flight, None, fault)
+            return
+        except BaseException as fault:
+            self._landed(
+                flight, None, WireLost("the client closes") if isinstance(fault, asyncio.CancelledError) else fault
+            )
+            raise
+        self._take_off(flight)
+
+    def _take_off(self, flight: _Flight) -> None:
+        wire = flight.wire
+        assert wire is not None
+        commands = [one.command for one in flight.batch]
+        if flight.durable:
+            commands.append(("WAITAOF", 1, self._replicas, WAITAOF_MS))
+        late = WireLost(f"no answer within {self._timeout:g} s")
+        flight.timer = asyncio.get_running_loop().call_later(self._timeout, wire.drop, late)
+        try:
+            wire.send(commands, lambda replies, fault: self._landed(flight, replies, fault))
+        except TypeError as mistake:  # ours: whoever waits must hear of it rather than wait for ever
+            self._landed(flight, None, mistake)
+
+    def _landed(self, flight: _Flight, replies: list[Any] | None, fault: BaseException | None) -> None:
+        self._flights.discard(flight)
+        flight.over.set_result(None)
+        if flight.timer is not None:
+            flight.timer.cancel()
+        if flight.wire is not None and not flight.wire.closed:
+            self._idle.append(flight.wire)
+        if replies is not None:
+            self._settle(flight, replies)
+        elif isinstance(fault, OSError | TimeoutError):
             self.trouble_at = asyncio.get_running_loop().time()
-            _fail(batch, Unreachable(f"no answer from Redis: {type(fault).__name__}"))
-            return
-        except RedisError as fault:
-            _fail(batch, Unreachable(f"Redis refused the pipeline: {fault}"))
-            return
-        except Exception as fault:
-            _fail(batch, fault)  # a mistake of ours: whoever waits must hear of it rather than wait for ever
-            return
-        if durable:
-            acks = answers.pop()
-            if not isinstance(acks, list) or acks[0] < 1 or acks[1] < self._replicas:
-                _fail([p for p in batch if p.effect], Unreachable("not yet on the replicas' disks"))
-        for item, value in zip(batch, answers, strict=True):
-            _settle(item.future, value)
-
-
-def _settle(future: asyncio.Future[Any], value: Any) -> None:
-    if future.done():
-        return
-    if isinstance(value, RedisConnectionError | RedisTimeoutError):
-        future.set_exception(Unreachable("no answer from Redis"))
-    elif isinstance(value, NoScriptError):
-        future.set_exception(value)
-    elif isinstance(value, Exception):
-        if str(value).startswith(NOT_NOW) or type(value).__name__.startswith(("Busy", "OutOfMemory", "ReadOnly")):
-            future.set_exception(Unreachable(str(value)))
+            _fail(flight.batch, Unreachable(f"no answer from Redis: {type(fault).__name__}"))
         else:
-            future.set_exception(value)
-    else:
-        future.set_result(value)
+            _fail(flight.batch, fault or Unreachable("no answer from Redis"))
+        if self._urgent:
+            self._launch()
+        elif self._pending:
+            self._wait_a_little()
+
+    def _settle(self, flight: _Flight, replies: list[Any]) -> None:
+        if flight.durable:
+            acks = replies.pop()
+            if not isinstance(acks, list) or acks[0] < 1 or acks[1] < self._replicas:
+                not_yet = Unreachable("not yet on the replicas' disks")
+                replies = [not_yet if one.effect else reply for one, reply in zip(flight.batch, replies, strict=True)]
+        for item, value in zip(flight.batch, replies, strict=True):
+            if isinstance(value, hiredis.ReplyError):
+                item.landed(None, _refusal(str(value)))
+            elif isinstance(value, Unreachable):
+                item.landed(None, value)
+            else:
+                item.landed(value, None)
 
 
-def _fail(batch: list[_Pending], fault: Exception) -> None:
+def _never() -> bool:
+    return False
+
+
+def _refusal(said: str) -> Exception:
+    if said.startswith("NOSCRIPT"):
+        return _NoScript(said)
+    return Unreachable(said) if said.startswith(NOT_NOW) else RedisRefused(said)
+
+
+def _fail(batch: list[_Pending], fault: BaseException) -> None:
     for item in batch:
-        if not item.future.done():
-            item.future.set_exception(fault)
+        item.landed(None, fault)
 
 
 class Recovery:
@@ -246,8 +358,13 @@ class Recovery:
         """Registers what is written back after a loss, in order of registration."""
         self._restorers.append(restorer)
 
+    @property
+    def runs(self) -> bool:
+        """Whether a recovery runs now: nobody writes into a ledger half restored."""
+        return self._running is not None and not self._running.done()
+
     async def settled(self) -> None:
-        """Returns at once, or when the recovery that runs now is over: nobody writes into a ledger half restored."""
+        """Returns at once, or when the recovery that runs now is over."""
         if self._running is not None and not self._running.done():
             await asyncio.wait([self._running])
 

@@ -166,7 +166,8 @@ async def _file_hosts(index: str, ca_file: Path | None, fetch: Fetch) -> set[Tar
     hosts = {Target(own.file_host, 443)} if own.file_host and index.rstrip("/") == own.index else set()
     page = f"{index.rstrip('/')}/{PROBED}/"
     try:
-        body = await asyncio.wait_for(asyncio.to_thread(fetch, page, ca_file), FETCH_WITHIN + 1)
+        async with asyncio.timeout(FETCH_WITHIN + 1):
+            body = await asyncio.to_thread(fetch, page, ca_file)
     except (OSError, TimeoutError, ValueError):
         return hosts
     for link in links_of(body):

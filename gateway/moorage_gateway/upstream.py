@@ -9,8 +9,9 @@ Layer: I/O rim. The engine and the activation know only the Protocol `Shims`; th
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,14 +60,24 @@ class ShimLost(ShimError):
         self.refused = refused
 
 
+class Frames(Protocol):
+    """The frames of one attempt, handed over as they arrive, several a call and in order, with no task in between."""
+
+    async def pour(self, put: Callable[[list[Frame]], bool]) -> None:
+        """Up to the end; may be called once. A `put` that returns False has enough until `resume`. Raises ShimError."""
+
+    def resume(self) -> None:
+        """Goes on."""
+
+
 class Shims(Protocol):
     """What the engine asks of a sandbox (contract: moorage_api/wire/shim.py)."""
 
     async def bind(self, route: Route, call: Bind) -> None: ...
 
-    def start(self, route: Route, call: Start) -> AsyncIterator[Frame]: ...
+    def start(self, route: Route, call: Start) -> Frames: ...
 
-    def attach(self, route: Route, call: Attach) -> AsyncIterator[Frame]: ...
+    def attach(self, route: Route, call: Attach) -> Frames: ...
 
     async def stop(self, route: Route, call: Stop) -> None: ...
 
@@ -83,13 +94,13 @@ class HttpShims:
         """Binds the sandbox to its session; harmless when repeated. Raises ShimRefused, ShimLost."""
         await self._call(route, "/shim/bind", call.model_dump(), ANSWER_S)
 
-    def start(self, route: Route, call: Start) -> AsyncIterator[Frame]:
-        """The frames of a new attempt; the first one acknowledges it. Raises ShimRefused, ShimLost while iterating."""
-        return self._frames(route, "/shim/start", call.model_dump(), START_S)
+    def start(self, route: Route, call: Start) -> HttpFrames:
+        """The frames of a new attempt; the first one acknowledges it. Raises ShimRefused, ShimLost while they are poured."""
+        return HttpFrames(functools.partial(self._open, route, "/shim/start", call.model_dump(), START_S))
 
-    def attach(self, route: Route, call: Attach) -> AsyncIterator[Frame]:
+    def attach(self, route: Route, call: Attach) -> HttpFrames:
         """The frames of the running attempt after `call.src`; ShimRefused("unknown") when it is lost."""
-        return self._frames(route, "/shim/attach", call.model_dump(), ANSWER_S)
+        return HttpFrames(functools.partial(self._open, route, "/shim/attach", call.model_dump(), ANSWER_S))
 
     async def stop(self, route: Route, call: Stop) -> None:
         """Ends the attempt and sees its processes dead."""
@@ -145,14 +156,31 @@ class HttpShims:
         finally:
             await answer.aclose()
 
-    async def _frames(self, route: Route, path: str, body: dict[str, Any], timeout: float) -> AsyncIterator[Frame]:
-        answer = await self._open(route, path, body, timeout)
+
+class HttpFrames:
+    """The frame stream of one attempt. It is opened by `pour`, which may be called once."""
+
+    def __init__(self, open_stream: Callable[[], Awaitable[HopResponse]]) -> None:
+        self._open = open_stream
+        self._answer: HopResponse | None = None
+
+    async def pour(self, put: Callable[[list[Frame]], bool]) -> None:
+        """See Frames. Raises ShimRefused, ShimLost."""
+        answer = self._answer = await self._open()
         parser = frames.FrameParser()
+
+        def took(piece: bytes) -> bool:
+            found = parser.feed(piece)
+            return put(found) if found else True
+
         try:
-            while piece := await answer.next_chunk(idle=SILENCE_S):
-                for frame in parser.feed(piece):
-                    yield frame
-        except (HopError, frames.FrameError) as fault:
-            raise ShimLost(str(fault)) from fault
+            await answer.pour(took, idle=SILENCE_S)
+        except HopError as fault:
+            raise ShimLost(str(fault.__cause__ or fault)) from fault
         finally:
             await answer.aclose()
+
+    def resume(self) -> None:
+        """See Frames."""
+        if self._answer is not None:
+            self._answer.resume()

@@ -174,7 +174,7 @@ async def running(
         tasks.keep("provider", provider.run())
         # Before the machine closes and while Redis answers: else it would make anew what is being ended.
         stack.push_async_callback(_within, _STOP_WITHIN, lambda: tasks.end("provider"), "the provider")
-        tasks.keep("hints", _hints(valkey, provider, applies))
+        tasks.keep("hints", _hints(valkey, gateway, provider, applies))
         tasks.keep("agents' output", agent_logs.print_all(state.logs, on_line))
         for error in await platform.reload():
             say(error)
@@ -270,9 +270,9 @@ async def _dev_key(state: State, gateway: Gateway) -> str:
     return text
 
 
-async def _hints(valkey: Valkey, provider: Provider, applies: Applies) -> None:
+async def _hints(valkey: Valkey, gateway: Gateway, provider: Provider, applies: Applies) -> None:
     redis = Redis.from_url(valkey.url)
-    hints = Hints(redis, SystemClock())
+    hints = Hints(redis, gateway.core.client, SystemClock())
 
     def wake(_: str = "") -> None:
         provider.wake()

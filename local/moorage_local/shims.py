@@ -145,7 +145,8 @@ class ShimForkserver:
                 stdin=asyncio.subprocess.DEVNULL,
             )
         try:
-            await asyncio.wait_for(hello, START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                await hello
         except TimeoutError as error:
             raise ShimFailed(f"the shim forkserver did not start within {START_SECONDS:g} s") from error
 
@@ -190,7 +191,8 @@ class ShimForkserver:
             self._hung_up()
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
@@ -204,7 +206,8 @@ class ShimForkserver:
         self._replies[number] = waiter
         try:
             socket.send_fds(self._sock, [packet], fds)
-            reply = await asyncio.wait_for(waiter, FORK_SECONDS)
+            async with asyncio.timeout(FORK_SECONDS):
+                reply = await waiter
         except OSError as error:  # TimeoutError is one
             raise ShimFailed(f"the shim forkserver does not answer: {error}") from error
         finally:

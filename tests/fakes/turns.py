@@ -7,7 +7,7 @@ given, holds every turn before its first delta until it is set.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,9 @@ class FakeTurns:
         turn.task = asyncio.create_task(self._run(turn))
         return request.response_id
 
-    async def follow(self, response_id: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
+    async def follow(
+        self, response_id: str, *, tenant: str, after: int = -1, quick: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
         turn = self._turn(response_id, tenant)
         turn.readers += 1
         index = min(after + 1, len(turn.log) - 1) if turn.ended else after + 1

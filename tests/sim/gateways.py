@@ -116,7 +116,7 @@ class Gateway:
         self.paused_until = 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in order: a set's order is not the seed's
         self._raw: set[asyncio.Task[Any]] = set()
-        self.runner = SimRunner(world, name, self.point)
+        self.runner = SimRunner(world, name, self.point, self.spawn)
         self._compose(PARTS | world.schedule.parts)
 
     def _compose(self, parts: Mapping[str, Any]) -> None:

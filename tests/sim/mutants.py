@@ -6,7 +6,7 @@ without the rule in the place of the product's. Where two rules guard the same t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,8 +125,10 @@ class SweepsWithoutBar(LostSweep):
 class NothingPastTheEnd(Readers):
     """A cursor past the end gets nothing."""
 
-    async def follow(self, response: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
-        async for number, data in super().follow(response, tenant=tenant, after=after):
+    async def follow(
+        self, response: str, *, tenant: str, after: int = -1, quick: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        async for number, data in super().follow(response, tenant=tenant, after=after, quick=quick):
             if number > after:
                 yield number, data
 

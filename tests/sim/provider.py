@@ -21,7 +21,7 @@ class Provider:
 
     def __init__(self, world: Any) -> None:
         self._world = world
-        self._runner = SimRunner(world, "provider", self._point)
+        self._runner = SimRunner(world, "provider", self._point, world.loop.create_task)
         self._ledger = ProviderLedger(self._runner)
         self._pool = 2
         self._count = 0

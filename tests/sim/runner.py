@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import hiredis
@@ -83,13 +83,20 @@ class SimRunner:
     `point` is told where the process is ("append", "before") and returns True when this reply is to be lost.
     """
 
-    def __init__(self, world: Any, who: str, point: Callable[[str, str, Any], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        world: Any,
+        who: str,
+        point: Callable[[str, str, Any], Awaitable[bool]],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
         self._world = world
         self._redis: Wire = world.redis
         self._loop = world.loop
         self._rng = world.rng
         self._faults: Faults = world.faults
         self._point = point
+        self._spawn = spawn
         self.identity = Identity(who)
         self.trouble_at = float("-inf")
 
@@ -179,6 +186,19 @@ class SimRunner:
         if ident.ledger == guard[0]:
             ident.told = max(ident.told, int(out[0]))
         return list(out[1:])
+
+    def post(self, script: Script, *args: str | bytes | int, landed: Callable[[list[Any] | None], None]) -> None:
+        """As the product's client, but for the task: a process that is dead hears nothing, a paused one later."""
+
+        async def ask() -> None:
+            try:
+                out = await self.run(script, *args)
+            except (Lost, Unreachable):
+                landed(None)
+            else:
+                landed(out)
+
+        self._spawn(ask())
 
     async def read(self, *command: str | bytes | int) -> Any:
         return (await self.read_all([command]))[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fakes.frames import Scripted
 from moorage_api.ledger.records import SessionIdentity
 from moorage_api.wire.shim import Acknowledged, Attach, Bind, Drain, End, Frame, Source, Start, Stop
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused
@@ -217,7 +218,13 @@ class ShimPort:
         self._shims.bind(self._shims.find(route), call)
         await self._travel("bind", "after", route)
 
-    async def start(self, route: Route, call: Start) -> AsyncIterator[Frame]:
+    def start(self, route: Route, call: Start) -> Scripted:
+        return Scripted(self._start(route, call))
+
+    def attach(self, route: Route, call: Attach) -> Scripted:
+        return Scripted(self._attach(route, call))
+
+    async def _start(self, route: Route, call: Start) -> AsyncGenerator[Frame, None]:
         await self._travel("start", "before", route)
         sandbox = self._shims.find(route)
         attempt = self._shims.start(sandbox, call)
@@ -225,7 +232,7 @@ class ShimPort:
         async for frame in self._shims.stream(sandbox, attempt, 0, self._gate):
             yield frame
 
-    async def attach(self, route: Route, call: Attach) -> AsyncIterator[Frame]:
+    async def _attach(self, route: Route, call: Attach) -> AsyncGenerator[Frame, None]:
         await self._travel("attach", "before", route)
         sandbox = self._shims.find(route)
         self._fence(sandbox, call.fence)

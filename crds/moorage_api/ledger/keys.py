@@ -23,7 +23,7 @@ AUDIT_WRITERS = "audit:writers"  # set: every audit chain whose head is in Redis
 HINT_PROVIDER = "hint:provider"
 HINT_CATALOG = "hint:catalog"
 HINT_TURNS = "hint:turns"  # a turn became due now; payload = response id
-HINT_LOG = "hint:log"  # a log grew; payload = response id
+HINT_LOG = "hint:log"  # a watched log grew; payload = response id
 HINT_ROUTES = "hint:routes"  # a route changed; payload = session key, or empty for a beat
 
 
@@ -40,6 +40,11 @@ def log(response: str) -> str:
 def attempts(response: str) -> str:
     """List of a turn's attempts, JSON each, in order."""
     return f"a:{response}"
+
+
+def watch(response: str) -> str:
+    """Mark: somebody who does not own the turn reads its log, so that hints are worth sending."""
+    return f"watch:{response}"
 
 
 def session(key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 LIVE = ("queued", "running", "closing")
 ENDED = ("completed", "failed", "incomplete", "cancelled")
@@ -27,8 +27,7 @@ def fields(flat: Sequence[Any] | Mapping[Any, Any] | None) -> dict[str, str]:
     return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a turn's log: which attempt (`begun`) and source event (`src`) it came from, and the event's JSON."""
 
     begun: int

@@ -7,8 +7,9 @@ that counter. `{clock}` is Redis TIME in the product; the simulation puts its ow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 LEASE_MS = 10_000  # turns.md §1: leases are 10 s …
 RENEW_S = 3.0  # … renewed every 3 s
@@ -74,6 +75,9 @@ class Unreachable(LedgerError):
     """Redis gave no answer in time. Sending the same script again is safe (turns.md §1 c)."""
 
 
+Landed: TypeAlias = Callable[[list[Any] | None], None]
+
+
 class Runner(Protocol):
     """How scripts and reads reach Redis: the gateway's pipelining client, the provider's, the simulation's.
 
@@ -81,6 +85,9 @@ class Runner(Protocol):
     """
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]: ...
+
+    def post(self, script: Script, *args: str | bytes | int, landed: Landed) -> None:
+        """`run` without a task of its own: `landed` is called once, later, with the reply or None for whatever `run` raises."""
 
     async def read(self, *command: str | bytes | int) -> Any: ...
 

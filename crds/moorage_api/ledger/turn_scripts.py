@@ -39,11 +39,11 @@ ACCEPT = Script(
 local R, S, TENANT, LEASE, LIMIT = A[1], A[2], A[3], tonumber(A[4]), tonumber(A[5])
 local IDEM, IDEM_HASH, RETRY = A[9], A[10], A[12]
 local t, s, q = 't:' .. R, 's:' .. S, 'q:' .. S
-local old = get(t, 'state', 'fence', 'owner', 'begun')
+local old = get(t, 'state', 'fence', 'owner', 'begun', 'accepted')
 if old[1] then
   -- Sent again: the asker still owns it only if nobody took it over meanwhile, with a log and a fence it does not know.
   local untouched = old[3] == WHO and old[4] == '0' and call('LLEN', 'e:' .. R) == #cjson.decode(A[16])
-  return reply('OK', R, (old[1] == 'running' and not untouched) and 'taken' or old[1], old[2])
+  return reply('OK', R, (old[1] == 'running' and not untouched) and 'taken' or old[1], old[2], old[5])
 end
 if IDEM ~= '' then
   local seen = get(IDEM, 'response', 'hash')
@@ -94,7 +94,7 @@ if IDEM ~= '' then
   call('EXPIRE', IDEM, A[11])
 end
 if RETRY ~= '' then call('SET', RETRY, R, 'EX', A[14]) end
-return reply('OK', R, state, int(fence))
+return reply('OK', R, state, int(fence), int(MS))
 """,
     effect=True,
 )
@@ -139,10 +139,18 @@ return reply('OK')
 """,
 )
 
+# A log that nobody reads elsewhere tells nobody that it grew: else every gateway would hear of every delta of all.
+_TELL = """
+local function tell(R)
+  if call('EXISTS', 'watch:' .. R) == 1 then call('PUBLISH', 'hint:log', R) end
+end
+"""
+
 # Appends a group of events before anyone sees them (turns.md §2 row 6). A: R, fence, first index, entry…
 APPEND = Script(
     "append",
-    """
+    _TELL
+    + """
 local R, FENCE, FIRST = A[1], A[2], tonumber(A[3])
 local v = get('t:' .. R, 'state', 'fence')
 if not v[1] then return reply('ABSENT') end
@@ -153,30 +161,32 @@ local have = call('LLEN', e)
 if have >= FIRST + n then return reply('OK', have) end
 if have ~= FIRST then return reply('GAP', have) end
 for i = 4, #A do call('RPUSH', e, A[i]) end
-call('PUBLISH', 'hint:log', R)
+tell(R)
 return reply('OK', have + n)
 """,
 )
 
-# Fixes outcome and terminal event; a set cancel makes it cancelled (turns.md §2 row 7).
-# A: R, fence, outcome, index of the terminal event, terminal event JSON
+# Fixes outcome and terminal event, with how the last attempt ended; a set cancel makes it cancelled (turns.md §2 row 7).
+# A: R, fence, outcome, index of the terminal event, terminal event JSON, index of the attempt (-1: none), attempt record JSON
 DECIDE = Script(
     "decide",
     """
 local R, FENCE, OUTCOME, INDEX = A[1], A[2], A[3], tonumber(A[4])
 local t = 't:' .. R
-local v = get(t, 'state', 'fence', 'cancel', 'outcome')
+local v = get(t, 'state', 'fence', 'cancel', 'outcome', 'ended')
 if not v[1] then return reply('ABSENT') end
 if v[2] ~= FENCE then return reply('FENCED', v[2]) end
 if v[1] ~= 'running' then
-  if v[4] then return reply('OK', v[4]) end
+  if v[4] then return reply('OK', v[4], v[5] or '0') end
   return reply('STATE', v[1])
 end
 if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end
 local have = call('LLEN', 'e:' .. R)
 if have ~= INDEX then return reply('GAP', have) end
 call('HSET', t, 'state', 'closing', 'outcome', OUTCOME, 'terminal', '0 0 ' .. A[5], 'ended', int(MS))
-return reply('OK', OUTCOME)
+local a = 'a:' .. R
+if tonumber(A[6]) >= 0 and tonumber(A[6]) < call('LLEN', a) then call('LSET', a, A[6], A[7]) end
+return reply('OK', OUTCOME, int(MS))
 """,
     effect=True,
 )
@@ -186,6 +196,7 @@ return reply('OK', OUTCOME)
 CLOSE = Script(
     "close",
     _NEXT
+    + _TELL
     + """
 local R = A[1]
 local t, e = 't:' .. R, 'e:' .. R
@@ -214,7 +225,7 @@ else
   call('ZADD', 'unflushed', int(MS), R)
   call('HSET', t, 'unflushed', '1')
 end
-call('PUBLISH', 'hint:log', R)
+tell(R)
 return reply('OK', v[2])
 """,
 )

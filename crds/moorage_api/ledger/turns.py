@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ ENDED_TTL_S = (
 )
 IDEMPOTENCY_TTL_S = 24 * 3600 + 3600  # 24 h past the end (turns.md §1), a turn's own time added
 RETRY_TTL_S = 900  # faults.md F36
+WATCH_TTL_S = 6  # readers renew it more often than every third of this
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Accepted:
     response: str = ""
     state: str = ""
     fence: int = 0
+    accepted: int = 0  # ms, Redis' own
 
 
 class TurnLedger:
@@ -80,7 +82,7 @@ class TurnLedger:
         )
         words = [text(x) for x in out]
         if words[0] == "OK":
-            return Accepted("OK", words[1], words[2], int(words[3]))
+            return Accepted("OK", words[1], words[2], int(words[3]), int(words[4]))
         return Accepted(words[0], words[1] if len(words) > 1 else "")
 
     async def begin(self, response: str, fence: int, *, epoch: int, attempt: dict[str, Any]) -> tuple[str, int, int]:
@@ -100,12 +102,39 @@ class TurnLedger:
         word = text(out[0])
         return word, int(out[1]) if word in ("OK", "GAP") else 0
 
+    def append_soon(
+        self,
+        response: str,
+        fence: int,
+        first: int,
+        entries: Sequence[Entry],
+        landed: Callable[[list[Any] | None], None],
+    ) -> None:
+        """`append` without waiting. `landed` gets None or the words of the reply, of which only `[b"OK", …]` is good news; on any
+        other `append` says what it was.
+        """
+        self._runner.post(
+            turn_scripts.APPEND, response, fence, first, *[entry.encode() for entry in entries], landed=landed
+        )
+
     async def decide(
-        self, response: str, fence: int, outcome: str, index: int, terminal: bytes | str
-    ) -> tuple[str, str]:
-        """**F** Fixes the outcome. Returns (word, outcome); CANCEL: it must be decided `cancelled`."""
-        out = await self._runner.run(turn_scripts.DECIDE, response, fence, outcome, index, terminal)
-        return text(out[0]), text(out[1]) if len(out) > 1 else ""
+        self,
+        response: str,
+        fence: int,
+        outcome: str,
+        index: int,
+        terminal: bytes | str,
+        *,
+        attempt: tuple[int, dict[str, Any]] | None = None,
+    ) -> tuple[str, str, int]:
+        """**F** Fixes the outcome, and how an attempt (index from 0, record) ended. Returns (word, outcome, ended in ms).
+
+        CANCEL: it must be decided `cancelled`; nothing was written.
+        """
+        number, record = (-1, "") if attempt is None else (attempt[0], json.dumps(attempt[1]))
+        out = await self._runner.run(turn_scripts.DECIDE, response, fence, outcome, index, terminal, number, record)
+        word = text(out[0])
+        return (word, text(out[1]), int(out[2])) if word == "OK" else (word, "", 0)
 
     async def close(self, response: str, *, stored: bool) -> str:
         """Shows the end to everyone and starts the session's next turn. Any gateway may."""
@@ -188,6 +217,10 @@ class TurnLedger:
         """Log entries from `first` to `last`, both inclusive (-1: the end)."""
         raw = await self._runner.read("LRANGE", keys.log(response), first, last)
         return [Entry.decode(x) for x in raw]
+
+    async def watch(self, response: str) -> None:
+        """For `WATCH_TTL_S` from now HINT_LOG tells that this log grew."""
+        await self._runner.read("SET", keys.watch(response), "1", "EX", WATCH_TTL_S)
 
     async def length(self, response: str) -> int:
         """How many events are logged."""

@@ -61,6 +61,10 @@ class HopConnection(asyncio.BufferedProtocol):
         self.closed = False
         self.idle_since = 0.0
         self.on_closed: Callable[[HopConnection], None] | None = None
+        self._deliver: Callable[[bytes], None] | None = None  # set while the body is poured
+        self._arrived_at = 0.0
+        self._stirred = False  # something came since the timer looked
+        self._silence: asyncio.TimerHandle | None = None
 
     # -- called by the transport
 
@@ -73,7 +77,10 @@ class HopConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._scratch[:nbytes])
         try:
-            if self._body is not None:
+            if self._deliver is not None:
+                self._stirred = True
+                self._body_poured(data, self._deliver)
+            elif self._body is not None:
                 self._body_arrived(data)
             elif self._busy:
                 self._head_arrived(data)
@@ -156,15 +163,27 @@ class HopConnection(asyncio.BufferedProtocol):
             rest = body.feed(data, self._put)
         if rest:
             raise http1.BadMessage("bytes past the end of the body")
-        if self._buffered >= HIGH_WATER and not self._paused and not body.done:
-            assert self._transport is not None
-            self._paused = True
-            self._transport.pause_reading()
+        if self._buffered >= HIGH_WATER and not body.done:
+            self._pause()
         self._wake()
+
+    def _body_poured(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
+        body = self._body
+        assert body is not None
+        if data if body.done else body.feed(data, deliver):
+            raise http1.BadMessage("bytes past the end of the body")
+        if body.done:
+            self._wake()
 
     def _put(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._buffered += len(piece)
+
+    def _pause(self) -> None:
+        if not self._paused:
+            assert self._transport is not None
+            self._paused = True
+            self._transport.pause_reading()
 
     async def _send(self, body: AsyncIterator[bytes], length: int | None) -> None:
         transport = self._transport
@@ -209,8 +228,9 @@ class HopConnection(asyncio.BufferedProtocol):
                 self._waiter = self._loop.create_future()
                 await self._waiter
         except BaseException:
-            self.abort()
-            await self.settle()
+            if self._failure is not None or not ready():  # else what was awaited is here, only whoever waited is not
+                self.abort()
+                await self.settle()
             raise
         finally:
             if timer is not None:
@@ -260,11 +280,58 @@ class HopConnection(asyncio.BufferedProtocol):
                 return b""
         piece = self._pieces.popleft()
         self._buffered -= len(piece)
-        if self._paused and self._buffered <= LOW_WATER and not self.closed:
+        if self._buffered <= LOW_WATER:
+            self.resume()
+        return piece
+
+    async def pour(self, sink: Callable[[bytes], bool], idle: float) -> None:
+        """Every piece goes to `sink` as it arrives, without a task in between; returns at the end of the body.
+
+        A sink that returns False has enough until `resume`. Raises HopError on a break, on `idle` seconds of silence while it would
+        take more, and on whatever the sink raises.
+        """
+
+        def deliver(piece: bytes) -> None:
+            try:
+                if not sink(piece):
+                    self._pause()
+            except Exception as error:
+                # The sink is the caller's code: whatever it raises ends this exchange and reaches the caller as cause.
+                failure = HopError("what arrived was not accepted", sent=True)
+                failure.__cause__ = error
+                self._fail(failure)
+
+        while self._pieces:
+            deliver(self._pieces.popleft())
+        self._buffered = 0
+        self._deliver, self._stirred = deliver, True
+        self._quiet(idle)
+        try:
+            await self.wait(lambda: self.complete, None, "")
+        finally:
+            self._deliver = None
+            if self._silence is not None:
+                self._silence.cancel()
+
+    def _quiet(self, idle: float) -> None:
+        """One timer for the whole body, which looks whether anything came: setting one for each piece costs more than the piece.
+
+        So silence is noticed after `idle` to `idle` + `idle` / 4 seconds.
+        """
+        now = self._loop.time()
+        if self._stirred or self._paused:
+            self._stirred, self._arrived_at = False, now
+        if now - self._arrived_at >= idle:
+            self._late("nothing arrived", idle)
+            return
+        self._silence = self._loop.call_later(idle / 4, self._quiet, idle)
+
+    def resume(self) -> None:
+        """The sink takes more."""
+        if self._paused and not self.closed:
             assert self._transport is not None
             self._paused = False
             self._transport.resume_reading()
-        return piece
 
     def reusable(self) -> bool:
         """Whether another exchange may follow; drops what nobody read of a body that has wholly arrived."""

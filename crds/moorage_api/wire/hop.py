@@ -63,6 +63,17 @@ class HopResponse:
             self._give_back()
         return piece
 
+    async def pour(self, sink: Callable[[bytes], bool], *, idle: float) -> None:
+        """Every piece of the body goes to `sink` as it arrives, up to the end; see `HopConnection.pour`."""
+        if self._connection is not None:
+            await self._connection.pour(sink, idle)
+            self._give_back()
+
+    def resume(self) -> None:
+        """A sink that said it had enough takes more."""
+        if self._connection is not None:
+            self._connection.resume()
+
     async def chunks(self, *, idle: float | None = None) -> AsyncIterator[bytes]:
         """The body as it arrives, nothing merged."""
         while piece := await self.next_chunk(idle=idle):

@@ -7,7 +7,7 @@ fields are turns.md §3.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -105,9 +105,8 @@ class Acknowledged:
     begun: int
 
 
-@dataclass(frozen=True)
-class Source:
-    """One event of the agent, numbered from 1 within its attempt; `data` is compact JSON."""
+class Source(NamedTuple):
+    """One event of the agent, numbered from 1 within its attempt; `data` is compact JSON. A tuple: one is made for every delta."""
 
     src: int
     data: bytes

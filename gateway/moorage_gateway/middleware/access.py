@@ -51,6 +51,7 @@ class Access:
         scope[facts.KEY] = known
         added = [(_ID, request_id.encode()), (_TRACE, ids.trace_id.encode())]
         status, size = 0, 0
+        exchange = answers.exchange_of(scope)
 
         async def counted(message: Any) -> None:
             nonlocal status, size
@@ -69,7 +70,8 @@ class Access:
             seconds = time.perf_counter() - began
             if not answers.still_here(scope):
                 known.error = known.error or "caller_left"
-            self._account(scope, known, root, status or LEFT, size, seconds)
+            sent = size if exchange is None else exchange.sent_bytes
+            self._account(scope, known, root, status or LEFT, sent, seconds)
 
     def _account(
         self, scope: Any, known: facts.Facts, root: telemetry.RequestTrace, status: int, size: int, seconds: float

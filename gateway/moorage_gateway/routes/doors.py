@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -20,7 +20,9 @@ class TurnsDoor(Protocol):
     async def accept(self, caller: Principal, place: Any, request: TurnRequest) -> str:
         """`place` is a `sessions.Place`. The response to follow: the request's own, or that of the turn it joined."""
 
-    def follow(self, response_id: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
+    def follow(
+        self, response_id: str, *, tenant: str, after: int = -1, quick: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
         """(sequence number, compact JSON) of each event after `after`; ends after the terminal event. An async generator."""
 
     async def wait(self, response_id: str, *, tenant: str) -> dict[str, Any]:

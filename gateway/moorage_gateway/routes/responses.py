@@ -130,9 +130,10 @@ class Responses:
     async def _follow(self, scope: Any, receive: Any, send: Any, response_id: str, *, after: int) -> None:
         """The events after `after` to the end. A caller that leaves ends this reader, not the turn."""
         known = facts.of(scope)
-        writer = SseWriter(send, _headers(known), silence=self._comment_seconds)
+        exchange, tenant = answers.exchange_of(scope), known.principal.tenant
+        writer = SseWriter(send, _headers(known), silence=self._comment_seconds, exchange=exchange)
         async with Departure(scope, receive) as caller:
-            events: Any = self._turns.follow(response_id, tenant=known.principal.tenant, after=after)
+            events: Any = self._turns.follow(response_id, tenant=tenant, after=after, quick=writer.quick)
             async with aclosing(events), writer:
                 async for _, data in events:
                     await writer.event(data)

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from moorage_gateway.exchange import Exchange
 from moorage_gateway.routes.answers import Headers
 
 COMMENT = b": keep-alive\n\n"
@@ -26,11 +27,16 @@ def event_type(data: bytes) -> bytes:
     return str(orjson.loads(data)["type"]).encode()
 
 
+def _lines(data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event_type(data), data)
+
+
 class SseWriter:
     """One stream. As a context manager it sends a comment after each `silence` seconds without an event."""
 
-    def __init__(self, send: Any, headers: Headers, *, silence: float) -> None:
+    def __init__(self, send: Any, headers: Headers, *, silence: float, exchange: Exchange | None = None) -> None:
         self._send = send
+        self._put = exchange.put if exchange is not None else None
         self._headers = headers
         self._silence = silence
         self._loop = asyncio.get_running_loop()
@@ -52,7 +58,15 @@ class SseWriter:
 
     async def event(self, data: bytes) -> None:
         """One event, given as the compact JSON of its object."""
-        await self._write(b"event: %b\ndata: %b\n\n" % (event_type(data), data), more=True)
+        if not self.quick(data):
+            await self._write(_lines(data), more=True)
+
+    def quick(self, data: bytes) -> bool:
+        """One event at once, if it can be: the stream has begun, on our own listener, and its caller keeps up."""
+        if self._put is None or self._writing or not self._put(_lines(data)):
+            return False
+        self._last = self._loop.time()
+        return True
 
     async def done(self) -> None:
         """The end of a whole stream."""

@@ -111,7 +111,8 @@ class Threads:
         future = asyncio.get_running_loop().run_in_executor(self._pool, call)
         future.add_done_callback(self._freed)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), deadline or self._deadline)
+            async with asyncio.timeout(deadline or self._deadline):
+                return await asyncio.shield(future)
         except TimeoutError:
             raise StoreUnavailable(f"no answer from the store in {deadline or self._deadline:g} s") from None
 

@@ -19,6 +19,7 @@ from moorage_gateway.turns.normalise import Normaliser, Outcome
 from moorage_gateway.turns.source_reader import failed
 from moorage_gateway.turns.steps import Steps
 
+FRESH_S = 1.0  # no other owner can have decided so soon: after a loss no lease is taken for 10 s (decisions/0004)
 STORE_S = 2.0  # turns.md §2 row 8: then the turn is closed `unflushed`
 
 
@@ -37,13 +38,14 @@ class Closing(Steps):
 
     async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
         """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
+        last = None
         if held.attempts and "ended" not in held.attempts[-1]:
             held.attempts[-1] = held.attempts[-1] | {
                 "ended": self._clock.now_ms(),
                 "reason": outcome.status,
                 "progress": len(held.log),
             }
-            await self._note(held)
+            last = len(held.attempts) - 1, held.attempts[-1]
         while True:
             self._stay(held)
             if normaliser is None:
@@ -59,23 +61,22 @@ class Closing(Steps):
                 normaliser = None  # the log says something else: what is open in it is closed as it stands
                 continue
             terminal, index = orjson.dumps(finish.terminal), len(held.log)
-            send = functools.partial(self._ledger.decide, held.response, held.fence, outcome.status, index, terminal)
-            word, decided = await self._insist(held, send)
+            send = functools.partial(
+                self._ledger.decide, held.response, held.fence, outcome.status, index, terminal, attempt=last
+            )
+            word, decided, ended = await self._insist(held, send)
             if word == "CANCEL":
                 outcome, normaliser = Outcome(status="cancelled"), None
                 continue
             if word != "OK":
                 held.interrupt(fenced=True)
                 self._stay(held)
-            ended = self._clock.now_ms()
+            line = "0 0 " + terminal.decode()
+            raw = {"state": "closing", "outcome": decided, "terminal": line, "ended": str(ended)}
             held.record = replace(
-                held.record,
-                state="closing",
-                outcome=decided,
-                ended=ended,
-                terminal="0 0 " + terminal.decode(),
-                raw=held.record.raw | {"state": "closing", "outcome": decided, "terminal": "0 0 " + terminal.decode()},
+                held.record, state="closing", outcome=decided, ended=ended, terminal=line, raw=held.record.raw | raw
             )
+            held.decided_at = self._clock.monotonic()
             return
 
     async def _settle(self, held: Held) -> None:
@@ -83,12 +84,9 @@ class Closing(Steps):
         terminal = Entry.decode(held.record.terminal)
         stored = True
         if held.record.meta.get("store", True):
-            current = await self._insist(held, lambda: self._ledger.turn(held.response))
-            if current is not None and current.terminal != held.record.terminal:
-                held.interrupt(fenced=True)  # the decision seen here was lost with Redis, and is made anew there
-                self._stay(held)
-            record = current or held.record  # `ended` is Redis' own, so that any gateway writes the same bytes
-            document = archive.compose(record, held.input_items, [*held.log, terminal], held.attempts)
+            if self._clock.monotonic() - held.decided_at > FRESH_S:
+                await self._look_again(held)
+            document = archive.compose(held.record, held.input_items, [*held.log, terminal], held.attempts)
             stored = await self._put(held, document)
         word = await self._insist(held, lambda: self._ledger.close(held.response, stored=stored))
         if word != "OK":  # Redis lost it, and it was given up or begun anew: what is decided here is nobody's end
@@ -97,11 +95,21 @@ class Closing(Steps):
         held.ended = True
         held.logged([terminal])
         try:
-            if stored:
+            if stored and held.proved:
                 async with asyncio.timeout(STORE_S):
                     await self._store.settled(held.response)
         except (StoreUnavailable, TimeoutError):
             return  # `open/` is swept: an entry whose response is stored is removed there
+
+    async def _look_again(self, held: Held) -> None:
+        """This process was stopped since the decision, or took the turn over: Redis may have lost it, and another decided anew."""
+        current = await self._insist(held, lambda: self._ledger.turn(held.response))
+        if current is None:
+            return
+        if current.terminal != held.record.terminal:
+            held.interrupt(fenced=True)
+            self._stay(held)
+        held.record = current
 
     async def _put(self, held: Held, document: bytes) -> bool:
         try:

@@ -6,44 +6,50 @@ The inbox is bounded by bytes; a full one stops reading, so back-pressure reache
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
-from moorage_api.wire.shim import End, Frame, Source
+from moorage_api.wire.shim import Frame, Source
+from moorage_gateway.upstream import Frames
 
 INBOX_BYTES = 256 * 1024
 
 
 class Inbox:
-    """One producer, one consumer; `take` gives everything that is there."""
+    """One producer (`pump`), one consumer; `take` gives everything that is there.
+
+    What `first` accepts while nothing waits here never comes in.
+    """
 
     def __init__(self, limit: int = INBOX_BYTES) -> None:
         self._limit = limit
+        self.first: Callable[[list[Frame]], bool] | None = None
         self._frames: list[Frame] = []
         self._bytes = 0
         self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._source: Frames | None = None
         self._fault: BaseException | None = None
         self._closed = False
 
-    async def pump(self, source: AsyncIterator[Frame]) -> None:
+    async def pump(self, source: Frames) -> None:
         """Reads `source` to its end; its exception is raised by `take` after the frames before it."""
+        self._source = source
         try:
-            async for frame in source:
-                self._frames.append(frame)
-                if isinstance(frame, Source):
-                    self._bytes += len(frame.data)
-                self._filled.set()
-                if isinstance(frame, End):
-                    break
-                if self._bytes >= self._limit:
-                    self._room.clear()
-                    await self._room.wait()
+            await source.pour(self._put)
         except Exception as fault:
             self._fault = fault
         finally:
             self._closed = True
             self._filled.set()
+
+    def _put(self, frames: list[Frame]) -> bool:
+        if self.first is not None and not self._frames and self.first(frames):
+            return True
+        for frame in frames:
+            if isinstance(frame, Source):
+                self._bytes += len(frame.data)
+        self._frames += frames
+        self._filled.set()
+        return self._bytes < self._limit
 
     def wake(self) -> None:
         """Makes a waiting `take` return, with what there is (perhaps nothing)."""
@@ -53,8 +59,9 @@ class Inbox:
         """Everything that arrived; [] after a wake; None at the end. Raises what the source raised."""
         await self._filled.wait()
         frames, self._frames = self._frames, []
+        if self._bytes >= self._limit and self._source is not None:
+            self._source.resume()
         self._bytes = 0
-        self._room.set()
         if frames:
             if not self._closed:
                 self._filled.clear()

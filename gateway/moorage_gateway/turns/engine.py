@@ -7,7 +7,6 @@ stopped, then the outcome decided). The ports are handed in, so that the simulat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +14,18 @@ import orjson
 
 from moorage_api.errors import ApiError
 from moorage_api.wire import headers
-from moorage_api.wire.shim import Attach, Frame, Start, Stop
+from moorage_api.wire.shim import Attach, Start, Stop
 from moorage_gateway.activation import Wanted
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.closing import Closing
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.turns.held import Dropped, Held
+from moorage_gateway.turns.lane import Lane
 from moorage_gateway.turns.normalise import Normaliser, Outcome
 from moorage_gateway.turns.rules import Fault, blamed
 from moorage_gateway.turns.source_reader import SourceReader, ending, failed, void
 from moorage_gateway.turns.steps import Attempted
-from moorage_gateway.upstream import Route, ShimLost, ShimRefused
+from moorage_gateway.upstream import Frames, Route, ShimError, ShimLost, ShimRefused
 
 STOP_GRACE_S = 5.0
 END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
@@ -199,7 +199,7 @@ class Engine(Closing):
     # -- one attempt's frames -----------------------------------------------------------------------------------------
 
     async def _consume(
-        self, held: Held, route: Route, frames: AsyncIterator[Frame], deadline: float
+        self, held: Held, route: Route, frames: Frames, deadline: float
     ) -> tuple[Outcome, Normaliser | None] | Fault | None:
         """Logs what the attempt says until it has an outcome, breaks, or is interrupted."""
         base = int(held.attempts[-1].get("base", len(held.log))) if held.attempts else len(held.log)
@@ -229,9 +229,11 @@ class Engine(Closing):
         return Fault("sandbox_lost", "the connection to the sandbox keeps breaking")
 
     async def _follow(
-        self, held: Held, reader: SourceReader, source: AsyncIterator[Frame], deadline: float
+        self, held: Held, reader: SourceReader, source: Frames, deadline: float
     ) -> tuple[Outcome, Normaliser | None] | Fault | None:
         inbox = Inbox()
+        lane = Lane(held, reader, self._ledger, self._recovery, inbox.wake)
+        inbox.first = lane.offer
         pump = asyncio.ensure_future(inbox.pump(source))
         unwatch = held.watch(inbox.wake)
         timer = asyncio.get_running_loop().call_later(max(0.0, deadline - self._clock.monotonic()), inbox.wake)
@@ -242,12 +244,14 @@ class Engine(Closing):
                         "turn_timeout", "The turn ran past its deadline (turn.timeout in the manifest)."
                     ), reader.normaliser
                 frames = await inbox.take()
+                left = await lane.stop()
                 if frames is None:
+                    await self._append(held, left)
                     return Fault("cut", "the sandbox's stream ended without saying how")
                 end = reader.read(frames)
                 if reader.contradicted:
                     return Fault("lost", "the log was closed over this attempt by a former owner")
-                await self._append(held, reader.drain())
+                await self._append(held, [*left, *reader.drain()])
                 if held.log_bytes > held.limits.log_bytes:
                     return failed(
                         "output_too_large", "The turn's events are larger than the platform stores."
@@ -259,14 +263,19 @@ class Engine(Closing):
                     return ending(end, reader.normaliser)
                 if outcome is not None:
                     asyncio.get_running_loop().call_later(END_WAIT_S, inbox.wake)
+                else:
+                    lane.start()
+            await self._append(held, await lane.stop())
             return None
+        except ShimError:
+            await self._append(held, await lane.stop())  # read already: a new stream goes on behind it
+            raise
         finally:
             timer.cancel()
             unwatch()
+            lane.shut()
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
-            if hasattr(source, "aclose"):
-                await source.aclose()
 
     def _refused(self, held: Held, refusal: ShimRefused, reader: SourceReader) -> Fault | None:
         """What a refusal of start or attach means."""

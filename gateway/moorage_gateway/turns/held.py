@@ -14,19 +14,31 @@ from moorage_gateway.upstream import Route
 
 
 class Feed:
-    """Wakes every reader when something was published; readers keep their own place."""
+    """Wakes the readers when something was published; readers keep their own place."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool] | None] = {}
 
     def publish(self) -> None:
         """Something is there, or the source ended."""
-        now, self._next = self._next, asyncio.Event()
-        now.set()
+        for waiter, quick in tuple(self._waiting.items()):
+            if quick is not None and quick():
+                continue
+            del self._waiting[waiter]
+            if not waiter.done():
+                waiter.set_result(None)
 
-    def event(self) -> asyncio.Event:
-        """The event of the next publication; take it before looking, wait on it after finding nothing."""
-        return self._next
+    async def wait(self, quick: Callable[[], bool] | None = None) -> None:
+        """Until the next publication; look before, with no `await` in between.
+
+        `quick` is called at each publication first, in the publisher's own step: True, and the wait goes on.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = quick
+        try:
+            await waiter
+        finally:
+            self._waiting.pop(waiter, None)
 
 
 class Dropped(Exception):
@@ -51,6 +63,8 @@ class Held:
     named: bool = True
     route: Route | None = None
     dead_epoch: int = 0  # the binding that was found dead
+    proved: bool = True  # whether an object `accepted` may be there
+    decided_at: float = float("-inf")  # monotonic; when this process fixed the outcome
     cancelled: bool = False
     fenced: bool = False
     releasing: bool = False
@@ -86,8 +100,9 @@ class Held:
 
     def logged(self, entries: list[Entry]) -> None:
         """Acknowledged entries become visible to the readers here."""
-        self.log.extend(entries)
-        self.log_bytes += sum(len(e.data) for e in entries)
+        self.log += entries
+        for entry in entries:
+            self.log_bytes += len(entry.data)
         self.feed.publish()
 
     async def until_interrupt(self, timeout: float) -> bool:

@@ -14,12 +14,13 @@ import orjson
 
 from moorage_api.ledger.records import ENDED
 from moorage_api.ledger.script import Lost, Unreachable
-from moorage_api.ledger.turns import TurnLedger
+from moorage_api.ledger.turns import WATCH_TTL_S, TurnLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns.held import Held
 
 POLL_S = 1.0
+WATCH_S = WATCH_TTL_S / 3
 PAGE = 512
 AWAY_S = 0.5
 MISSING_S = 60.0  # longer than it takes to give a lost turn up (turns.md §7: 30 s)
@@ -50,6 +51,15 @@ class LogHints:
                 del self._waiting[response]
 
 
+class _Place:
+    """How far a reader is: the index of the next event it lacks."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
 class Readers:
     """`follow` yields (sequence_number, event JSON) from a cursor to the terminal event, gapless."""
 
@@ -67,16 +77,22 @@ class Readers:
         self._held = held
         self._stored = stored
 
-    async def follow(self, response: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
-        """Ends after the terminal event. A cursor past an ended log gets the terminal event alone."""
-        index = after + 1
+    async def follow(
+        self, response: str, *, tenant: str, after: int = -1, quick: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """Ends after the terminal event. A cursor past an ended log gets the terminal event alone.
+
+        `quick` may take an event the moment it is logged, and says whether it did: what it took is not yielded. It is asked only
+        while this reader waits, and never for the terminal event.
+        """
+        place = _Place(after + 1)
         missing_since: float | None = None
         while True:
             held = self._held(response)
-            source = self._from_owner(held, index) if held is not None else self._from_ledger(response, index)
+            source = self._from_owner(held, place, quick) if held is not None else self._from_ledger(response, place)
             ended = False
             async for number, entry, last in source:
-                index = number + 1
+                place.index = number + 1
                 ended = last
                 yield number, entry
             if ended:
@@ -85,7 +101,7 @@ class Readers:
                 missing_since = None
                 continue
             told = False
-            async for number, data in self._from_store(tenant, response, index):
+            async for number, data in self._from_store(tenant, response, place.index):
                 told = True
                 yield number, data
             missing_since = self._clock.monotonic() if missing_since is None else missing_since
@@ -100,27 +116,40 @@ class Readers:
             await self._clock.sleep(AWAY_S)
             return False
 
-    async def _from_owner(self, held: Held, index: int) -> AsyncIterator[tuple[int, bytes, bool]]:
+    async def _from_owner(
+        self, held: Held, place: _Place, quick: Callable[[bytes], bool] | None
+    ) -> AsyncIterator[tuple[int, bytes, bool]]:
+        log = held.log
+
+        def at_once() -> bool:
+            assert quick is not None
+            if held.ended or held.gone:
+                return False
+            while place.index < len(log):
+                if not quick(log[place.index].data):
+                    return False
+                place.index += 1
+            return True
+
         held.readers += 1
         try:
             while True:
-                grown = held.feed.event()
-                while index < len(held.log):
-                    last = held.ended and index == len(held.log) - 1
-                    yield index, held.log[index].data, last
-                    index += 1
+                while place.index < len(log):
+                    last = held.ended and place.index == len(log) - 1
+                    yield place.index, log[place.index].data, last
                     if last:
                         return
-                if held.ended and held.log:
-                    yield len(held.log) - 1, held.log[-1].data, True  # the cursor lies past the end
+                if held.ended and log:
+                    yield len(log) - 1, log[-1].data, True  # the cursor lies past the end
                     return
                 if held.gone:
                     return
-                await grown.wait()
+                await held.feed.wait(at_once if quick is not None else None)
         finally:
             held.readers -= 1
 
-    async def _from_ledger(self, response: str, index: int) -> AsyncIterator[tuple[int, bytes, bool]]:
+    async def _from_ledger(self, response: str, place: _Place) -> AsyncIterator[tuple[int, bytes, bool]]:
+        watched = float("-inf")
         with self._hints.subscribed(response) as grown:
             while self._held(response) is None:
                 grown.clear()
@@ -128,6 +157,7 @@ class Readers:
                     record = await self._ledger.turn(response)
                     if record is None:
                         return
+                    index = place.index
                     entries = await self._ledger.log(response, index, index + PAGE - 1)
                     ended = record.state in ENDED
                     if ended and not entries:
@@ -142,9 +172,12 @@ class Readers:
                         yield number, entry.data, last
                         if last:
                             return
-                    index += len(entries)
                     if entries:
                         continue
+                    if self._clock.monotonic() - watched >= WATCH_S:
+                        await self._ledger.watch(response)
+                        watched = self._clock.monotonic()
+                        continue  # what came between the reading and the mark was told to nobody
                 except (Lost, Unreachable):
                     await self._clock.sleep(AWAY_S)
                     continue

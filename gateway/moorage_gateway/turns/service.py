@@ -36,6 +36,7 @@ from moorage_gateway.turns.rules import Limits
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+PROOF_S = 1.0  # until a foreground turn's object `accepted`
 ACCEPT_S = 5.0  # then 503 with Retry-After, before acceptance (faults.md F17)
 CANCEL_S = 30.0
 RETRY_S = 0.2
@@ -134,9 +135,11 @@ class Turns:
             case _:  # DELETED, FOREIGN: the same answer, so that nothing is given away
                 raise ApiError(Kind.NOT_FOUND, "No such session; leave it out to start a new one.")
 
-    def follow(self, response_id: str, *, tenant: str, after: int = -1) -> AsyncIterator[tuple[int, bytes]]:
-        """(sequence_number, event JSON) from the cursor to the terminal event."""
-        return self._readers.follow(response_id, tenant=tenant, after=after)
+    def follow(
+        self, response_id: str, *, tenant: str, after: int = -1, quick: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """(sequence_number, event JSON) from the cursor to the terminal event; `quick`: see Readers.follow."""
+        return self._readers.follow(response_id, tenant=tenant, after=after, quick=quick)
 
     async def wait(self, response_id: str, *, tenant: str) -> dict[str, Any]:
         """The final Response object."""
@@ -296,7 +299,7 @@ class Turns:
                 "meta": _json(a.meta),
                 "input": a.input,
                 "generation": str(self._generation()),
-                "accepted": str(self._clock.now_ms()),
+                "accepted": str(accepted.accepted),
             },
         )
         assert record is not None
@@ -310,20 +313,21 @@ class Turns:
                 input_items=request.input_items,
                 log=[Entry(0, 0, e.encode()) for e in a.running_events],
                 named=named,
+                proved=request.background,
             )
         )
 
     async def _prove(self, request: TurnRequest, meta: dict[str, Any], *, queued: bool) -> None:
-        """Object `accepted`: before the answer of a background turn, else alongside (turns.md §2 row 3).
+        """Object `accepted`: before the answer of a background turn, else alongside (turns.md §2 row 3, decisions/0010).
 
         A turn that is not to be stored leaves no object at all: it lives as long as its owner or Redis.
         """
         if not request.store:
             return
-        write = self._accepted_object(request.response_id, meta, queued=queued)
         if not request.background:
-            self._chore(write)
+            self._chore(self._prove_later(request.response_id, meta, queued=queued))
             return
+        write = self._accepted_object(request.response_id, meta, queued=queued)
         for _ in range(3):
             try:
                 await write
@@ -333,6 +337,18 @@ class Turns:
                 await self._clock.sleep(RETRY_S)
                 write = self._accepted_object(request.response_id, meta, queued=queued)
         raise unavailable(str(problem))
+
+    async def _prove_later(self, response_id: str, meta: dict[str, Any], *, queued: bool) -> None:
+        """Most turns have their response stored by then, which proves more."""
+        await self._clock.sleep(PROOF_S)
+        held = self._keeper.get(response_id)
+        if held is None:
+            record = await self._read(self._ledger.turn, response_id)
+            if record is None or (record.state in ENDED and not record.raw.get("unflushed")):
+                return
+        else:
+            held.proved = True  # before the object is there: whoever ends the turn in between removes it
+        await self._accepted_object(response_id, meta, queued=queued)
 
     async def _prove_joined(self, response_id: str, tenant: str) -> None:
         """The acceptor may have died between the script and its object: whoever answers for a turn proves it first."""

@@ -29,17 +29,19 @@ class SourceReader:
 
     def read(self, frames: list[Frame]) -> End | None:
         """Normalises; what an earlier owner of this attempt already logged is passed over silently."""
-        held = self._held
+        held, logged = self._held, len(self._held.log)
         for frame in frames:
             if isinstance(frame, Source):
                 if frame.src <= self.src:
                     continue
                 self.src = frame.src
                 for event in self.normaliser.feed(orjson.loads(frame.data)):
-                    data = orjson.dumps(event)
-                    if self._position >= len(held.log) + len(self._entries):
+                    # A copy: orjson's own bytes keep their place in a block of over 1 KB, and a log of such pieces takes ten times
+                    # its size and a page fault an event.
+                    data = bytes(memoryview(orjson.dumps(event)))
+                    if self._position >= logged:
                         self._entries.append(Entry(held.begun, frame.src, data))
-                    elif self._position < len(held.log) and held.log[self._position].data != data:
+                    elif held.log[self._position].data != data:
                         self.contradicted = True  # a former owner closed the log over this attempt
                     self._position += 1
             elif isinstance(frame, Acknowledged):

@@ -102,7 +102,8 @@ class Steps:
     async def _insist(self, held: Held, call: Callable[[], Awaitable[T]]) -> T:
         """Sends until an answer comes: every script answers the same when sent again. Dropped ends it."""
         while True:
-            await self._recovery.settled()
+            if self._recovery.runs:
+                await self._recovery.settled()
             try:
                 return await call()
             except Lost:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
+from fakes.frames import Scripted
 from moorage_api.wire.shim import Acknowledged, End, Frame, Source
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.upstream import ShimLost
@@ -21,7 +22,7 @@ class Stream:
         self.taken = 0
         self._count, self._size, self._fault, self._end = count, size, fault, end
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncGenerator[Frame, None]:
         yield Acknowledged(1)
         for number in range(1, self._count + 1):
             self.taken = number
@@ -42,7 +43,7 @@ async def drained(inbox: Inbox) -> list[Frame]:
 
 async def test_frames_arrive_in_order_and_the_end_last() -> None:
     inbox, source = Inbox(), Stream(50)
-    pump = asyncio.ensure_future(inbox.pump(source.frames()))
+    pump = asyncio.ensure_future(inbox.pump(Scripted(source.frames())))
     found = await drained(inbox)
     await pump
     assert found == [Acknowledged(1), *(Source(n, b"x" * 10) for n in range(1, 51)), End("done")]
@@ -50,7 +51,7 @@ async def test_frames_arrive_in_order_and_the_end_last() -> None:
 
 async def test_a_full_inbox_stops_reading_until_it_is_emptied() -> None:
     inbox, source = Inbox(limit=100), Stream(1_000)
-    pump = asyncio.ensure_future(inbox.pump(source.frames()))
+    pump = asyncio.ensure_future(inbox.pump(Scripted(source.frames())))
     for _ in range(50):
         await asyncio.sleep(0)
     assert source.taken == 10  # a hundred bytes
@@ -66,14 +67,14 @@ async def test_a_full_inbox_stops_reading_until_it_is_emptied() -> None:
 
 async def test_what_arrives_together_is_taken_together() -> None:
     inbox, source = Inbox(), Stream(20)
-    await inbox.pump(source.frames())
+    await inbox.pump(Scripted(source.frames()))
     assert len(await inbox.take() or []) == 22
     assert await inbox.take() is None
 
 
 async def test_a_broken_source_is_told_after_the_frames_before_it() -> None:
     inbox = Inbox()
-    await inbox.pump(Stream(3, fault=ShimLost("the connection broke")).frames())
+    await inbox.pump(Scripted(Stream(3, fault=ShimLost("the connection broke")).frames()))
     assert len(await inbox.take() or []) == 4
     with pytest.raises(ShimLost):
         await inbox.take()
@@ -81,7 +82,7 @@ async def test_a_broken_source_is_told_after_the_frames_before_it() -> None:
 
 async def test_a_source_without_an_end_ends_the_inbox() -> None:
     inbox = Inbox()
-    await inbox.pump(Stream(0, end=False).frames())
+    await inbox.pump(Scripted(Stream(0, end=False).frames()))
     assert await inbox.take() == [Acknowledged(1)]
     assert await inbox.take() is None
 
@@ -101,10 +102,10 @@ async def test_a_wake_returns_a_waiting_take_with_nothing() -> None:
 
 
 async def test_nothing_after_the_end_is_read() -> None:
-    async def talkative() -> AsyncIterator[Frame]:
+    async def talkative() -> AsyncGenerator[Frame, None]:
         yield End("done")
         raise AssertionError("read past the end")
 
     inbox = Inbox()
-    await inbox.pump(talkative())
+    await inbox.pump(Scripted(talkative()))
     assert await inbox.take() == [End("done")]

@@ -1,0 +1,117 @@
+"""The quick way of a running attempt's events into its log: callbacks from socket to socket, no task in between.
+
+Most events of a turn are deltas, and most of what a delta cost was the waking of tasks (decisions/0010). While nothing else happens
+they go this way: normalised where they arrive, appended, shown to the readers when Redis has them. Anything else (an end, an outcome,
+a refusal, a lost Redis, an interrupt) stops the lane and is the engine's, which appends what the lane could not: `append` sent again
+answers the same, so nobody needs to know what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from moorage_api.ledger.records import Entry
+from moorage_api.ledger.turns import TurnLedger
+from moorage_api.wire.shim import Frame, Source
+from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.source_reader import SourceReader
+
+MOST = (
+    64 * 1024
+)  # bytes that may wait for an append to land; then the inbox holds the rest, and its bound stops the agent
+
+
+class Lane:
+    """One attempt's. `offer` is the inbox' first choice; `stop` gives the engine everything back.
+
+    `wake` is called when the engine must look: an outcome, a contradiction, a refused append, too large a log, a mistake.
+    """
+
+    def __init__(
+        self, held: Held, reader: SourceReader, ledger: TurnLedger, recovery: Recovery, wake: Callable[[], None]
+    ) -> None:
+        self._held = held
+        self._reader = reader
+        self._ledger = ledger
+        self._recovery = recovery
+        self._wake = wake
+        self._open = False
+        self._unsent: list[Entry] = []
+        self._flying: list[Entry] = []  # sent, and not known to be written
+        self._in_air = False  # no answer yet
+        self._waiting = 0  # bytes in `_unsent`
+        self._landing: asyncio.Future[None] | None = None
+        self._fault: Exception | None = None
+
+    def start(self) -> None:
+        """The engine has nothing left to do; from here events may go this way."""
+        self._open = True
+
+    def shut(self) -> None:
+        """Nothing is sent any more; for an engine that lets go of the turn."""
+        self._open = False
+
+    async def stop(self) -> list[Entry]:
+        """Entries of the log that are not acknowledged yet, in order; the lane is shut. Raises what normalising raised."""
+        self._open = False
+        if self._in_air:
+            self._landing = asyncio.get_running_loop().create_future()
+            await self._landing
+            self._landing = None
+        left, self._flying, self._unsent, self._waiting = [*self._flying, *self._unsent], [], [], 0
+        if self._fault is not None:
+            raise self._fault
+        return left
+
+    def offer(self, frames: list[Frame]) -> bool:
+        """Takes the events of the agent, all or none."""
+        if not self._open or self._held.interrupted or self._recovery.runs or self._waiting >= MOST:
+            return False
+        for frame in frames:
+            if not isinstance(frame, Source):
+                return False
+        reader = self._reader
+        try:
+            reader.read(frames)
+            made = reader.drain()
+            self._unsent += made
+            for entry in made:
+                self._waiting += len(entry.data)
+            if reader.contradicted or reader.normaliser.outcome is not None:
+                self._give_up()
+            elif self._unsent and not self._in_air:
+                self._send()
+        except Exception as fault:  # raised again by `stop`, in the task that owns the turn
+            self._give_up(fault)
+        return True
+
+    def _send(self) -> None:
+        held = self._held
+        self._flying, self._unsent, self._waiting, self._in_air = self._unsent, [], 0, True
+        self._ledger.append_soon(held.response, held.fence, len(held.log), self._flying, self._landed)
+
+    def _landed(self, words: list[Any] | None) -> None:
+        self._in_air = False
+        if words is not None and words[0] == b"OK":
+            group, self._flying = self._flying, []
+            try:
+                self._held.logged(group)
+            except Exception as fault:  # a reader's; the log has it
+                self._give_up(fault)
+        else:
+            self._give_up()
+        if self._landing is not None and not self._landing.done():
+            self._landing.set_result(None)
+        if not self._open:
+            return
+        if self._held.log_bytes > self._held.limits.log_bytes or self._held.interrupted or self._recovery.runs:
+            self._give_up()
+        elif self._unsent:
+            self._send()
+
+    def _give_up(self, fault: Exception | None = None) -> None:
+        self._open, self._fault = False, fault or self._fault
+        self._wake()
