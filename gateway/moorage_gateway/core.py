@@ -44,7 +44,8 @@ from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.history import History, Link
-from moorage_gateway.turns.keeper import Keeper, LostSweep
+from moorage_gateway.turns.keeper import Keeper
+from moorage_gateway.turns.lost import LostSweep
 from moorage_gateway.turns.readers import LogHints, Readers
 from moorage_gateway.turns.service import Turns
 from moorage_gateway.turns.steps import Ports

@@ -178,6 +178,7 @@ class Deployments:
 def revision_of(spec: HostedAgentSpec, source_digest: str, environment: str) -> str:
     """The name of the revision that this spec, code and environment make."""
     kept = {k: v for k, v in spec.model_dump(mode="json", by_alias=True).items() if k not in _NOT_OF_THE_REVISION}
+    kept["durableState"] = spec.turn.durable_state  # the one part of `turn` that the program itself is held against
     text = json.dumps([kept, source_digest, environment], sort_keys=True, separators=(",", ":"))
     return names.revision(text.encode())
 

@@ -280,6 +280,8 @@ class Provider:
     async def _pool(self, state: RevisionState, *, pooled: bool) -> None:
         key, revision = state.revision.key, state.revision
         held = self.fleet.ready(key)
+        # Counted in the same instant: one that gets ready during what follows is in neither list else, and a further one is begun.
+        starting = sum(1 for name in self._tasks if name.startswith(f"fill {key} "))
         for one in held:
             if not one.offered:
                 await self._ledger.offer(one.descriptor)
@@ -291,7 +293,6 @@ class Provider:
                 if one.claimed or not decide.lost_young(born=one.born, now=self._now()):
                     state.dying = False
         ready = [one.descriptor.sandbox for one in held if not one.claimed]
-        starting = sum(1 for name in self._tasks if name.startswith(f"fill {key} "))
         wanted = revision.spec.pool.min if pooled else 0
         most = revision.spec.pool.max if pooled else 0
         plan = decide.pool(decide.PoolSeen(ready, starting, state.failures), wanted=wanted, most=most, now=self._now())

@@ -23,6 +23,7 @@ from moorage_gateway.turns import engine as engines
 from moorage_gateway.turns import keeper as keepers
 from moorage_gateway.turns import service, steps
 from moorage_gateway.turns.archive import Archive
+from moorage_gateway.turns.lost import LostSweep
 from moorage_gateway.turns.readers import LogHints, Readers
 from moorage_gateway.turns.rules import Limits
 from sim.loop import SimLoop
@@ -30,7 +31,7 @@ from sim.runner import Dead, SimRunner
 from sim.sandboxes import ShimPort
 
 PARTS: Mapping[str, Any] = {
-    "engine": engines.Engine, "keeper": keepers.Keeper, "sweep": keepers.LostSweep, "readers": Readers, "turns": service.Turns,
+    "engine": engines.Engine, "keeper": keepers.Keeper, "sweep": LostSweep, "readers": Readers, "turns": service.Turns,
     "activation": Activation, "lifecycle": Lifecycle,
 }  # fmt: skip
 

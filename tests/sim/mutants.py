@@ -14,7 +14,8 @@ from moorage_api.ledger.records import Entry, SessionRecord
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
-from moorage_gateway.turns.keeper import Keeper, LostSweep, lost_document
+from moorage_gateway.turns.keeper import Keeper
+from moorage_gateway.turns.lost import LostSweep, lost_document
 from moorage_gateway.turns.readers import Readers
 from moorage_gateway.turns.service import Turns
 from sim.world import Mutations, Schedule

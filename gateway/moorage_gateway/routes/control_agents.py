@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,8 @@ Caller = Annotated[Principal, Depends(requests.caller)]
 Tail = Annotated[int, Query(ge=0, le=5_000, description="Lines from before now.")]
 Follow = Annotated[bool, Query(description="Go on with new lines.")]
 Offset = Annotated[int, Header(alias="upload-offset", ge=0, le=2**53)]
+
+SILENCE_S = 15.0  # of a log: what is between us and the caller gives a silent stream up after 30 s or more
 
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Lines."}
 _MANIFEST = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -171,22 +174,38 @@ def _agent(entry: AgentEntry, base: str) -> models.Agent:
     )
 
 
-def stream(lines: AsyncIterator[LogLine]) -> StreamingResponse:
-    """Lines as server-sent events; the source is closed when the caller leaves."""
+def stream(lines: AsyncIterator[LogLine], *, silence: float = SILENCE_S) -> StreamingResponse:
+    """Lines as server-sent events, a comment after each `silence` seconds without one; the source is closed when the caller leaves."""
 
     async def events() -> AsyncIterator[bytes]:
+        coming: asyncio.Task[LogLine | None] | None = None
         try:
-            async for line in lines:
+            while True:
+                coming = coming or asyncio.create_task(_next(lines))
+                done, _ = await asyncio.wait([coming], timeout=silence)
+                if not done:
+                    yield b": keep-alive\n\n"
+                    continue
+                line, coming = coming.result(), None
+                if line is None:
+                    break
                 yield requests.event(
                     {"time": line.time, "stream": line.stream, "session": line.session, "text": line.text}
                 )
             yield b"data: [DONE]\n\n"
         finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
             close = getattr(lines, "aclose", None)
             if close is not None:
                 await close()
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+
+async def _next(lines: AsyncIterator[LogLine]) -> LogLine | None:
+    return await anext(lines, None)
 
 
 def no_agent() -> ApiError:

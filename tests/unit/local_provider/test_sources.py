@@ -125,9 +125,10 @@ def test_a_revision_changes_with_code_environment_and_what_runs_in_a_sandbox_onl
     assert deployments.revision_of(spec(), "tree", "env") == one
     assert deployments.revision_of(spec(pool={"min": 3}, rollout={"weight": 10}), "tree", "env") == one
     others = [
+        deployments.revision_of(spec(turn={"durableState": False}), "tree", "env"),
         deployments.revision_of(spec(), "other", "env"),
         deployments.revision_of(spec(), "tree", "other"),
         deployments.revision_of(spec(resources={"memory": "1Gi"}), "tree", "env"),
         deployments.revision_of(spec(env=[{"name": "A", "value": "1"}]), "tree", "env"),
     ]
-    assert len({one, *others}) == 5
+    assert len({one, *others}) == 6
