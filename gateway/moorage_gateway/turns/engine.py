@@ -238,35 +238,9 @@ class Engine(Closing):
         unwatch = held.watch(inbox.wake)
         timer = asyncio.get_running_loop().call_later(max(0.0, deadline - self._clock.monotonic()), inbox.wake)
         try:
-            while not held.interrupted:
-                if self._clock.monotonic() >= deadline:
-                    return failed(
-                        "turn_timeout", "The turn ran past its deadline (turn.timeout in the manifest)."
-                    ), reader.normaliser
-                frames = await inbox.take()
-                left = await lane.stop()
-                if frames is None:
-                    await self._append(held, left)
-                    return Fault("cut", "the sandbox's stream ended without saying how")
-                end = reader.read(frames)
-                if reader.contradicted:
-                    return Fault("lost", "the log was closed over this attempt by a former owner")
-                await self._append(held, [*left, *reader.drain()])
-                if held.log_bytes > held.limits.log_bytes:
-                    return failed(
-                        "output_too_large", "The turn's events are larger than the platform stores."
-                    ), reader.normaliser
-                outcome = reader.normaliser.outcome
-                if outcome is not None and (end is not None or reader.linger(self._clock.monotonic(), END_WAIT_S)):
-                    return outcome, reader.normaliser
-                if end is not None:
-                    return ending(end, reader.normaliser)
-                if outcome is not None:
-                    asyncio.get_running_loop().call_later(END_WAIT_S, inbox.wake)
-                else:
-                    lane.start()
+            result = await self._read(held, reader, inbox, lane, deadline)
             await self._append(held, await lane.stop())
-            return None
+            return result
         except ShimError:
             await self._append(held, await lane.stop())  # read already: a new stream goes on behind it
             raise
@@ -276,6 +250,39 @@ class Engine(Closing):
             lane.shut()
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+
+    async def _read(
+        self, held: Held, reader: SourceReader, inbox: Inbox, lane: Lane, deadline: float
+    ) -> tuple[Outcome, Normaliser | None] | Fault | None:
+        """What the lane does not take, until something ends this."""
+        while not held.interrupted:
+            if self._clock.monotonic() >= deadline:
+                return failed(
+                    "turn_timeout", "The turn ran past its deadline (turn.timeout in the manifest)."
+                ), reader.normaliser
+            frames = await inbox.take()
+            left = await lane.stop()
+            if frames is None:
+                await self._append(held, left)
+                return Fault("cut", "the sandbox's stream ended without saying how")
+            end = reader.read(frames)
+            if reader.contradicted:
+                return Fault("lost", "the log was closed over this attempt by a former owner")
+            await self._append(held, [*left, *reader.drain()])
+            if held.log_bytes > held.limits.log_bytes:
+                return failed(
+                    "output_too_large", "The turn's events are larger than the platform stores."
+                ), reader.normaliser
+            outcome = reader.normaliser.outcome
+            if outcome is not None and (end is not None or reader.linger(self._clock.monotonic(), END_WAIT_S)):
+                return outcome, reader.normaliser
+            if end is not None:
+                return ending(end, reader.normaliser)
+            if outcome is not None:
+                asyncio.get_running_loop().call_later(END_WAIT_S, inbox.wake)
+            else:
+                lane.start()
+        return None
 
     def _refused(self, held: Held, refusal: ShimRefused, reader: SourceReader) -> Fault | None:
         """What a refusal of start or attach means."""

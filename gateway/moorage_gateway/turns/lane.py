@@ -62,8 +62,9 @@ class Lane:
             await self._landing
             self._landing = None
         left, self._flying, self._unsent, self._waiting = [*self._flying, *self._unsent], [], [], 0
-        if self._fault is not None:
-            raise self._fault
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
         return left
 
     def offer(self, frames: list[Frame]) -> bool:

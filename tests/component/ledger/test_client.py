@@ -1,0 +1,122 @@
+"""The ledger's client on a real Valkey: what a broken, late, strange or forgetful server is to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from fakes.valkey import Valkey
+from moorage_api.ledger import turn_scripts
+from moorage_api.ledger.script import Lost, Unreachable
+from moorage_gateway.ledger_client import LedgerClient, RedisRefused
+
+pytestmark = pytest.mark.component
+
+
+async def test_a_cut_connection_is_unreachable_once_and_the_next_call_finds_another(
+    ledger: LedgerClient, valkey: Valkey
+) -> None:
+    assert await ledger.read("PING") == b"PONG"
+    admin = aioredis.Redis.from_url(valkey.url)
+    waiting = asyncio.create_task(ledger.read("BLPOP", "nothing-here", 0))
+    async with asyncio.timeout(5):
+        while not await _blocked(admin):
+            await asyncio.sleep(0)
+    await admin.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(Unreachable):
+        await waiting
+    assert await ledger.read("PING") == b"PONG"
+    await admin.aclose()
+
+
+async def _blocked(admin: aioredis.Redis) -> bool:
+    found: dict[str, Any] = await admin.info("clients")
+    return bool(found["blocked_clients"])
+
+
+async def test_a_server_that_is_late_is_unreachable_and_its_late_answer_is_nobodys(valkey: Valkey) -> None:
+    admin = aioredis.Redis.from_url(valkey.url)
+    client = LedgerClient(aioredis.Redis.from_url(valkey.url), who="late", call_timeout=0.2)
+    await client.read("SET", "a", "1")
+    await admin.execute_command("CLIENT", "PAUSE", 1000, "ALL")
+    with pytest.raises(Unreachable):
+        await client.read("GET", "a")
+    assert client.trouble_at > 0
+    for _ in range(50):
+        try:
+            assert await client.read("GET", "b") is None
+            break
+        except Unreachable:
+            continue
+    else:
+        raise AssertionError("it stayed away")
+    await client.aclose()
+    await admin.aclose()
+
+
+async def test_user_password_and_database_of_the_address_are_used(valkey: Valkey) -> None:
+    admin = aioredis.Redis.from_url(valkey.url)
+    await admin.execute_command("ACL", "SETUSER", "moorage", "on", ">s3cret", "~*", "&*", "+@all")
+    try:
+        plain = valkey.url.replace("unix://", "unix://moorage:s3cret@").replace("db=0", "db=3")
+        client = LedgerClient(aioredis.Redis.from_url(plain), who="acl")
+        await client.read("SET", "where", "three")
+        assert await client.read("ACL", "WHOAMI") == b"moorage"
+        await client.aclose()
+        assert await admin.get("where") is None
+        wrong = LedgerClient(aioredis.Redis.from_url(plain.replace("s3cret", "guess")), who="acl")
+        with pytest.raises(Unreachable) as refused:
+            await wrong.read("PING")
+        assert "guess" not in str(refused.value)
+        await wrong.aclose()
+    finally:
+        await admin.execute_command("ACL", "DELUSER", "moorage")
+        await admin.aclose()
+
+
+async def test_a_refused_command_fails_alone(ledger: LedgerClient) -> None:
+    answers = await asyncio.gather(
+        ledger.read("SET", "x", "1"), ledger.read("LPUSH", "x", "y"), ledger.read("GET", "x"), return_exceptions=True
+    )
+    assert answers[0] == b"OK"
+    assert isinstance(answers[1], RedisRefused)
+    assert answers[2] == b"1"
+
+
+async def test_what_redis_cannot_hold_is_a_mistake_of_whoever_sent_it(ledger: LedgerClient) -> None:
+    with pytest.raises(TypeError):
+        await ledger.read("SET", "x", None)  # type: ignore[arg-type]
+    assert await ledger.read("PING") == b"PONG"
+
+
+async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
+    ledger: LedgerClient, valkey: Valkey
+) -> None:
+    heard: list[list[Any] | None] = []
+    told = asyncio.Event()
+
+    def landed(words: list[Any] | None) -> None:
+        heard.append(words)
+        told.set()
+
+    async def post() -> list[Any] | None:
+        told.clear()
+        ledger.post(turn_scripts.PROBE, landed=landed)
+        async with asyncio.timeout(5):
+            await told.wait()
+        return heard[-1]
+
+    admin = aioredis.Redis.from_url(valkey.url)
+    await admin.script_flush()
+    assert await post() is None  # the server does not know the script; `run` will load it
+    await ledger.run(turn_scripts.PROBE)
+    assert (await post() or [b""])[0] == b"OK"
+    await admin.flushall()
+    assert await post() is None  # the ledger is lost
+    with pytest.raises(Lost):
+        await ledger.run(turn_scripts.PROBE)
+    assert len(heard) == 3
+    await admin.aclose()
