@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,20 +21,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Tier:
-    """One pytest run. `workers`: how many processes share it; timing-sensitive tiers run alone."""
+    """One pytest run. `workers`: how many processes share it; timing-sensitive tiers run alone. `dist`: what goes to one worker."""
 
     name: str
     expression: str
     workers: int = 0
+    dist: str = "loadgroup"
 
 
 TIERS = (
     Tier("unit", "unit and not long", workers=2),
     Tier("component", "component and not long and not isolation and not crash and not tenancy and not sim", workers=2),
+    Tier("races", "races and not long", workers=2),
+    Tier("provider", "provider and not long", workers=2, dist="loadfile"),
     Tier("isolation", "isolation and not long"),
     Tier("tenancy", "tenancy and not long"),
     Tier("packaging", "packaging and not long"),
-    Tier("journey", "journey and not long and not crash and not tenancy"),
+    Tier("journey", "journey and not long and not crash and not tenancy", workers=2, dist="loadfile"),
     Tier("crash", "crash and not long"),
     Tier("sim", "sim and not long", workers=2),
 )
@@ -53,7 +56,7 @@ def main() -> int:
     if options.only and not tiers:
         tiers = [Tier(options.only, options.only)]
     if options.long:
-        tiers = [Tier(t.name, t.expression.replace(" and not long", ""), t.workers) for t in tiers]
+        tiers = [replace(t, expression=t.expression.replace(" and not long", "")) for t in tiers]
         os.environ["MOORAGE_LONG"] = "1"
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     reasons: dict[str, int] = {}
@@ -83,7 +86,7 @@ def run(tier: Tier, report: Path, rest: list[str]) -> int:
     """One pytest process."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", tier.expression, f"--junitxml={report}", *rest]
     if tier.workers and not any(a.startswith("-n") for a in rest):
-        command += ["-n", str(min(tier.workers, os.cpu_count() or 1)), "--dist", "loadgroup"]
+        command += ["-n", str(min(tier.workers, os.cpu_count() or 1)), "--dist", tier.dist]
     print(f"== {tier.name}: {tier.expression}", flush=True)
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

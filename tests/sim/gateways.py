@@ -27,15 +27,13 @@ from moorage_gateway.turns.lost import LostSweep
 from moorage_gateway.turns.readers import LogHints, Readers
 from moorage_gateway.turns.rules import Limits
 from sim.loop import SimLoop
-from sim.runner import Dead, SimRunner
+from sim.runner import CALL_S, Dead, SimRunner
 from sim.sandboxes import ShimPort
 
 PARTS: Mapping[str, Any] = {
     "engine": engines.Engine, "keeper": keepers.Keeper, "sweep": LostSweep, "readers": Readers, "turns": service.Turns,
     "activation": Activation, "lifecycle": Lifecycle,
 }  # fmt: skip
-
-CALL_S = 5.0  # how long the product's clients wait for an answer
 
 
 class Store:

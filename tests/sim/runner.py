@@ -59,6 +59,9 @@ class Wire:
         return reply
 
 
+CALL_S = 5.0  # how long the product's clients wait for an answer
+
+
 class Dead(asyncio.CancelledError):
     """The process that asked was killed."""
 
@@ -148,18 +151,21 @@ class SimRunner:
     async def _travel(self, point: str, side: str, args: Any) -> bool:
         rng = self._rng
         slow = rng.random() < self._faults.slow
-        await asyncio.sleep(rng.uniform(1.0, 15.0) if slow else rng.uniform(0.0002, 0.003))
-        return await self._point(point, side, args)
+        takes = rng.uniform(1.0, 15.0) if slow else rng.uniform(0.0002, 0.003)
+        await asyncio.sleep(min(takes, CALL_S))
+        return await self._point(point, side, args) or takes > CALL_S
 
     async def found(self, *, stored_generation: int = 0) -> bool:
         ident = self.identity
-        await self._travel("found", "before", ())
+        if await self._travel("found", "before", ()):
+            raise Unreachable("refused")
         new = f"{self._rng.getrandbits(64):016x}"
         args = (ident.who, new, ident.ledger, ident.generation, ident.told, stored_generation, SETTLE_MS)
         out = self._redis.execute_command("EVAL", FOUND.text(CLOCK), 1, self._now_us(), *args)
         if int(out[4]):
             self._world.founded.append((self._loop.time(), int(out[1])))
-        await self._travel("found", "after", ())
+        if await self._travel("found", "after", ()):
+            raise Unreachable("lost reply")
         ident.ledger, ident.generation, ident.told = out[0].decode(), int(out[1]), int(out[2])
         ident.settle_ms = int(out[3])
         return bool(out[4])
@@ -205,8 +211,8 @@ class SimRunner:
 
     async def read_all(self, commands: list[tuple[str | bytes | int, ...]]) -> list[Any]:
         """Several reads in one journey."""
-        await self._travel("read", "before", ())
-        if self._rng.random() < self._faults.refused:
+        late = await self._travel("read", "before", ())
+        if late or self._rng.random() < self._faults.refused:
             raise Unreachable("refused")
         if commands[0][0] == "TIME":
             us = int(self._now_us())

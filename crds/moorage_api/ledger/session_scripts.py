@@ -51,7 +51,12 @@ local v = get(s, 'state', 'epoch', 'tenant', 'agent', 'volume')
 if not v[1] then return reply('ABSENT') end
 if v[1] == 'claimed' then
   local at = get(s, 'sandbox', 'bound', 'kept')
-  if call('HGET', 'x:' .. (at[1] or ''), 'session') == S then return answer('ROUTE', s) end
+  if call('HGET', 'x:' .. (at[1] or ''), 'session') == S then
+    -- After a roll-back this may be a binding that was given up since: until it is bound again, the one that lives may say so.
+    local unbound = (not at[2] or at[2] == '') and NAMED == '1'
+    if unbound and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end
+    return answer('ROUTE', s)
+  end
   -- Its sandbox is proved dead, or became another session's while Redis was an old one: it never was, or is no longer, this one's.
   local has_files = (at[2] and at[2] ~= '') or at[3] == '1'
   v[1] = has_files and 'hibernated' or 'new'
@@ -324,12 +329,13 @@ local s = 's:' .. S
 -- A sandbox is bound once: one that was given to another session gets no further one, whatever it says of itself.
 local given = call('HGET', 'x:' .. x.sandbox, 'session')
 if given and given ~= '' and given ~= S then return reply('STOP', int(EPOCH + 1)) end
-local v = get(s, 'state', 'epoch', 'sandbox')
+local v = get(s, 'state', 'epoch', 'sandbox', 'bound')
 local known = tonumber(v[2] or '0')
 if v[1] == 'deleted' or known > EPOCH then return reply('STOP', int(math.max(known, EPOCH + 1))) end
 if v[1] and known == EPOCH then
   if v[3] == x.sandbox and (v[1] == 'claimed' or v[1] == 'draining') then
     call('HSET', s, 'announced', int(MS))
+    if not v[4] or v[4] == '' then call('HSET', s, 'bound', int(MS)) end
     return reply('OK', A[2])
   end
   return reply('STOP', int(EPOCH + 1))

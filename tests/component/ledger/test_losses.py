@@ -96,6 +96,22 @@ async def test_the_first_ledger_settles_at_once_and_a_later_one_after_ten_second
     assert (await g.sessions.claim(SESSION, "r1", named=True)).word == "WAKING"
 
 
+async def test_a_route_that_was_never_bound_waits_out_a_loss_for_the_sandbox_that_lives(desk: Desk) -> None:
+    """Redis was rolled back to a claim that has been given up since: the session's sandbox is another one by now."""
+    g = await desk.writer("g1")
+    await g.sessions.open_session(SESSION, WHO)
+    assert await g.provider.offer(descriptor("sb-1"))
+    given = await g.sessions.claim(SESSION, "r1", named=True)
+    copy = await desk.keep()
+    await g.turns.probe()
+    await desk.roll_back(copy)
+    await g.client.found()
+    assert (await g.sessions.claim(SESSION, "r1", named=True)).word == "SETTLING"
+    assert (await g.sessions.claim(SESSION, "r1", named=False)).word == "ROUTE"
+    assert (await g.sessions.announce(SESSION, given.epoch, descriptor("sb-1"), WHO)).word == "OK"
+    assert (await g.sessions.claim(SESSION, "r1", named=True)).word == "ROUTE", "it said that it is bound"
+
+
 async def test_a_loss_lets_unbound_sandboxes_be_offered_again(desk: Desk) -> None:
     g = await desk.writer("provider")
     assert await g.provider.offer(descriptor("sb-1"))

@@ -15,7 +15,7 @@ from component.ledger.desk import START_US, WHO, Desk, Writer, acceptance, descr
 from fakes.valkey import Valkey
 from moorage_api.ledger.records import SessionIdentity
 
-pytestmark = [pytest.mark.component, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.races, pytest.mark.timeout(600)]
 
 RACES = 1_000
 RACERS = 16

@@ -23,7 +23,7 @@ from moorage_local.environments import AgentEnvironment, BuildSettings, Environm
 from moorage_local.isolation import Isolation
 from moorage_local.provider_base import Revision
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.provider
 
 HOST = """
 from moorage import HostedAgent

@@ -19,7 +19,7 @@ import pytest
 
 from moorage_local import processes
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.provider
 
 HOST = """
 import os

@@ -8,7 +8,7 @@ import pytest
 from review import conversation
 from review.model import Report
 
-pytestmark = [pytest.mark.component, pytest.mark.index]
+pytestmark = [pytest.mark.provider, pytest.mark.index]
 VERBS = ("delete", "get", "head", "options", "patch", "post", "put", "request", "stream")
 
 
