@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import textwrap
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -54,6 +55,12 @@ if __name__ == "__main__":
     print("the agent says hello")
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Puppet).serve_forever()
 """
+
+
+def below_tmp() -> frozenset[str]:
+    """Folders of a sandbox's own /tmp that are only the way to an interpreter which lies below /tmp on this machine."""
+    way = {str(folder) for prefix in (sys.prefix, sys.base_prefix) for folder in Path(prefix).resolve().parents}
+    return frozenset(folder for folder in way if folder.startswith("/tmp/"))
 
 
 async def until(holds: Callable[[], bool], what: str, *, seconds: float = SECONDS) -> None:

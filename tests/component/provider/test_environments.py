@@ -15,7 +15,7 @@ from moorage_gateway import package_index
 from moorage_local import platform_wheel
 from moorage_local.environments import AgentEnvironment, BuildError, BuildSettings, Environments
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.provider
 
 
 @pytest.fixture
