@@ -22,9 +22,10 @@ from moorage_gateway.redis_wire import Command, Wire, WireLost, dial
 
 MAX_PIPELINE = 512  # commands in one pipeline
 IN_FLIGHT = 2  # pipelines at once: one waits for its fsync while the next is filled
-PATIENCE_S = (
-    0.001  # posted scripts gather this long after a pipeline left: one for the deltas of many turns costs a third
-)
+# Where posted scripts come closer than CROWD_S together, they gather for PATIENCE_S after a pipeline left: one for the deltas of
+# many turns costs a third of one for each (decisions/0010).
+CROWD_S = 0.002
+PATIENCE_S = 0.004
 WAITAOF_MS = 2000
 # Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
 NOT_NOW = ("LOADING", "MISCONF", "READONLY", "OOM", "BUSY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
@@ -94,6 +95,7 @@ class LedgerClient:
         self._due = False  # a launch is scheduled
         self._later: asyncio.TimerHandle | None = None  # … for what can wait a little
         self._left_at = float("-inf")  # loop time of the last one
+        self._posted_at = float("-inf")
         self._idle: list[Wire] = []
         self._dials: set[asyncio.Task[None]] = set()
         self.identity = Identity(who)
@@ -161,7 +163,9 @@ class LedgerClient:
 
         command = ("EVALSHA", sha, 0, sent_to, ident.generation, ident.who, ident.told, *args)
         self._pending.append(_Pending(command, told, _never, script.effect))
-        self._wait_a_little()
+        now, before = asyncio.get_running_loop().time(), self._posted_at
+        self._posted_at = now
+        self._wait_a_little(self._left_at + PATIENCE_S - now if now - before < CROWD_S else 0.0)
 
     def _heard(self, script: Script, sent_to: str, out: list[Any]) -> list[Any]:
         """The reply after the witness, which is remembered. Raises Lost."""
@@ -227,11 +231,10 @@ class LedgerClient:
                 self._launch
             )  # what else is asked in this round of the loop goes along
 
-    def _wait_a_little(self) -> None:
-        """For what was posted: it leaves with the next urgent command, or `PATIENCE_S` after the last pipeline left."""
+    def _wait_a_little(self, seconds: float) -> None:
+        """For what was posted: it leaves with the next urgent command, or by then."""
         if not self._due and self._later is None and len(self._flights) < IN_FLIGHT:
-            loop = asyncio.get_running_loop()
-            self._later = loop.call_later(max(0.0, self._left_at + PATIENCE_S - loop.time()), self._launch)
+            self._later = asyncio.get_running_loop().call_later(max(0.0, seconds), self._launch)
 
     # -- flights: callbacks, no task but for a new connection
 
@@ -304,7 +307,7 @@ class LedgerClient:
         if self._urgent:
             self._launch()
         elif self._pending:
-            self._wait_a_little()
+            self._wait_a_little(self._left_at + PATIENCE_S - asyncio.get_running_loop().time())
 
     def _settle(self, flight: _Flight, replies: list[Any]) -> None:
         if flight.durable:
