@@ -25,7 +25,7 @@ IN_FLIGHT = 2  # pipelines at once: one waits for its fsync while the next is fi
 # Where posted scripts come closer than CROWD_S together, they gather for PATIENCE_S after a pipeline left: one for the deltas of
 # many turns costs a third of one for each (decisions/0010).
 CROWD_S = 0.002
-PATIENCE_S = 0.004
+PATIENCE_S = 0.006
 WAITAOF_MS = 2000
 # Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
 NOT_NOW = ("LOADING", "MISCONF", "READONLY", "OOM", "BUSY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")

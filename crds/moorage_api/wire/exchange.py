@@ -301,9 +301,10 @@ class HopConnection(asyncio.BufferedProtocol):
                 failure.__cause__ = error
                 self._fail(failure)
 
+        self._buffered = 0
+        self.resume()  # what had paused reading is delivered now; a sink that has enough pauses it again
         while self._pieces:
             deliver(self._pieces.popleft())
-        self._buffered = 0
         self._deliver, self._stirred = deliver, True
         self._quiet(idle)
         try:
