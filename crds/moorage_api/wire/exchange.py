@@ -216,8 +216,11 @@ class HopConnection(asyncio.BufferedProtocol):
 
     # -- waiting and the body
 
-    async def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Waits until `ready`, the connection's failure, or the deadline; the latter two raise HopError."""
+    async def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, *, last: bool = False) -> None:
+        """Waits until `ready`, the connection's failure, or the deadline; the latter two raise HopError.
+
+        A cancelled wait closes the connection, but for a `last` one whose end was there already: what follows may use it again.
+        """
         if ready():
             return
         timer = None if timeout is None else self._loop.call_later(timeout, self._late, what, timeout)
@@ -228,7 +231,7 @@ class HopConnection(asyncio.BufferedProtocol):
                 self._waiter = self._loop.create_future()
                 await self._waiter
         except BaseException:
-            if self._failure is not None or not ready():  # else what was awaited is here, only whoever waited is not
+            if not (last and self._failure is None and ready()):
                 self.abort()
                 await self.settle()
             raise
@@ -308,7 +311,7 @@ class HopConnection(asyncio.BufferedProtocol):
         self._deliver, self._stirred = deliver, True
         self._quiet(idle)
         try:
-            await self.wait(lambda: self.complete, None, "")
+            await self.wait(lambda: self.complete, None, "", last=True)
         finally:
             self._deliver = None
             if self._silence is not None:

@@ -1,55 +1,19 @@
 """The client of the sandbox hop against a scripted peer on real sockets."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
 
+from fakes.peer import Peer, Script, head
+from moorage_api.wire.exchange import HopConnection
 from moorage_api.wire.hop import HopError, HopPool, HopTimeout
 
 pytestmark = pytest.mark.component
 
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Peer:
-    """A unix-socket server whose connections follow scripts in turn; the last script serves all later ones."""
-
-    def __init__(self, path: str, *scripts: Script) -> None:
-        self.path, self.scripts, self.connections = path, list(scripts), 0
-        self.seen: list[bytes] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        script = self.scripts[min(self.connections, len(self.scripts) - 1)]
-        self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await script(reader, writer)
-        writer.close()
-
-    async def __aenter__(self) -> "Peer":
-        self.server = await asyncio.start_unix_server(self._serve, self.path)
-        self.endpoint = f"unix:{self.path}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.server.wait_closed()
-
-
-async def head(reader: asyncio.StreamReader) -> bytes:
-    return await reader.readuntil(b"\r\n\r\n")
 
 
 def answering(*answers: bytes) -> Script:
@@ -401,81 +365,27 @@ def test_the_client_works_on_the_gateways_own_event_loop_too(tmp_path):
         runner.run(scenario())
 
 
-def streaming(total: int, *, pause: bool = False) -> Script:
-    """Answers one request with a chunked body of `total` bytes; with `pause` it then says nothing more and does not end."""
+async def test_a_request_cancelled_as_its_answer_begins_leaves_no_open_connection() -> None:
+    """Between the arrival of the head and the step of the task that waits for it: nobody would ever read or close it else."""
 
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        for _ in range(total // 1000):
-            writer.write(b"3e8\r\n%b\r\n" % (b"x" * 1000))
-            await writer.drain()
-        if pause:
-            await asyncio.Event().wait()
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+    class Transport(asyncio.Transport):
+        aborted = False
 
-    return script
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            return
 
+        def abort(self) -> None:
+            self.aborted = True
 
-async def test_a_poured_body_goes_on_where_reading_had_paused(tmp_path: Path) -> None:
-    """The body fills the buffer before anybody takes it: pouring must let the rest come."""
-    async with Peer(str(tmp_path / "s"), streaming(2_000_000)) as peer:
-        pool = HopPool()
-        answer = await pool.request(peer.endpoint, "GET", "/", [], None, connect_timeout=5, head_timeout=5)
-        connection = answer._connection
-        assert connection is not None
-        async with asyncio.timeout(5):
-            while not connection._paused:
-                await asyncio.sleep(0)
-        got: list[int] = []
-
-        def sink(piece: bytes) -> bool:
-            got.append(len(piece))
-            return True
-
-        async with asyncio.timeout(10):
-            await answer.pour(sink, idle=5)
-        assert sum(got) == 2_000_000
-        await pool.close()
-
-
-async def test_a_sink_that_has_enough_stops_the_peer_until_it_takes_more(tmp_path: Path) -> None:
-    async with Peer(str(tmp_path / "s"), streaming(2_000_000)) as peer:
-        pool = HopPool()
-        answer = await pool.request(peer.endpoint, "GET", "/", [], None, connect_timeout=5, head_timeout=5)
-        got = 0
-        full = asyncio.Event()
-
-        def sink(piece: bytes) -> bool:
-            nonlocal got
-            got += len(piece)
-            if got > 100_000:
-                full.set()
-            return got <= 100_000 or go.is_set()
-
-        go = asyncio.Event()
-        pouring = asyncio.create_task(answer.pour(sink, idle=0.2))
-        async with asyncio.timeout(5):
-            await full.wait()
-        stopped = got
-        await asyncio.sleep(0.5)  # longer than the silence: who has enough is not told that the peer is silent
-        assert got <= stopped + 200_000
-        assert not pouring.done()
-        go.set()
-        answer.resume()
-        async with asyncio.timeout(10):
-            await pouring
-        assert got == 2_000_000
-        await pool.close()
-
-
-async def test_a_silent_peer_ends_the_pouring(tmp_path: Path) -> None:
-    async with Peer(str(tmp_path / "s"), streaming(1000, pause=True)) as peer:
-        pool = HopPool()
-        answer = await pool.request(peer.endpoint, "GET", "/", [], None, connect_timeout=5, head_timeout=5)
-        with pytest.raises(HopTimeout):
-            async with asyncio.timeout(5):
-                await answer.pour(lambda piece: True, idle=0.2)
-        await answer.aclose()
-        await pool.close()
+    transport, scratch = Transport(), memoryview(bytearray(1024))
+    connection = HopConnection(scratch)
+    connection.connection_made(transport)
+    asking = asyncio.create_task(connection.exchange("GET", b"", None, length=0, timeout=5))
+    await asyncio.sleep(0)
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    scratch[: len(answer)] = answer
+    connection.buffer_updated(len(answer))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert transport.aborted
