@@ -17,7 +17,7 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.wire.shim import Bind
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 

@@ -28,10 +28,11 @@ from moorage_gateway.catalog import Catalog
 from moorage_gateway.clock import Clock
 from moorage_gateway.hints import Hints
 from moorage_gateway.keys import KeyService
-from moorage_gateway.ledger_client import LedgerClient, Recovery
+from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.observing import SpanObserver
 from moorage_gateway.reach import Neighbours
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_records import SessionRecords

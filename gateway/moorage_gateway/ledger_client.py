@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,9 +189,11 @@ class LedgerClient:
         return max(0.0, away, (self.identity.settle_ms - now_ms) / 1000)
 
     async def aclose(self) -> None:
-        """Waits for what is in flight, then closes the connections."""
-        while self._flights:
-            await asyncio.wait([flight.over for flight in self._flights])
+        """Sends what waits, waits for what is in flight, then closes the connections."""
+        while self._pending or self._flights:
+            self._launch()
+            if self._flights:
+                await asyncio.wait([flight.over for flight in self._flights])
         for task in self._dials:
             task.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)
@@ -227,9 +229,8 @@ class LedgerClient:
         self._urgent = True
         if not self._due and len(self._flights) < IN_FLIGHT:
             self._due = True
-            asyncio.get_running_loop().call_soon(
-                self._launch
-            )  # what else is asked in this round of the loop goes along
+            # What else is asked in this round of the loop goes along.
+            asyncio.get_running_loop().call_soon(self._launch)
 
     def _wait_a_little(self, seconds: float) -> None:
         """For what was posted: it leaves with the next urgent command, or by then."""
@@ -337,65 +338,3 @@ def _refusal(said: str) -> Exception:
 def _fail(batch: list[_Pending], fault: BaseException) -> None:
     for item in batch:
         item.landed(None, fault)
-
-
-class Recovery:
-    """One refounding at a time after a `Lost`; whoever met the loss waits for the same one.
-
-    `restore` (set by the composition) writes back what this process still knows, before anyone goes on.
-    """
-
-    def __init__(self, client: LedgerClient, *, stored_generation: Callable[[], Awaitable[int]]) -> None:
-        self._client = client
-        self._stored = stored_generation
-        self._restorers: list[Callable[[], Awaitable[None]]] = []
-        self._running: asyncio.Task[None] | None = None
-        self._restored = client.identity.ledger
-        self.losses = 0
-
-    def adopted(self) -> None:
-        """The first `found` of this process is no loss: nothing is restored for it."""
-        self._restored = self._client.identity.ledger
-
-    def on_loss(self, restorer: Callable[[], Awaitable[None]]) -> None:
-        """Registers what is written back after a loss, in order of registration."""
-        self._restorers.append(restorer)
-
-    @property
-    def runs(self) -> bool:
-        """Whether a recovery runs now: nobody writes into a ledger half restored."""
-        return self._running is not None and not self._running.done()
-
-    async def settled(self) -> None:
-        """Returns at once, or when the recovery that runs now is over."""
-        if self._running is not None and not self._running.done():
-            await asyncio.wait([self._running])
-
-    async def recover(self) -> None:
-        """Founds the ledger anew and restores. Raises `Unreachable`; a second loss in between starts over."""
-        if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().create_task(self._recover())
-        await asyncio.shield(self._running)
-
-    async def _recover(self) -> None:
-        ident = self._client.identity
-        known = ident.ledger, ident.generation
-        for _ in range(8):
-            try:
-                await self._client.found(stored_generation=await self._stored())
-                if self._client.identity.ledger == self._restored:
-                    return  # a stale refusal: this loss was mended already
-                self.losses += 1
-                for restorer in self._restorers:
-                    await restorer()
-                self._restored = self._client.identity.ledger
-                return
-            except Lost:
-                continue
-            except BaseException:
-                # Half restored: the next script must be told LOSS again, or it writes before what was lost is back.
-                if ident.ledger != self._restored:
-                    ident.ledger, ident.generation = known
-                raise
-        ident.ledger, ident.generation = known
-        raise Unreachable("the ledger keeps being lost")

@@ -17,7 +17,7 @@ from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.wire.shim import Drain
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.turns import rules
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 

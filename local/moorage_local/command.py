@@ -58,6 +58,7 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
 
 
 async def _serve(settings: object, *, once: bool, as_json: bool, demonstrate: bool) -> int:
+    from moorage_gateway import collector
     from moorage_local import platform
     from moorage_local.state import StateError
     from moorage_local.valkey import ValkeyError
@@ -70,6 +71,7 @@ async def _serve(settings: object, *, once: bool, as_json: bool, demonstrate: bo
             starting = asyncio.ensure_future(running.settled())
             if not await _first(asked, starting):
                 return 0
+            collector.settle()
             console.started(running)
             if as_json:
                 _print_json(running)

@@ -11,7 +11,8 @@ from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import SystemClock
-from moorage_gateway.ledger_client import LedgerClient, Recovery
+from moorage_gateway.ledger_client import LedgerClient
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions

@@ -108,6 +108,8 @@ class FakeTurns:
                     return
                 turn.changed.clear()
                 await turn.changed.wait()
+                while quick is not None and not turn.ended and index < len(turn.log) and quick(turn.log[index]):
+                    index += 1
         finally:
             turn.readers -= 1
 

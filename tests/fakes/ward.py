@@ -64,11 +64,13 @@ def below_tmp() -> frozenset[str]:
 
 
 async def until(holds: Callable[[], bool], what: str, *, seconds: float = SECONDS) -> None:
-    """Waits until `holds()`; fails the test at the deadline. `what` is for its readers."""
-    del what
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
+    """Waits until `holds()`, once; at the deadline the test fails with `what` did not come true."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not holds():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"it did not come true within {seconds:g} s: {what}") from None
 
 
 def is_alive(pid: int) -> bool:

@@ -15,8 +15,8 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.activation import Activation
-from moorage_gateway.ledger_client import Recovery
 from moorage_gateway.lifecycle import Lifecycle
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import engine as engines

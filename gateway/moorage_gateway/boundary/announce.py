@@ -18,7 +18,7 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.tokens import Identity
 from moorage_api.wire.shim import Announcement, AnnouncementAnswer
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 
 MAX_BODY = 16 * 1024
 

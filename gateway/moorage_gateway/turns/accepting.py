@@ -22,12 +22,12 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.turns import Acceptance, Accepted, TurnLedger
 from moorage_gateway.auth import Principal
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.sessions import Place, previous_not_found
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Held
-from moorage_gateway.turns.keeper import Keeper
+from moorage_gateway.turns.keeper import Keeper, has_waited
 from moorage_gateway.turns.normalise import Template, created_event
 from moorage_gateway.turns.readers import Readers
 from moorage_gateway.turns.rules import Limits
@@ -246,17 +246,17 @@ class Accepting:
                     if await self._store.has(tenant, response_id):
                         return
                     raise unavailable("Redis lost it just now, before anything else knew of it")
-                second = await self._ledger.log(response_id, 1, 1)
-                queued = bool(second) and orjson.loads(second[0].data)["type"] == "response.queued"
-                await self._accepted_object(response_id, record.meta, queued=queued)
+                begun = await self._ledger.log(response_id, 0, 1)
+                await self._accepted_object(response_id, record.meta, queued=has_waited(begun))
         except (Lost, Unreachable) as fault:
             raise unavailable(str(fault)) from fault
         except StoreUnavailable as fault:
             raise unavailable(str(fault)) from fault
 
     async def _accepted_object(self, response_id: str, meta: dict[str, Any], *, queued: bool) -> None:
-        proof = {"meta": meta, "accepted": self._clock.now_ms(), "generation": self._generation(), "queued": queued}
-        await self._store.put_accepted(response_id, proof)
+        await self._store.put_accepted(
+            response_id, meta=meta, accepted=self._clock.now_ms(), generation=self._generation(), queued=queued
+        )
         with suppress(Lost, Unreachable):  # else the sweep of `open/` finds that it has ended
             record = await self._ledger.turn(response_id)
             if record is not None and record.state in ENDED and not record.raw.get("unflushed"):

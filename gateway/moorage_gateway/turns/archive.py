@@ -60,9 +60,18 @@ class Archive:
         raw = await self._store.get(folder(tenant, response) + "input.json")
         return list(orjson.loads(raw)) if raw else []
 
-    async def put_accepted(self, response: str, proof: dict[str, Any]) -> None:
-        """The proof that a turn was accepted, found again when Redis has lost it."""
-        await self._store.put(f"open/{response}.json", orjson.dumps({"response": response} | proof))
+    async def put_accepted(
+        self, response: str, *, meta: dict[str, Any], accepted: int, generation: int, queued: bool
+    ) -> None:
+        """The proof that a turn was accepted (epoch ms), found again when Redis has lost it. `queued`: it had to wait its place."""
+        proof = {
+            "response": response,
+            "meta": meta,
+            "accepted": accepted,
+            "generation": generation,
+            "queued": queued,
+        }
+        await self._store.put(f"open/{response}.json", orjson.dumps(proof))
 
     async def accepted(self, response: str) -> dict[str, Any] | None:
         """The acceptance of a turn that has not ended, or None."""

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import orjson
 
-from moorage_api.ledger.records import SessionIdentity, TurnRecord
+from moorage_api.ledger.records import Entry, SessionIdentity, TurnRecord
 from moorage_api.ledger.script import RENEW_S, LedgerError, Lost, Unreachable
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.engine import Engine
@@ -26,6 +27,7 @@ from moorage_gateway.turns.source_reader import failed
 
 DUE_S = 1.0
 BATCH = 32
+PROOF_S = 2.0  # well within the lease that was just taken
 LEFT_S = 10.0  # turns.md §2: a foreground turn that is not stored ends this long after its last reader
 UNFLUSHED_S = 5.0
 
@@ -57,6 +59,11 @@ def identity_of(record: TurnRecord) -> SessionIdentity:
         partition=str(meta["partition"]),
         revision=str(meta["revision"]),
     )
+
+
+def has_waited(log: Sequence[Entry]) -> bool:
+    """Whether a turn had to wait its place, by how its log begins."""
+    return len(log) > 1 and orjson.loads(log[1].data)["type"] == "response.queued"
 
 
 class Keeper:
@@ -232,6 +239,7 @@ class Keeper:
             begun=record.begun,
             taken_over=True,
         )
+        await self._prove(held)
         # Read after a loss, or after another gateway closed it, this log is not the one to go on from.
         (word,) = await self._ledger.renew([(response, record.fence)])
         if word not in ("OK", "CANCEL") or self._generation() != generation:
@@ -239,6 +247,25 @@ class Keeper:
         held.log_bytes = sum(len(e.data) for e in held.log)
         held.cancelled = record.cancel or word == "CANCEL"
         self.hold(held)
+
+    async def _prove(self, held: Held) -> None:
+        """Its acceptor may have died before it wrote the object `accepted` (decisions/0010): whoever takes the turn sees to it.
+
+        Without a store the turn goes on: it needs the object only if Redis and this process go too.
+        """
+        record = held.record
+        if not record.meta.get("store", True):
+            return
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(PROOF_S):
+                if await self._store.accepted(held.response) is None:
+                    await self._store.put_accepted(
+                        held.response,
+                        meta=record.meta,
+                        accepted=record.accepted,
+                        generation=record.generation,
+                        queued=has_waited(held.log),
+                    )
 
     async def _expire(self, response: str) -> None:
         """A waiting turn past its deadline ends without ever having run."""

@@ -15,13 +15,12 @@ from typing import Any
 from moorage_api.ledger.records import Entry
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.shim import Frame, Source
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.source_reader import SourceReader
 
-MOST = (
-    64 * 1024
-)  # bytes that may wait for an append to land; then the inbox holds the rest, and its bound stops the agent
+# Bytes that may wait for an append to land; then the inbox holds the rest, and its bound stops the agent.
+MOST = 64 * 1024
 
 
 class Lane:

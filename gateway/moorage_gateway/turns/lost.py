@@ -14,7 +14,7 @@ from moorage_api.ledger.records import Entry, TurnRecord
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Held

@@ -16,7 +16,7 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.activation import Activation
 from moorage_gateway.clock import Clock
-from moorage_gateway.ledger_client import Recovery
+from moorage_gateway.recovery import Recovery
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Dropped, Held
 from moorage_gateway.upstream import Shims

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import orjson
 import pytest
+import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 from fakes.raw_http import exchange
 from fakes.valkey import Valkey
+from moorage_api.ledger.records import SessionIdentity
+from moorage_api.ledger.turns import Acceptance, TurnLedger
 from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import Settings
 
 pytestmark = pytest.mark.component
@@ -69,6 +73,38 @@ async def test_an_unknown_agent_is_a_404_through_the_real_services(gateway: Gate
     assert reply.statuses == [404]
     missing = await exchange(gateway.public.port, get("/v1/agents/x/responses/caresp_" + "0" * 18 + "a" * 32))
     assert missing.statuses == [404]
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_a_turn_whose_acceptor_died_before_it_proved_it_is_proved_by_who_takes_it(
+    gateway: Gateway, valkey: Valkey, tmp_path: Path, store: bool
+) -> None:
+    """Else Redis and the second owner going too would leave no trace of it (decisions/0010)."""
+    dead = LedgerClient(aioredis.Redis.from_url(valkey.url), who="dead")
+    await dead.found()
+    turns, response = TurnLedger(dead), "caresp_" + "0" * 18 + "a" * 32
+    meta = {
+        "tenant": "dev", "user": "u", "agent": "a", "revision": "r1", "session_id": "s1", "partition": "p1",
+        "created_at": 1, "model": "a", "body": {}, "store": store, "background": False,
+    }  # fmt: skip
+    who = SessionIdentity("dev", "a", "u", "s1", "p1", "r1")
+    accepted = await turns.accept(
+        Acceptance(
+            response=response, session="dev:p1", identity=who, queue_limit=2, deadline_ms=2**42, meta=meta, input="[]",
+            running_events=['{"type":"response.created"}'], queued_events=["{}"],
+        )
+    )  # fmt: skip
+    proof = tmp_path / "open" / f"{response}.json"
+    assert not proof.exists()
+    await turns.release(response, accepted.fence)
+    async with asyncio.timeout(10):
+        while gateway.core.keeper.get(response) is None:
+            await asyncio.sleep(0.01)
+    assert proof.exists() is store
+    if store:
+        told = orjson.loads(proof.read_bytes())
+        assert (told["meta"], told["accepted"], told["queued"]) == (meta, accepted.accepted, False)
+    await dead.aclose()
 
 
 async def test_a_drained_gateway_leaves_no_beat_and_no_task(valkey: Valkey, tmp_path: Path) -> None:

@@ -120,3 +120,47 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
         await ledger.run(turn_scripts.PROBE)
     assert len(heard) == 3
     await admin.aclose()
+
+
+async def test_closing_sends_what_waits_and_leaves_nothing_behind(valkey: Valkey) -> None:
+    client, heard = LedgerClient(aioredis.Redis.from_url(valkey.url), who="closes"), list[list[Any] | None]()
+    await client.found()
+    await client.run(turn_scripts.PROBE)
+    for _ in range(3):  # in a crowd: they would leave a little later
+        client.post(turn_scripts.PROBE, landed=heard.append)
+    before = asyncio.all_tasks()
+    await client.aclose()
+    assert [words and words[0] for words in heard] == [b"OK"] * 3
+    assert asyncio.all_tasks() <= before
+    admin = aioredis.Redis.from_url(valkey.url)
+    await asyncio.sleep(0.02)  # longer than what is posted may wait: nothing is dialled anew
+    assert len(await admin.client_list()) == 1
+    await admin.aclose()
+
+
+async def test_a_server_over_tcp_is_reached_and_its_end_is_noticed(valkey: Valkey) -> None:
+    """Through a relay on loopback, since the tests' server listens on a unix socket only. TLS is not tried here."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, onward = await asyncio.open_unix_connection(valkey.socket)
+        writers.extend((writer, onward))
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+
+        await asyncio.gather(copy(reader, onward), copy(upstream, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = LedgerClient(aioredis.Redis.from_url(f"redis://127.0.0.1:{port}/0"), who="tcp", call_timeout=2)
+    big = "x" * 3_000_000
+    await client.read("SET", "big", big)
+    assert await client.read("GET", "big") == big.encode()
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    with pytest.raises(Unreachable):
+        await client.read("GET", "big")
+    await client.aclose()
