@@ -23,7 +23,7 @@ from moorage_gateway.redis_wire import Command, Wire, WireLost, dial
 MAX_PIPELINE = 512  # commands in one pipeline
 IN_FLIGHT = 2  # pipelines at once: one waits for its fsync while the next is filled
 # Where posted scripts come closer than CROWD_S together, they gather for PATIENCE_S after a pipeline left: one for the deltas of
-# many turns costs a third of one for each (decisions/0010).
+# many turns costs less than one for each (decisions/0010).
 CROWD_S = 0.002
 PATIENCE_S = 0.006
 WAITAOF_MS = 2000

@@ -60,6 +60,20 @@ class ShowsFirst(Engine):
             self._stay(held)
 
 
+class JoinsGroups(Engine):
+    """What the lane had in the air is sent again together with what waited behind it."""
+
+    async def _append_groups(self, held: Held, groups: list[list[Entry]]) -> None:
+        await self._append(held, [entry for group in groups for entry in group])
+
+
+class SettlesBlindly(Engine):
+    """Stores what it decided long ago without a look at what became of the turn."""
+
+    async def _look_again(self, held: Held) -> None:
+        pass
+
+
 class ForgetsLog(Engine):
     """A later attempt is not compared with what was logged."""
 
@@ -194,6 +208,7 @@ MUTANTS = (
     lua("session-fence", "a turn's fence is above its predecessor's (§1, §3)", "kills", "begin", "math.max(tonumber(v[2]), tonumber(place[3] or '0'))", "v[2]"),
     lua("append-fence", "log writes carry the fence (§2 row 6)", "kills", "append", FENCE, story="a write of"),
     lua("append-length", "a group is appended only at its own index (§2 row 6)", "kills", "append", LENGTH),
+    part("same-group", "a group of events is sent again as it was (§1 c)", "kills", "engine", JoinsGroups),
     part("log-first", "log before publish (§2 row 6)", "kills", "engine", ShowsFirst),
     lua("decide-cancel", "a set cancel makes it cancelled (§2 row 7)", "kills", "decide", "if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end", story="a cancel comes"),
     Mutant("decide-fence", "`decide` carries the fence, and the terminal event's index (§2 row 7; each is the other's twin)", "kills", {"decide": ((FENCE, ""), ("if have ~= INDEX then return reply('GAP', have) end", ""))}, story="an end is"),
@@ -225,6 +240,7 @@ MUTANTS = (
     lua("hibernated-epoch", "`hibernated` only of the drain it belongs to (§5)", "kills", "hibernated", STALE.format("draining"), story="a hibernation"),
     lua("delete-busy", "a session with turns is not deleted (§5)", "kills", "delete", DELETED, story="sessions are"),
     # §7
+    part("look-again", "a decision that is not fresh is stored only while it stands (§7)", "redis", "engine", SettlesBlindly, story="rolled back over a decision"),
     lua("settle", "10 s after a loss no claim of a session a caller names (§7)", "redis", "claim", SETTLE),
     lua("announce-epoch", "of announcements the highest epoch wins (§7)", "redis", "announce", " or known > EPOCH then", " then", story="cut off"),
     lua("label-known", "labels come after announcements (§7)", "redis", "label", KNOWN),

@@ -76,6 +76,7 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     decided = Trap("decide", "before", "pause", u(11.5, 19.0), "sandbox")
     flagged = Trap(rng.choice(("decide", "begin")), "before", "pause", u(1.0, 6.0), "cancel")
     started = Trap("shim start", "before", "pause", u(11.2, 16.5), "")
+    draining = tuple(Trap("drain", "before", "slow", u(0.3, 4.0)) for _ in range(8))
     queued = tuple(Trap("accept", "after", "late", u(0.5, 4.5), "", n) for n in (1, 1, 1))
     return (
         Story("a write of a former owner comes late", (late,), says="rechunked", users="keyed", quiet=30.0),
@@ -88,7 +89,7 @@ def _without(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Story("a busy answer comes late", (Trap("undrain", "before", "pause", u(7.0, 20.0)),), sessions=1, drains=True, users="keyed", quiet=40.0, chatty=True),
         Story("a hibernation comes late", (Trap("hibernated", "before", "pause", u(7.0, 16.0)),), sessions=1, users="keyed", drains=True, quiet=40.0),
         Story("sessions are deleted", users="deleter"),
-        Story("a drain comes late", (Trap("drain", "before", "pause", u(2.0, 15.0)),), sessions=1, users="keyed", drains=True, quiet=40.0),
+        Story("a drain comes late", draining, sessions=1, users="keyed", drains=True, quiet=40.0),
         Story("offers are not answered", users="keyed", offers_lost=0.5),
         Story("readers leave", users="passing", quiet=10.0),
         Story("answers break", users="counted"),
@@ -115,6 +116,11 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Trap("append", "after", "none", 0.0, "sandbox", 1),
         Trap("append", "after", "none", 0.0, "back later", rng.randrange(1, 4)),
     )
+    decided = (
+        Trap("decide", "before", "none", 0.0, "keep"),
+        Trap("decide", "after", "pause", u(25.0, 40.0), "back later"),
+        Trap("acquire", "after", "none", 0.0, "sandbox"),
+    )
     return (
         Story("the acceptor dies, and who joins is told", (acceptor, answered), users="keyed", quiet=5.0),
         Story("a former owner restores", (stale, taken), users="keyed", quiet=40.0, pace=4.0),
@@ -125,6 +131,7 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
         Story("cut off during a loss", (cut,), sessions=1, users="keyed", drains=True, quiet=45.0, keeps=True),
         Story("rolled back over claims", claims, users="keyed", quiet=20.0, fresh=True),
         Story("rolled back over a death", death, users="keyed", quiet=40.0, pace=4.0),
+        Story("rolled back over a decision", decided, says="other", users="keyed", quiet=50.0),
     )
 
 

@@ -31,7 +31,8 @@ class Watch:
         self.session_of: dict[str, str] = {}  # sandbox → session, last known
         self.turns: dict[str, str] = {}  # response → session
         self._judges = {
-            "accept": self._accept, "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
+            "accept": self._accept, "append": self._append,
+            "begin": self._begin, "acquire": self._acquire, "drain": self._drain, "gone": self._gone,
             "label": self._label, "hibernated": self._hibernated, "delete": self._delete, "claim": self._claim,
             "ready": self._ready, "announce": self._announce, "close": self._close,
             "cancel": self._cancel, "decide": self._decide, "restore": self._restore, "undrain": self._undrain,
@@ -77,6 +78,13 @@ class Watch:
             self._broken(f"{args[0]} waits as number {seen[0] + 1} of a queue of {args[4]}")
         if (who.ledger, args[1]) in self._deleted:
             self._broken(f"{args[0]} was accepted into a session that was deleted")
+
+    def _append(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
+        """Under the owner's fence only the owner writes: a longer log than it knows is its own group, sent again as another one."""
+        if out[0] == b"GAP" and int(out[1]) > int(args[2]):
+            self._broken(
+                f"{args[0]}: a group of {len(args) - 3} events at {args[2]} met a log of {int(out[1])} events of its own"
+            )
 
     def _begin(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         if out[0] != b"OK" or (args[0], _text(out[1])) in self._begun:

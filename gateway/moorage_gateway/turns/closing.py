@@ -64,6 +64,9 @@ class Closing(Steps):
             send = functools.partial(
                 self._ledger.decide, held.response, held.fence, outcome.status, index, terminal, attempt=last
             )
+            asked = (
+                self._clock.monotonic()
+            )  # not when the answer was read: this process may have been stopped in between
             word, decided, ended = await self._insist(held, send)
             if word == "CANCEL":
                 outcome, normaliser = Outcome(status="cancelled"), None
@@ -76,7 +79,7 @@ class Closing(Steps):
             held.record = replace(
                 held.record, state="closing", outcome=decided, ended=ended, terminal=line, raw=held.record.raw | raw
             )
-            held.decided_at = self._clock.monotonic()
+            held.decided_at = asked
             return
 
     async def _settle(self, held: Held) -> None:
@@ -102,14 +105,28 @@ class Closing(Steps):
             return  # `open/` is swept: an entry whose response is stored is removed there
 
     async def _look_again(self, held: Held) -> None:
-        """This process was stopped since the decision, or took the turn over: Redis may have lost it, and another decided anew."""
+        """This process was stopped since the decision, or took the turn over: Redis may have lost it, and another decided anew.
+
+        Redis may even have come back as it was before that other owner, so what is stored is asked too: the first stored end stands.
+        """
         current = await self._insist(held, lambda: self._ledger.turn(held.response))
-        if current is None:
-            return
-        if current.terminal != held.record.terminal:
+        if current is not None and await self._ended_otherwise(held):
+            await self._insist(held, lambda: self._ledger.discard(held.response, held.fence))
+            current = None
+        # None: another owner ended it, and the ledger has forgotten it since. What is decided here is nobody's end.
+        if current is None or current.terminal != held.record.terminal:
             held.interrupt(fenced=True)
-            self._stay(held)
+            raise Dropped
         held.record = current
+
+    async def _ended_otherwise(self, held: Held) -> bool:
+        """Whether another end of this turn is stored than the one decided here."""
+        try:
+            async with asyncio.timeout(STORE_S):
+                document = await self._store.document(str(held.record.meta["tenant"]), held.response)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return document is not None and document.events[-1] != orjson.loads(Entry.decode(held.record.terminal).data)
 
     async def _put(self, held: Held, document: bytes) -> bool:
         try:

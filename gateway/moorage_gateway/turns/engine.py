@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from moorage_api.errors import ApiError
+from moorage_api.ledger.records import Entry
 from moorage_api.wire import headers
 from moorage_api.wire.shim import Attach, Start, Stop
 from moorage_gateway.activation import Wanted
@@ -239,10 +240,10 @@ class Engine(Closing):
         timer = asyncio.get_running_loop().call_later(max(0.0, deadline - self._clock.monotonic()), inbox.wake)
         try:
             result = await self._read(held, reader, inbox, lane, deadline)
-            await self._append(held, await lane.stop())
+            await self._append_groups(held, await lane.stop())
             return result
         except ShimError:
-            await self._append(held, await lane.stop())  # read already: a new stream goes on behind it
+            await self._append_groups(held, await lane.stop())  # read already: a new stream goes on behind it
             raise
         finally:
             timer.cancel()
@@ -261,14 +262,13 @@ class Engine(Closing):
                     "turn_timeout", "The turn ran past its deadline (turn.timeout in the manifest)."
                 ), reader.normaliser
             frames = await inbox.take()
-            left = await lane.stop()
+            await self._append_groups(held, await lane.stop())
             if frames is None:
-                await self._append(held, left)
                 return Fault("cut", "the sandbox's stream ended without saying how")
             end = reader.read(frames)
             if reader.contradicted:
                 return Fault("lost", "the log was closed over this attempt by a former owner")
-            await self._append(held, [*left, *reader.drain()])
+            await self._append(held, reader.drain())
             if held.log_bytes > held.limits.log_bytes:
                 return failed(
                     "output_too_large", "The turn's events are larger than the platform stores."
@@ -283,6 +283,10 @@ class Engine(Closing):
             else:
                 lane.start()
         return None
+
+    async def _append_groups(self, held: Held, groups: list[list[Entry]]) -> None:
+        for group in groups:
+            await self._append(held, group)
 
     def _refused(self, held: Held, refusal: ShimRefused, reader: SourceReader) -> Fault | None:
         """What a refusal of start or attach means."""

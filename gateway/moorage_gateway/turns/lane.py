@@ -2,8 +2,8 @@
 
 Most events of a turn are deltas, and most of what a delta cost was the waking of tasks (decisions/0010). While nothing else happens
 they go this way: normalised where they arrive, appended, shown to the readers when Redis has them. Anything else (an end, an outcome,
-a refusal, a lost Redis, an interrupt) stops the lane and is the engine's, which appends what the lane could not: `append` sent again
-answers the same, so nobody needs to know what became of it.
+a refusal, a lost Redis, an interrupt) stops the lane and is the engine's, which appends what the lane could not. A group that was sent
+is sent again as it was: so it answers the same, and nobody needs to know what became of it (turns.md §1 c).
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ class Lane:
         """Nothing is sent any more; for an engine that lets go of the turn."""
         self._open = False
 
-    async def stop(self) -> list[Entry]:
-        """Entries of the log that are not acknowledged yet, in order; the lane is shut. Raises what normalising raised."""
+    async def stop(self) -> list[list[Entry]]:
+        """The groups to append that are not acknowledged yet, in order; the lane is shut. Raises what normalising raised."""
         self._open = False
         if self._in_air:
             self._landing = asyncio.get_running_loop().create_future()
             await self._landing
             self._landing = None
-        left, self._flying, self._unsent, self._waiting = [*self._flying, *self._unsent], [], [], 0
+        left = [group for group in (self._flying, self._unsent) if group]
+        self._flying, self._unsent, self._waiting = [], [], 0
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
