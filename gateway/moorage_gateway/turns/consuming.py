@@ -26,6 +26,7 @@ class Inbox:
         self._frames: list[Frame] = []
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._woken = False
         self._source: Frames | None = None
         self._fault: BaseException | None = None
         self._closed = False
@@ -53,15 +54,22 @@ class Inbox:
 
     def wake(self) -> None:
         """Makes a waiting `take` return, with what there is (perhaps nothing)."""
+        self._woken = True
         self._filled.set()
+
+    def hand_over(self) -> None:
+        """Offers `first` what arrived while it took nothing: else a consumer slower than the source keeps it all to itself."""
+        if not self._frames or self.first is None or not self.first(self._frames):
+            return
+        self._emptied()
+        if not self._woken and not self._closed:
+            self._filled.clear()
 
     async def take(self) -> list[Frame] | None:
         """Everything that arrived; [] after a wake; None at the end. Raises what the source raised."""
         await self._filled.wait()
-        frames, self._frames = self._frames, []
-        if self._bytes >= self._limit and self._source is not None:
-            self._source.resume()
-        self._bytes = 0
+        self._woken = False
+        frames = self._emptied()
         if frames:
             if not self._closed:
                 self._filled.clear()
@@ -72,3 +80,10 @@ class Inbox:
             return None
         self._filled.clear()
         return []
+
+    def _emptied(self) -> list[Frame]:
+        frames, self._frames = self._frames, []
+        if self._bytes >= self._limit and self._source is not None:
+            self._source.resume()
+        self._bytes = 0
+        return frames

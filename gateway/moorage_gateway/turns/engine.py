@@ -282,6 +282,7 @@ class Engine(Closing):
                 asyncio.get_running_loop().call_later(END_WAIT_S, inbox.wake)
             else:
                 lane.start()
+                inbox.hand_over()
         return None
 
     async def _append_groups(self, held: Held, groups: list[list[Entry]]) -> None:

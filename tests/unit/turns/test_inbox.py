@@ -109,3 +109,60 @@ async def test_nothing_after_the_end_is_read() -> None:
     inbox = Inbox()
     await inbox.pump(Scripted(talkative()))
     assert await inbox.take() == [End("done")]
+
+
+class Slow:
+    """A first choice that takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.took: list[Frame] = []
+
+    def offer(self, frames: list[Frame]) -> bool:
+        if self.open:
+            self.took += frames
+        return self.open
+
+
+async def waiting(inbox: Inbox, first: Slow, count: int) -> asyncio.Task[None]:
+    """A pump that has brought `count` frames, which `first` did not take, and brings no more."""
+    inbox.first = first.offer
+
+    async def frames() -> AsyncGenerator[Frame, None]:
+        for number in range(1, count + 1):
+            yield Source(number, b"x")
+        await asyncio.Event().wait()
+
+    pump = asyncio.ensure_future(inbox.pump(Scripted(frames())))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return pump
+
+
+async def test_what_came_while_the_first_choice_was_shut_is_handed_over_to_it() -> None:
+    inbox, first = Inbox(), Slow()
+    pump = await waiting(inbox, first, 3)
+    inbox.hand_over()
+    assert first.took == []
+    first.open = True
+    inbox.hand_over()
+    assert first.took == [Source(n, b"x") for n in (1, 2, 3)]
+    taking = asyncio.ensure_future(inbox.take())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not taking.done(), "nothing is left to take"
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    assert await asyncio.wait_for(taking, 2) is None
+
+
+async def test_a_wake_is_not_lost_in_handing_over() -> None:
+    inbox, first = Inbox(), Slow()
+    pump = await waiting(inbox, first, 1)
+    first.open = True
+    inbox.wake()
+    inbox.hand_over()
+    assert first.took == [Source(1, b"x")]
+    assert await asyncio.wait_for(inbox.take(), 2) == []
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
