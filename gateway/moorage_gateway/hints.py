@@ -48,6 +48,7 @@ class Hints:
             try:
                 await self._listen()
             except (RedisError, LedgerError, OSError, TimeoutError) as fault:
+                _heed_cancellation()
                 log.info("the hint stream broke (%s); it is opened again", type(fault).__name__)
             for listener in self._silent:
                 listener()
@@ -60,6 +61,7 @@ class Hints:
             last = self._clock.monotonic()
             try:
                 while not beat.done():
+                    _heed_cancellation()
                     message = await stream.get_message(timeout=READ_S)
                     now = self._clock.monotonic()
                     if message is None:
@@ -79,3 +81,10 @@ class Hints:
         while True:
             await self._ledger.read("PUBLISH", keys.HINT_ROUTES, "")
             await self._clock.sleep(BEAT_S)
+
+
+def _heed_cancellation() -> None:
+    """Ends this task if it was told to end. redis-py takes a cancellation that meets it while it connects for a lost connection."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
