@@ -28,6 +28,8 @@ DOORS = {
     "check": "scripts/check",
     "generate": "scripts/generate.py",
     "bench": "tests/bench/run.py",
+    "cluster": "tests/cluster/node/door.py",
+    "images": "scripts/images.py",
 }
 ROOT_COMMAND: Any = typer.main.get_command(make_app())
 

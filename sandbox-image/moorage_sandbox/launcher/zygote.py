@@ -30,6 +30,7 @@ from . import agent, dwelling, init, kernel, packets, processes, wakeup
 GATE_SECONDS = 30.0
 TAIL_CHARACTERS = 16_000
 DEFAULT_TMP_BYTES = 256 * 1024 * 1024
+INSIDE_A_LOOP = "serve() was called inside a running event loop, which cannot be forked: call it at the end of the file"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,8 @@ class Zygote:
         """The fork point: returns only in a forked agent process, and at once when called there again."""
         if self.forked:
             return
-        if _loop_runs():
-            raise RuntimeError(
-                "serve() was called inside a running event loop, which cannot be forked: call it at the end of the file"
-            )
+        if loop_runs():
+            raise RuntimeError(INSIDE_A_LOOP)
         start = self._serve()
         self.forked = True
         agent.become(start, self._calls)
@@ -80,10 +79,7 @@ class Zygote:
     def _serve(self) -> agent.Start:
         threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
         if threads > 1:
-            sys.stderr.write(
-                f"moorage: {threads - 1} thread(s) were started before serve(); they do not exist in the forked agent processes."
-                " Start them inside the agent function, or after serve() has been called.\n"
-            )
+            sys.stderr.write(lost_threads(threads - 1))
         if self._setup.plain:
             self._calls.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         watch = wakeup.ChildWatch()
@@ -251,7 +247,15 @@ class Zygote:
             os._exit(1)
 
 
-def _loop_runs() -> bool:
+def lost_threads(count: int) -> str:
+    """What the author is told of threads that a fork will not have."""
+    return (
+        f"moorage: {count} thread(s) were started before serve(); they do not exist in the forked agent processes."
+        " Start them inside the agent function, or after serve() has been called.\n"
+    )
+
+
+def loop_runs() -> bool:
     """Whether an event loop runs here; only looked up when the entry has imported asyncio itself."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None

@@ -1,0 +1,169 @@
+"""A gateway and a Valkey on this machine beside the node, and the provider's part of the ledger played by hand.
+
+Limits: the provider here only offers what a test has made; nothing is woken, nothing is proved dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis.asyncio as aioredis
+
+from cluster.node import plan
+from fakes.platform import poll
+from fakes.valkey import Valkey
+from moorage_api import names, tokens
+from moorage_api.catalog import AgentEntry, RevisionEntry
+from moorage_api.kinds import parse
+from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.ledger.records import Descriptor
+from moorage_gateway.keys import KeyService, new_text
+from moorage_gateway.ledger_client import LedgerClient
+from moorage_gateway.store import FolderStore
+
+TENANT = "dev"
+USER = "tester"
+REVISION = "r1"
+END_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Born:
+    """A sandbox to be: its id, and the secrets that its shim and the ledger must agree on."""
+
+    sandbox: str
+    secret: str
+    token: str
+    volume: str
+
+
+class Desk:
+    """`url` and `key`: what a caller needs; `announce`: where shims find the gateway."""
+
+    def __init__(self, folder: Path, valkey: Valkey) -> None:
+        self._folder = folder
+        self._valkey = valkey
+        self._token_key = secrets.token_hex(32)
+        self._port, self._sandbox_port = _free_port("127.0.0.1"), _free_port(plan.HOST)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.announce = f"http://{plan.HOST}:{self._sandbox_port}"
+        self.key = ""
+        self._gateway: subprocess.Popen[bytes] | None = None
+
+    def open(self, agent: str) -> None:
+        """Founds the ledger, publishes `agent`, makes a key and starts the gateway."""
+        asyncio.run(self._furnish(agent))
+        env = {
+            **os.environ,
+            "MOORAGE_REDIS_URL": self._valkey.url,
+            "MOORAGE_STORE": str(self._folder / "store"),
+            "MOORAGE_PUBLIC_PORT": str(self._port),
+            "MOORAGE_CONTROL_PORT": "0",
+            "MOORAGE_SANDBOX_HOST": plan.HOST,
+            "MOORAGE_SANDBOX_PORT": str(self._sandbox_port),
+            "MOORAGE_EGRESS_PORT": "0",
+            "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
+            "MOORAGE_DRAIN_SECONDS": "2",
+        }
+        with (self._folder / "gateway.log").open("wb") as log:
+            self._gateway = subprocess.Popen(
+                [sys.executable, "-m", "moorage_gateway"], env=env, stdout=subprocess.DEVNULL, stderr=log
+            )
+        poll("the gateway is ready", self._is_ready)
+
+    def birth(self, agent: str) -> Born:
+        """What a new sandbox of the agent is told."""
+        sandbox = names.new_sandbox_id()
+        volume = f"v-{sandbox}"
+        token = tokens.sign(tokens.Identity(sandbox, TENANT, agent, REVISION, volume), self._token_key)
+        return Born(sandbox, names.new_secret(), token, volume)
+
+    def offer(self, agent: str, born: Born, endpoint: str) -> None:
+        """The sandbox is ready to be claimed."""
+
+        async def offered() -> bool:
+            async with self._ledger() as ledger:
+                return await ledger.offer(
+                    Descriptor(born.sandbox, TENANT, agent, REVISION, endpoint, born.secret, born.volume, ())
+                )
+
+        assert asyncio.run(offered())
+
+    def close(self) -> None:
+        """Ends the gateway."""
+        if self._gateway is not None and self._gateway.poll() is None:
+            self._gateway.terminate()
+            try:
+                self._gateway.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._gateway.kill()
+                self._gateway.wait()
+
+    def _is_ready(self) -> bool:
+        assert self._gateway is not None
+        assert self._gateway.poll() is None, (self._folder / "gateway.log").read_text()[-2000:]
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        return False
+
+    @contextlib.asynccontextmanager
+    async def _ledger(self) -> AsyncIterator[ProviderLedger]:
+        client = LedgerClient(aioredis.Redis.from_url(self._valkey.url), who="hand-made-provider")
+        try:
+            await client.found()
+            yield ProviderLedger(client)
+        finally:
+            await client.aclose()
+
+    async def _furnish(self, agent: str) -> None:
+        async with self._ledger() as ledger:
+            await ledger.set_token_key(self._token_key)
+            document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": agent}}
+            spec = parse({**document, "spec": {"source": {"path": "."}}}).spec
+            await ledger.publish(
+                AgentEntry(
+                    tenant=TENANT, agent=agent, revisions=(RevisionEntry(REVISION),),
+                    protocols=frozenset({"responses", "invocations"}), contract="moorage",
+                    spec=spec.model_dump(mode="json", by_alias=True),
+                )
+            )  # fmt: skip
+        client = LedgerClient(aioredis.Redis.from_url(self._valkey.url), who="first-key")
+        try:
+            await client.found()
+            keys = KeyService(FolderStore(self._folder / "store"), client, now=time.time, monotonic=time.monotonic)
+            self.key = new_text()
+            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
+        finally:
+            await client.aclose()
+
+
+@contextlib.contextmanager
+def desk(folder: Path, agent: str) -> Iterator[Desk]:
+    """An open desk with a Valkey of its own."""
+    valkey = Valkey()
+    made = Desk(folder, valkey)
+    try:
+        made.open(agent)
+        yield made
+    finally:
+        made.close()
+        valkey.close()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        return int(sock.getsockname()[1])

@@ -1,0 +1,53 @@
+"""Builds the Kubernetes binary once and keeps it in the cache. Layer: I/O rim."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from cluster.node import plan
+
+
+class Missing(Exception):
+    """Something this machine needs for a node is not there; the message says what to install."""
+
+
+def check_programs() -> None:
+    """Raises Missing, naming every package at once."""
+    if os.geteuid() != 0:
+        raise Missing("a node needs root: network bridges, mounts and control groups")
+    absent = {package for program, package in plan.PACKAGES.items() if shutil.which(program, path=_path()) is None}
+    if not plan.CNI_BIN.is_dir():
+        absent.add("containernetworking-plugins")
+    if absent:
+        raise Missing(f"install these Debian packages: {' '.join(sorted(absent))}")
+
+
+def binary() -> Path:
+    """The binary of every component; built if the cache has none. Raises Missing, CalledProcessError."""
+    folder = plan.cache() / plan.module_key()
+    built = folder / "kube"
+    if built.exists():
+        return built
+    go = shutil.which("go", path=_path())
+    if go is None:
+        raise Missing("install Go 1.26 or newer: the node's components are built from their modules")
+    folder.mkdir(parents=True, exist_ok=True)
+    major, minor, _ = plan.KUBE_VERSION.split(".")
+    version = "k8s.io/component-base/version"
+    flags = f"-s -w -X {version}.gitVersion=v{plan.KUBE_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    fresh = folder / f"kube.{os.getpid()}"
+    subprocess.run(
+        [go, "build", "-trimpath", "-ldflags", flags, "-o", str(fresh), "."],
+        cwd=plan.MODULE,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        check=True,
+    )
+    os.replace(fresh, built)
+    return built
+
+
+def _path() -> str:
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/go/bin"])

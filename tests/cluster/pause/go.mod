@@ -1,0 +1,3 @@
+module moorage.dev/tests/cluster/pause
+
+go 1.26

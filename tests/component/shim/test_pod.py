@@ -1,0 +1,171 @@
+"""Launcher and shim as two containers of a pod run them: two programs that share a folder with a socket, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.platform import poll
+from fakes.shim_world import DONE, SECRET, SESSION, Stream
+from fakes.ward import LAUNCHER, is_alive
+from moorage_api.wire.hop import HopError, HopPool
+from moorage_sandbox.config import ShimConfig
+
+pytestmark = pytest.mark.component
+FAKES = Path(__file__).parents[2] / "fakes"
+
+
+class TwoContainers:
+    """The two processes on one machine; plain, for they are nobody's first process here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "run" / "init.sock"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self._started: list[subprocess.Popen[bytes]] = []
+        for name in ("run", "code", "home", "workspace", "volume"):
+            (folder / name).mkdir()
+        source = (FAKES / "scripted_agent.py").read_text()
+        start = 'if __name__ == "__main__":\n'
+        (folder / "code" / "main.py").write_text(
+            source.replace(start, f"{start}    import moorage_forkpoint\n    moorage_forkpoint.wait()\n")
+        )
+
+    def agent(self, *more: str) -> subprocess.Popen[bytes]:
+        """The agent's container."""
+        command = [
+            sys.executable, LAUNCHER, "pod", "--socket", self.socket, "--code", self.folder / "code", "--entry", "main.py",
+            "--sandbox", "sb-pod", "--home", self.folder / "home", "--workspace", self.folder / "workspace", "--shim-port", "0",
+            *more,
+        ]  # fmt: skip
+        return self._start(command)
+
+    def shim(self, *, ready_timeout: float = 30.0) -> subprocess.Popen[bytes]:
+        """The shim's container: its configuration names no address, which only the running pod knows."""
+        config = ShimConfig(
+            sandbox="sb-pod", tenant="t", agent="a", revision="r1", endpoint="", secret=SECRET, token="k",
+            volume=str(self.folder / "volume"), ready_timeout=ready_timeout,
+        )  # fmt: skip
+        path = self.folder / "shim.json"
+        path.write_text(config.to_json())
+        return self._start(
+            [sys.executable, "-m", "moorage_sandbox", "--config", path, "--endpoint", self.endpoint, "--control-socket", self.socket]
+        )  # fmt: skip
+
+    def _start(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends both."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[TwoContainers]:
+    made = TwoContainers(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[HopPool]:
+    made = HopPool()
+    yield made
+    await made.close()
+    await asyncio.sleep(0)  # the transports' own last step
+
+
+async def post(pool: HopPool, endpoint: str, path: str, **body: object):
+    return await pool.request(
+        endpoint, "POST", path, [(b"x-moorage-secret", SECRET.encode())], json.dumps(body).encode(),
+        connect_timeout=5, head_timeout=20,
+    )  # fmt: skip
+
+
+async def bound(pool: HopPool, endpoint: str) -> None:
+    """Binds as soon as the shim listens and its agent is there."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        try:
+            async with await post(
+                pool, endpoint, "/shim/bind",
+                session=SESSION, epoch=1, tenant="t", agent="a", session_id="s", user="u", gateways=[],
+            ) as answer:  # fmt: skip
+                if answer.status == 200:
+                    return
+                last = f"{answer.status}"
+        except HopError as fault:
+            last = str(fault)
+        assert asyncio.get_running_loop().time() < deadline, f"never bound: {last}"
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("order", ["agent first", "shim first"])
+async def test_a_turn_runs_in_the_agents_container_whichever_starts_first(
+    pod: TwoContainers, pool: HopPool, order: str
+) -> None:
+    agent = pod.agent() if order == "agent first" else None
+    shim = pod.shim()
+    agent = agent or pod.agent()
+    await bound(pool, pod.endpoint)
+    answer = await post(
+        pool, pod.endpoint, "/shim/start",
+        turn="t", attempt=1, session=SESSION, epoch=1, deadline=20, fence=10, body={"script": [["echo", "seen"], ["event", DONE]]},
+    )  # fmt: skip
+    assert answer.status == 200, await answer.read(100_000)
+    stream = Stream(answer)
+    assert await stream.acknowledged() == 10
+    sources, end = await stream.rest()
+    assert sources and end.kind == "done"
+    assert not pod.socket.exists(), "nobody else may come to init"
+    assert (agent.poll(), shim.poll()) == (None, None)
+
+
+def test_without_a_shim_the_container_ends_and_says_why(pod: TwoContainers) -> None:
+    agent = pod.agent("--wait", "0.5")
+    _, said = agent.communicate(timeout=30)
+    assert agent.returncode == 1
+    assert b"no shim came to" in said
+
+
+def test_without_an_init_the_shim_ends_and_says_why(pod: TwoContainers) -> None:
+    shim = pod.shim(ready_timeout=0.5)
+    _, said = shim.communicate(timeout=30)
+    assert shim.returncode == 1
+    assert b"init did not listen at" in said
+
+
+@pytest.mark.parametrize("victim", ["agent", "shim"])
+async def test_when_one_container_dies_the_other_ends_and_leaves_nothing(
+    pod: TwoContainers, pool: HopPool, victim: str
+) -> None:
+    agent, shim = pod.agent(), pod.shim()
+    await bound(pool, pod.endpoint)
+    children = poll("the agent process runs", lambda: children_of(agent.pid))
+    dies, stays = (agent, shim) if victim == "agent" else (shim, agent)
+    os.kill(dies.pid, signal.SIGKILL)
+    assert await asyncio.to_thread(stays.wait, 30) in (0, 3)
+    poll("every agent process is gone", lambda: not any(is_alive(pid) for pid in children))
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct children of a process."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
