@@ -18,6 +18,10 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 
+WAKE_S = 0.25
+"""A signal that comes just before the loop begins to wait does not end that wait; so the loop waits no longer than this."""
+
+
 class Client:
     """The blocking face of `AsyncClient`: the same methods, the same errors; streams are iterators. Not for use inside an event loop."""
 
@@ -31,6 +35,7 @@ class Client:
     ) -> None:
         # With a factory the runner leaves the thread's current event loop, which is not ours, as it is.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._wake()
         self._async = AsyncClient(url=url, key=key, timeout=timeout, transport=transport)
         self.url = self._async.url
 
@@ -50,20 +55,27 @@ class Client:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs one coroutine of the async face."""
-        return self._runner.run(work)
+        try:
+            return self._runner.run(work)
+        except asyncio.CancelledError as interrupted:
+            # Nobody here cancels but Ctrl-C; one that came while the runner began is told as this.
+            raise KeyboardInterrupt from interrupted
+
+    def _wake(self) -> None:
+        self._runner.get_loop().call_later(WAKE_S, self._wake)
 
     def iterate(self, stream: AsyncIterator[T]) -> Iterator[T]:
         """A stream of the async face as a plain iterator; leaving it closes the stream."""
         try:
             while True:
                 try:
-                    yield self._runner.run(_next(stream))
+                    yield self.run(_next(stream))
                 except StopAsyncIteration:
                     return
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
-                self._runner.run(close())
+                self.run(close())
 
     def list_agents(self) -> list[Json]:
         """See `AsyncClient.list_agents`."""

@@ -13,6 +13,7 @@ def crasher(items, ctx):
     yield "began "
     if word == "crash":
         print("about to crash", file=sys.stderr, flush=True)
+        time.sleep(0.3)  # what it has said is on its way: another thread writes it
         os.kill(os.getpid(), signal.SIGKILL)
     elif word == "raise":
         raise ValueError("told to raise")

@@ -297,3 +297,30 @@ def test_what_is_not_there_is_said(run: Run) -> None:
     assert "no agent nobody" in run("agents", "show", "nobody").err
     assert "no response caresp_x" in run("responses", "show", "caresp_x").err
     assert "neither an agent nor a session" in run("logs", "something-else").err
+
+
+# The kernel gives the signal to a thread that is not waiting for anything: what the waiting one would see of a signal that came just
+# before it began to wait.
+MISSED = """
+import os, signal, sys, threading
+from moorage import Client
+
+def shoot():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.kill(os.getpid(), signal.SIGINT)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+with Client(url=sys.argv[1]) as client:
+    try:
+        for event in client.stream_response("hello", "Hi"):
+            if event["type"] == "response.output_text.delta":
+                threading.Timer(0.3, shoot).start()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_a_ctrl_c_that_the_waiting_loop_missed_ends_it_all_the_same(plane: ControlPlane) -> None:
+    plane.hold_stream_after = 2
+    done = subprocess.run([sys.executable, "-c", MISSED, plane.url], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "interrupted\n", done.stderr
