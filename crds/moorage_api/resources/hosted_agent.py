@@ -1,7 +1,8 @@
 """HostedAgent as a custom resource: columns, status, and the rules that its schema alone cannot say. Layer: the floor; values only.
 
 Rules repeat those of `kinds/agent.py` and `kinds/source.py` that CEL can express, so that a wrong object is refused by `kubectl apply`
-and not only reported afterwards. They hold for an empty part too: an API server tries them on the default `{}`. Shapes of secrets and hosts stay with the operator, which reports them in a condition.
+and not only reported afterwards. They hold for an empty part too: an API server tries them on the default `{}`. Shapes of secrets and
+hosts stay with the operator, which reports them in a condition.
 """
 
 from __future__ import annotations
