@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from openai import OpenAI
 
 from cluster.desk import TENANT, Desk, desk
+from cluster.node import plan
 from cluster.node.node import Node
 from cluster.sandbox_pod import SHIM_PORT, USER, SandboxPod
 from fakes.platform import poll
@@ -24,7 +26,7 @@ NAMESPACE = "moorage-hand-made"
 
 # Says what it sees from inside; told to, it dies once in the middle of its answer.
 HOST = """
-import json, os, signal
+import json, os, signal, socket
 from pathlib import Path
 from moorage import HostedAgent, text_of
 
@@ -37,11 +39,21 @@ def seen():
     return {"pid": os.getpid(), "uid": os.getuid(), "token": there("/var/run/secrets"), "volume": there("/volume"),
             "config": there("/etc/moorage"), "socket": there("/run/moorage"), "home": os.environ["HOME"]}
 
+def reached(where):
+    host, _, port = where.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
 def agent(items, ctx):
     wanted = text_of(items)
     notes = Path("/workspace/notes.txt")
     if wanted == "look":
         yield json.dumps(seen())
+    elif wanted.startswith("reach "):
+        yield json.dumps({where: reached(where) for where in wanted.split()[1:]})
     elif wanted == "die":
         yield "before "
         mark = Path("/workspace/died")
@@ -80,7 +92,7 @@ class Scene:
 
 @pytest.fixture
 def scene(node: Node, sandbox_image: str, tmp_path: Path) -> Iterator[Scene]:
-    name = f"hand-made-{os.getpid()}"
+    name = f"hand-made-{secrets.token_hex(4)}"
     volume = node.place.folder / "volumes" / name
     node.place.folder.chmod(0o711)
     volume.mkdir(parents=True)
@@ -135,6 +147,29 @@ def ready_address(node: Node, name: str) -> str:
         raise AssertionError(f"the pod ended: {json.dumps(status, indent=1)}\n{logs}")
     conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
     return str(status.get("podIP", "")) if conditions.get("Ready") == "True" else ""
+
+
+def test_a_policy_leaves_a_sandbox_the_gateway_and_nothing_else(scene: Scene) -> None:
+    """Enforced by the node's own translator (docs/cluster-tests.md)."""
+    gateway = scene.desk.announce.removeprefix("http://")
+    others = [f"{plan.HOST}:{plan.API_PORT}", f"{plan.API_SERVICE}:443", f"{plan.HOST}:{plan.KUBELET_PORT}"]
+    asked = " ".join(["reach", gateway, *others])
+    session = "hand-made-session-2"
+    assert all(json.loads(scene.ask(asked, session).output_text).values()), "before the policy everything is near"
+
+    host, _, port = gateway.rpartition(":")
+    rule = {"to": [{"ipBlock": {"cidr": f"{host}/32"}}], "ports": [{"port": int(port)}]}
+    policy = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "sandbox", "namespace": NAMESPACE},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [rule]},
+    }  # fmt: skip
+    scene.node.kubectl("apply", "-f", "-", given=json.dumps(policy))
+
+    def now() -> dict[str, bool]:
+        return dict(json.loads(scene.ask(asked, session).output_text))
+
+    poll("the policy holds", lambda: not any(now()[other] for other in others), within=30)
+    assert now() == {gateway: True, **dict.fromkeys(others, False)}
 
 
 def test_a_session_lives_in_a_pod(scene: Scene) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-GROUP = "moorage.dev"
-VERSION = "v1alpha1"
+from moorage_api.kinds.agent import API_VERSION
+
+GROUP, _, VERSION = API_VERSION.partition("/")
 CATEGORY = "moorage"
 
 # The quantities of kinds/quantities.py as patterns. Numbers are written without quotes too, hence int-or-string; a fraction needs quotes.

@@ -64,9 +64,8 @@ class Closing(Steps):
             send = functools.partial(
                 self._ledger.decide, held.response, held.fence, outcome.status, index, terminal, attempt=last
             )
-            asked = (
-                self._clock.monotonic()
-            )  # not when the answer was read: this process may have been stopped in between
+            # Not when the answer is read: this process may be stopped in between.
+            asked = self._clock.monotonic()
             word, decided, ended = await self._insist(held, send)
             if word == "CANCEL":
                 outcome, normaliser = Outcome(status="cancelled"), None

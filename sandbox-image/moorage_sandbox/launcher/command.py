@@ -69,11 +69,11 @@ def _pod(options: argparse.Namespace) -> int:
         os.environ,
     )  # fmt: skip
     _settle(options.code.resolve())
-    if options.exec:
-        one.wait()
-        agent.run_program(options.entry)
     _offer(one.wait)
     try:
+        if options.exec:
+            one.wait()
+            agent.run_program(options.entry)
         entry.run(options.entry, options.code.resolve())
     except pod.NoShim as fault:
         sys.stderr.write(f"moorage: {fault}\n")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cluster.node import archives, build, configs, identity, network, plan
 from cluster.node.children import Children
+from cluster.node.policies import Enforcer
 
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 30.0
@@ -40,6 +41,7 @@ class Node:
         self.kubeconfig = self.place.kubeconfig
         self._children = Children(self.place.logs)
         self._etcd_port = 0
+        self._policies = Enforcer(self.kubectl)
 
     @classmethod
     @contextmanager
@@ -90,6 +92,7 @@ class Node:
         children.start("proxy", configs.proxy(place, kube))
         self._until("the node is Ready", self._is_ready)
         self._until("the default service account exists", lambda: self._try("get", "serviceaccount", "default"))
+        self._policies.start()
 
     def start_apiserver(self, kube: Path | None = None) -> None:
         """Starts the API server (again) and waits until it answers."""
@@ -171,6 +174,7 @@ class Node:
 
     def down(self) -> None:
         """Ends everything and removes the folder. Comes back when nothing is left; may be called again."""
+        self._policies.stop()
         for name in ("proxy", "kubelet", "scheduler", "controller-manager"):
             self._children.stop(name)
         self._remove_containers()

@@ -194,6 +194,11 @@ def test_chat_as_json_prints_every_event_as_a_line(run: Run, plane: ControlPlane
     assert [json.loads(line) for line in done.out.splitlines()] == plane.script
 
 
+def hears_ctrl_c() -> None:
+    """In a child: the signal does its work there, though whoever started the tests in the background had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_cancels_the_turn(plane: ControlPlane, tmp_path: Path) -> None:
     plane.hold_stream_after = 2
     with subprocess.Popen(
@@ -201,6 +206,7 @@ def test_ctrl_c_cancels_the_turn(plane: ControlPlane, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        preexec_fn=hears_ctrl_c,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(3) == b"Hel"
@@ -322,5 +328,6 @@ with Client(url=sys.argv[1]) as client:
 
 def test_a_ctrl_c_that_the_waiting_loop_missed_ends_it_all_the_same(plane: ControlPlane) -> None:
     plane.hold_stream_after = 2
-    done = subprocess.run([sys.executable, "-c", MISSED, plane.url], capture_output=True, text=True, timeout=20)
+    command = [sys.executable, "-c", MISSED, plane.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, preexec_fn=hears_ctrl_c)
     assert done.stdout == "interrupted\n", done.stderr

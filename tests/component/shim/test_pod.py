@@ -139,11 +139,12 @@ async def test_a_turn_runs_in_the_agents_container_whichever_starts_first(
     assert (agent.poll(), shim.poll()) == (None, None)
 
 
-def test_without_a_shim_the_container_ends_and_says_why(pod: TwoContainers) -> None:
-    agent = pod.agent("--wait", "0.5")
+@pytest.mark.parametrize("way", [(), ("--exec",)], ids=["imported", "as a program"])
+def test_without_a_shim_the_container_ends_and_says_why(pod: TwoContainers, way: tuple[str, ...]) -> None:
+    agent = pod.agent("--wait", "0.5", *way)
     _, said = agent.communicate(timeout=30)
     assert agent.returncode == 1
-    assert b"no shim came to" in said
+    assert b"no shim came to" in said and b"Traceback" not in said
 
 
 def test_without_an_init_the_shim_ends_and_says_why(pod: TwoContainers) -> None:
