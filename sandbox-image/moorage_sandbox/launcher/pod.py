@@ -10,13 +10,11 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import agent, dwelling, init, kernel, packets, wakeup, zygote
+from . import agent, dwelling, init, kernel, packets, zygote
 
 
 class NoShim(Exception):
@@ -58,17 +56,8 @@ class Pod:
         agent.become(start, self._calls)
 
     def _serve(self) -> agent.Start:
-        threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
-        if threads > 1:
-            sys.stderr.write(zygote.lost_threads(threads - 1))
-        if os.getpid() != 1:
-            # Not a container's first process (a pod that shares its process namespace): what is orphaned comes to us all the same.
-            self._calls.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        watch = wakeup.ChildWatch()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        gc.collect()
-        gc.freeze()  # what was imported is never looked at again: its pages stay shared
+        # Orphans come to a container's first process anyway; in a pod that shares its process namespace we are not that.
+        watch, _ = zygote.before_forks(self._calls, reaps=os.getpid() != 1)
         gc.disable()
         control = self._meet()
         one = init.Init(control, watch, self._calls, self._home())

@@ -77,16 +77,7 @@ class Zygote:
             packets.send(self._control, {"op": "failed", "error": error, "log_tail": tail})
 
     def _serve(self) -> agent.Start:
-        threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
-        if threads > 1:
-            sys.stderr.write(lost_threads(threads - 1))
-        if self._setup.plain:
-            self._calls.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        watch = wakeup.ChildWatch()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        gc.collect()
-        gc.freeze()  # what was imported is never looked at again: its pages stay shared
+        watch, threads = before_forks(self._calls, reaps=self._setup.plain)
         self._tell({"op": "ready", "import_s": round(self._now() - self._born, 3), "threads": threads})
         return self._loop(watch, frozenset(processes.descendants(os.getpid())))
 
@@ -247,12 +238,25 @@ class Zygote:
             os._exit(1)
 
 
-def lost_threads(count: int) -> str:
-    """What the author is told of threads that a fork will not have."""
-    return (
-        f"moorage: {count} thread(s) were started before serve(); they do not exist in the forked agent processes."
-        " Start them inside the agent function, or after serve() has been called.\n"
-    )
+def before_forks(calls: kernel.Kernel, *, reaps: bool) -> tuple[wakeup.ChildWatch, int]:
+    """What a process does once before it forks agents: tells its author of threads that no fork will have, and shares its pages.
+
+    `reaps`: orphans come here, where no pid namespace brings them. Gives the watch over children and the number of threads.
+    """
+    threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
+    if threads > 1:
+        sys.stderr.write(
+            f"moorage: {threads - 1} thread(s) were started before serve(); they do not exist in the forked agent processes."
+            " Start them inside the agent function, or after serve() has been called.\n"
+        )
+    if reaps:
+        calls.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    watch = wakeup.ChildWatch()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # what was imported is never looked at again: its pages stay shared
+    return watch, threads
 
 
 def loop_runs() -> bool:

@@ -22,7 +22,7 @@ from cluster.node.build import Missing
 from cluster.node.children import Died
 from cluster.node.images import ImageFailed, exported
 from cluster.node.network import Taken
-from cluster.node.node import Node, NotUp
+from cluster.node.node import Node, NotUp, StillMounted
 
 UP_SECONDS = 1800.0  # the first time, the components are built
 DOWN_SECONDS = 120.0
@@ -53,7 +53,7 @@ def main() -> int:
                 return _serve(given.folder)
             case _:
                 return _status()
-    except (Missing, Taken, NotUp, Died, ImageFailed) as fault:
+    except (Missing, Taken, NotUp, Died, ImageFailed, StillMounted) as fault:
         _say(f"scripts/cluster: {fault}")
         return 1
 

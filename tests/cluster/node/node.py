@@ -33,6 +33,10 @@ class NotUp(Exception):
     """The node did not get ready in time; the message says what was missing."""
 
 
+class StillMounted(Exception):
+    """A mount outlived the node; its folder is left, since removing it might remove what is mounted there."""
+
+
 class Node:
     """See the module. `kubeconfig`: the administrator's."""
 
@@ -185,6 +189,8 @@ class Node:
         _unmount(self.place.folder)
         for controller in _controllers():
             _remove_groups(controller / POD_GROUP)
+        if _mounts(self.place.folder):
+            raise StillMounted(f"not removed, for something is still mounted below it: {self.place.folder}")
         shutil.rmtree(self.place.folder, ignore_errors=True)
 
     def _remove_containers(self) -> None:
@@ -192,6 +198,11 @@ class Node:
         if not self.place.containerd_socket.exists():
             return
         deadline = time.monotonic() + DRAIN_SECONDS
+        if self.ctr("version").returncode:
+            # It died with the keeper; the containers did not, and only containerd knows them.
+            self._children.start("containerd", ["containerd", "--config", self.place.config / "containerd.toml"])
+            while self.ctr("version").returncode and time.monotonic() < deadline:
+                time.sleep(STEP)
         while time.monotonic() < deadline:
             tasks = self.ctr("tasks", "list", "--quiet").stdout.split()
             if not tasks:
@@ -208,9 +219,14 @@ def _controllers() -> list[Path]:
 
 def _unmount(folder: Path) -> None:
     """Whatever is mounted below the folder, the deepest first."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True):
+    for mount in sorted(_mounts(folder), key=len, reverse=True):
         subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+
+
+def _mounts(folder: Path) -> list[str]:
+    """Mount points below the folder."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
 
 
 def _remove_groups(group: Path) -> None:
