@@ -17,15 +17,15 @@ import redis.asyncio as aioredis
 
 from moorage_api import names
 from moorage_api.ledger.records import fields, text
-from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Landed, Lost, Script, Unreachable
+from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Arguments, Landed, Lost, Script, Unreachable
 from moorage_gateway.redis_wire import Command, Wire, WireLost, dial
 
 MAX_PIPELINE = 512  # commands in one pipeline
 IN_FLIGHT = 2  # pipelines at once: one waits for its fsync while the next is filled
 # Where posted scripts come closer than CROWD_S together, they gather for PATIENCE_S after a pipeline left: one for the deltas of
-# many turns costs less than one for each (decisions/0010).
+# many turns costs less than one for each, and what a turn says meanwhile joins its script (decisions/0010).
 CROWD_S = 0.002
-PATIENCE_S = 0.006
+PATIENCE_S = 0.020
 WAITAOF_MS = 2000
 # Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
 NOT_NOW = ("LOADING", "MISCONF", "READONLY", "OOM", "BUSY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
@@ -45,12 +45,21 @@ class RedisRefused(Exception):
 
 @dataclass(slots=True)
 class _Pending:
-    """A command, and who hears of it: called once, with the reply or an exception, unless `dropped()`."""
+    """A command, and who hears of it: called once, with the reply or an exception, unless `dropped()` or without `rest`."""
 
     command: Command
     landed: Callable[[Any, BaseException | None], None]
     dropped: Callable[[], bool]
     effect: bool = False
+    rest: Arguments | None = None  # the end of the command, known when it leaves
+
+    def leaves(self) -> bool:
+        """Whether it goes along; completes it."""
+        if self.rest is None:
+            return not self.dropped()
+        more, self.rest = self.rest(), None
+        self.command += tuple(more or ())
+        return more is not None
 
 
 @dataclass(eq=False, slots=True)
@@ -149,7 +158,7 @@ class LedgerClient:
             out = await self._send(("EVAL", body, 0, *guard, *args), effect=script.effect)
         return self._heard(script, guard[0], out)
 
-    def post(self, script: Script, *args: str | bytes | int, landed: Landed) -> None:
+    def post(self, script: Script, args: Arguments, landed: Landed) -> None:
         """See Runner."""
         ident = self.identity
         sha, _ = self._loaded(script)
@@ -161,8 +170,8 @@ class LedgerClient:
             except Lost:
                 landed(None)
 
-        command = ("EVALSHA", sha, 0, sent_to, ident.generation, ident.who, ident.told, *args)
-        self._pending.append(_Pending(command, told, _never, script.effect))
+        command = ("EVALSHA", sha, 0, sent_to, ident.generation, ident.who, ident.told)
+        self._pending.append(_Pending(command, told, _never, script.effect, args))
         now, before = asyncio.get_running_loop().time(), self._posted_at
         self._posted_at = now
         self._wait_a_little(self._left_at + PATIENCE_S - now if now - before < CROWD_S else 0.0)
@@ -247,7 +256,7 @@ class LedgerClient:
         self._urgent = False
         while self._pending and len(self._flights) < IN_FLIGHT:
             batch, self._pending = self._pending[:MAX_PIPELINE], self._pending[MAX_PIPELINE:]
-            batch = [one for one in batch if not one.dropped()]
+            batch = [one for one in batch if one.leaves()]
             if not batch:
                 continue
             durable = self._replicas > 0 and any(one.effect for one in batch)

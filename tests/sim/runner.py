@@ -10,8 +10,8 @@ from typing import Any
 
 import hiredis
 
-from moorage_api.ledger.script import FOUND, SETTLE_MS, Lost, Script, Unreachable
-from moorage_gateway.ledger_client import Identity, LedgerClient
+from moorage_api.ledger.script import FOUND, SETTLE_MS, Arguments, Lost, Script, Unreachable
+from moorage_gateway.ledger_client import PATIENCE_S, Identity, LedgerClient
 
 CLOCK = "{math.floor(tonumber(KEYS[1]) / 1000000), tonumber(KEYS[1]) % 1000000}"
 
@@ -193,12 +193,16 @@ class SimRunner:
             ident.told = max(ident.told, int(out[0]))
         return list(out[1:])
 
-    def post(self, script: Script, *args: str | bytes | int, landed: Callable[[list[Any] | None], None]) -> None:
+    def post(self, script: Script, args: Arguments, landed: Callable[[list[Any] | None], None]) -> None:
         """As the product's client, but for the task: a process that is dead hears nothing, a paused one later."""
 
         async def ask() -> None:
+            await asyncio.sleep(self._rng.uniform(0.0, PATIENCE_S))  # others may go along
+            leaving = args()
+            if leaving is None:
+                return
             try:
-                out = await self.run(script, *args)
+                out = await self.run(script, *leaving)
             except (Lost, Unreachable):
                 landed(None)
             else:

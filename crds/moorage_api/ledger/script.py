@@ -7,7 +7,7 @@ that counter. `{clock}` is Redis TIME in the product; the simulation puts its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -76,6 +76,7 @@ class Unreachable(LedgerError):
 
 
 Landed: TypeAlias = Callable[[list[Any] | None], None]
+Arguments: TypeAlias = Callable[[], Sequence[str | bytes | int] | None]
 
 
 class Runner(Protocol):
@@ -86,8 +87,12 @@ class Runner(Protocol):
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]: ...
 
-    def post(self, script: Script, *args: str | bytes | int, landed: Landed) -> None:
-        """`run` without a task of its own: `landed` is called once, later, with the reply or None for whatever `run` raises."""
+    def post(self, script: Script, args: Arguments, landed: Landed) -> None:
+        """`run` without a task of its own; it may leave a little later, together with others.
+
+        `args` is called as it leaves: what came up to then goes along. None takes the call back. Otherwise `landed` is called once, later,
+        with the reply or None for whatever `run` raises. Neither may raise.
+        """
 
     async def read(self, *command: str | bytes | int) -> Any: ...
 

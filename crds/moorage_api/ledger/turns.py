@@ -106,16 +106,19 @@ class TurnLedger:
         self,
         response: str,
         fence: int,
-        first: int,
-        entries: Sequence[Entry],
+        group: Callable[[], tuple[int, Sequence[Entry]] | None],
         landed: Callable[[list[Any] | None], None],
     ) -> None:
-        """`append` without waiting. `landed` gets None or the words of the reply, of which only `[b"OK", …]` is good news; on any
-        other `append` says what it was.
+        """`append` without waiting. `group` is called as it leaves and gives the first index and the entries, or None for nothing.
+
+        `landed` gets None or the words of the reply, of which only `[b"OK", …]` is good news; on any other `append` says what it was.
         """
-        self._runner.post(
-            turn_scripts.APPEND, response, fence, first, *[entry.encode() for entry in entries], landed=landed
-        )
+
+        def args() -> list[str | bytes | int] | None:
+            leaving = group()
+            return None if leaving is None else [response, fence, leaving[0], *[entry.encode() for entry in leaving[1]]]
+
+        self._runner.post(turn_scripts.APPEND, args, landed)
 
     async def decide(
         self,

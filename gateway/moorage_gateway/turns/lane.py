@@ -1,7 +1,7 @@
 """The quick way of a running attempt's events into its log: callbacks from socket to socket, no task in between.
 
 Most events of a turn are deltas, and most of what a delta cost was the waking of tasks (decisions/0010). While nothing else happens
-they go this way: normalised where they arrive, appended, shown to the readers when Redis has them. Anything else (an end, an outcome,
+they go this way: gathered, normalised as their append leaves, shown to the readers when Redis has them. Anything else (an end, an outcome,
 a refusal, a lost Redis, an interrupt) stops the lane and is the engine's, which appends what the lane could not. A group that was sent
 is sent again as it was: so it answers the same, and nobody needs to know what became of it (turns.md §1 c).
 """
@@ -9,7 +9,7 @@ is sent again as it was: so it answers the same, and nobody needs to know what b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from moorage_api.ledger.records import Entry
@@ -26,6 +26,7 @@ MOST = 64 * 1024
 class Lane:
     """One attempt's. `offer` is the inbox' first choice; `stop` gives the engine everything back.
 
+    Events wait as they came and are normalised when their append leaves, in one go with those of other turns.
     `wake` is called when the engine must look: an outcome, a contradiction, a refused append, too large a log, a mistake.
     """
 
@@ -38,10 +39,12 @@ class Lane:
         self._recovery = recovery
         self._wake = wake
         self._open = False
-        self._unsent: list[Entry] = []
+        self._waiting: list[Source] = []  # not normalised yet
+        self._waiting_bytes = 0
+        self._posted = False  # an append will ask for what waits
         self._flying: list[Entry] = []  # sent, and not known to be written
         self._in_air = False  # no answer yet
-        self._waiting = 0  # bytes in `_unsent`
+        self._unsent: list[Entry] = []  # normalised, and then something came up
         self._landing: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
 
@@ -60,39 +63,66 @@ class Lane:
             self._landing = asyncio.get_running_loop().create_future()
             await self._landing
             self._landing = None
-        left = [group for group in (self._flying, self._unsent) if group]
-        self._flying, self._unsent, self._waiting = [], [], 0
         fault, self._fault = self._fault, None
         if fault is not None:
+            self._flying, self._unsent = [], []
+            self._take_waiting()
             raise fault
+        self._unsent += self._normalised()
+        if self._reader.contradicted:
+            self._unsent = []  # nothing of this attempt belongs into that log any more
+        left = [group for group in (self._flying, self._unsent) if group]
+        self._flying, self._unsent = [], []
         return left
 
     def offer(self, frames: list[Frame]) -> bool:
         """Takes the events of the agent, all or none."""
-        if not self._open or self._held.interrupted or self._recovery.runs or self._waiting >= MOST:
+        if not self._open or self._held.interrupted or self._recovery.runs or self._waiting_bytes >= MOST:
             return False
+        events: list[Source] = []
+        size = 0
         for frame in frames:
             if not isinstance(frame, Source):
                 return False
-        reader = self._reader
-        try:
-            reader.read(frames)
-            made = reader.drain()
-            self._unsent += made
-            for entry in made:
-                self._waiting += len(entry.data)
-            if reader.contradicted or reader.normaliser.outcome is not None:
-                self._give_up()
-            elif self._unsent and not self._in_air:
-                self._send()
-        except Exception as fault:  # raised again by `stop`, in the task that owns the turn
-            self._give_up(fault)
+            events.append(frame)
+            size += len(frame.data)
+        self._waiting += events
+        self._waiting_bytes += size
+        if not self._posted and not self._in_air:
+            self._post()
         return True
 
-    def _send(self) -> None:
-        held = self._held
-        self._flying, self._unsent, self._waiting, self._in_air = self._unsent, [], 0, True
-        self._ledger.append_soon(held.response, held.fence, len(held.log), self._flying, self._landed)
+    def _post(self) -> None:
+        self._posted = True
+        self._ledger.append_soon(self._held.response, self._held.fence, self._group, self._landed)
+
+    def _group(self) -> tuple[int, list[Entry]] | None:
+        """What leaves now; None when that is nothing, or the engine's business."""
+        self._posted = False
+        if not self._open or not self._waiting:
+            return None
+        reader = self._reader
+        try:
+            made = self._normalised()
+        except Exception as fault:  # raised again by `stop`, in the task that owns the turn
+            self._give_up(fault)
+            return None
+        if reader.contradicted or reader.normaliser.outcome is not None:
+            self._unsent = made
+            self._give_up()
+            return None
+        if not made:
+            return None
+        self._flying, self._in_air = made, True
+        return len(self._held.log), made
+
+    def _normalised(self) -> list[Entry]:
+        self._reader.read(self._take_waiting())
+        return self._reader.drain()
+
+    def _take_waiting(self) -> Sequence[Frame]:
+        events, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return events
 
     def _landed(self, words: list[Any] | None) -> None:
         self._in_air = False
@@ -110,8 +140,8 @@ class Lane:
             return
         if self._held.log_bytes > self._held.limits.log_bytes or self._held.interrupted or self._recovery.runs:
             self._give_up()
-        elif self._unsent:
-            self._send()
+        elif self._waiting and not self._posted:
+            self._post()
 
     def _give_up(self, fault: Exception | None = None) -> None:
         self._open, self._fault = False, fault or self._fault

@@ -5,6 +5,8 @@ Called by the engine; a broken stream goes on from `src`, a takeover passes over
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from moorage_api.ledger.records import Entry
@@ -27,7 +29,7 @@ class SourceReader:
         self._outcome_at: float | None = None
         self.contradicted = False
 
-    def read(self, frames: list[Frame]) -> End | None:
+    def read(self, frames: Sequence[Frame]) -> End | None:
         """Normalises; what an earlier owner of this attempt already logged is passed over silently."""
         held, logged = self._held, len(self._held.log)
         for frame in frames:

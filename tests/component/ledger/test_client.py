@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 from fakes.valkey import Valkey
 from moorage_api.ledger import turn_scripts
 from moorage_api.ledger.script import Lost, Unreachable
-from moorage_gateway.ledger_client import LedgerClient, RedisRefused
+from moorage_gateway.ledger_client import PATIENCE_S, LedgerClient, RedisRefused
 
 pytestmark = pytest.mark.component
 
@@ -104,7 +104,7 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
 
     async def post() -> list[Any] | None:
         told.clear()
-        ledger.post(turn_scripts.PROBE, landed=landed)
+        ledger.post(turn_scripts.PROBE, tuple, landed)
         async with asyncio.timeout(5):
             await told.wait()
         return heard[-1]
@@ -122,18 +122,34 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
     await admin.aclose()
 
 
+async def test_what_is_posted_is_completed_as_it_leaves_or_taken_back(ledger: LedgerClient) -> None:
+    heard: list[list[Any] | None] = []
+    said: list[str] = []
+    await ledger.run(turn_scripts.PROBE)
+    ledger.post(turn_scripts.PROBE, lambda: said, heard.append)
+    ledger.post(turn_scripts.PROBE, lambda: None, lambda words: pytest.fail("it was taken back"))
+    said.append("more")  # before the loop turns
+    sent = ledger.commands
+    assert await ledger.read("PING") == b"PONG"
+    async with asyncio.timeout(5):
+        while not heard:
+            await asyncio.sleep(0)
+    assert ledger.commands - sent == 2
+    assert [words and words[0] for words in heard] == [b"OK"]
+
+
 async def test_closing_sends_what_waits_and_leaves_nothing_behind(valkey: Valkey) -> None:
     client, heard = LedgerClient(aioredis.Redis.from_url(valkey.url), who="closes"), list[list[Any] | None]()
     await client.found()
     await client.run(turn_scripts.PROBE)
     for _ in range(3):  # in a crowd: they would leave a little later
-        client.post(turn_scripts.PROBE, landed=heard.append)
+        client.post(turn_scripts.PROBE, tuple, heard.append)
     before = asyncio.all_tasks()
     await client.aclose()
     assert [words and words[0] for words in heard] == [b"OK"] * 3
     assert asyncio.all_tasks() <= before
     admin = aioredis.Redis.from_url(valkey.url)
-    await asyncio.sleep(0.02)  # longer than what is posted may wait: nothing is dialled anew
+    await asyncio.sleep(PATIENCE_S * 2)  # longer than what is posted may wait: nothing is dialled anew
     assert len(await admin.client_list()) == 1
     await admin.aclose()
 

@@ -45,8 +45,12 @@ class Ledger:
     async def append(self, response: str, fence: int, first: int, entries: Sequence[Entry]) -> tuple[str, int]:
         return "OK", first + len(entries)
 
-    def append_soon(self, r: str, f: int, first: int, e: Sequence[Entry], landed: Callable[[Any], None]) -> None:
-        asyncio.get_running_loop().call_soon(landed, [b"OK", first + len(e)])
+    def append_soon(self, r: str, f: int, group: Callable[[], Any], landed: Callable[[Any], None]) -> None:
+        def leave() -> None:
+            if (leaving := group()) is not None:
+                landed([b"OK", leaving[0] + len(leaving[1])])
+
+        asyncio.get_running_loop().call_soon(leave)
 
     async def note(self, *told: Any) -> str:
         return "OK"

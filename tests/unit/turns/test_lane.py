@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pytest
@@ -20,6 +20,9 @@ from moorage_gateway.turns.source_reader import SourceReader
 
 pytestmark = pytest.mark.unit
 
+Group: TypeAlias = Callable[[], "tuple[int, Sequence[Entry]] | None"]
+Landed: TypeAlias = Callable[["list[Any] | None"], None]
+
 ADDED = {
     "type": "response.output_item.added",
     "output_index": 0,
@@ -29,21 +32,22 @@ PART = {"type": "response.content_part.added", "item_id": "m", "output_index": 0
 
 
 class Ledger:
-    """Keeps what is posted until the test lands it."""
+    """Keeps what is posted until the test lets it leave, and what left until the test lands it."""
 
     def __init__(self) -> None:
-        self.posted: list[tuple[int, list[Entry], Callable[[list[Any] | None], None]]] = []
+        self.waiting: list[tuple[Group, Landed]] = []
+        self.posted: list[tuple[int, list[Entry], Landed]] = []
 
-    def append_soon(
-        self,
-        response: str,
-        fence: int,
-        first: int,
-        entries: Sequence[Entry],
-        landed: Callable[[list[Any] | None], None],
-    ) -> None:
+    def append_soon(self, response: str, fence: int, group: Group, landed: Landed) -> None:
         assert (response, fence) == ("caresp_1", 7)
-        self.posted.append((first, list(entries), landed))
+        self.waiting.append((group, landed))
+
+    def leave(self) -> None:
+        """The pipeline leaves."""
+        waiting, self.waiting = self.waiting, []
+        for group, landed in waiting:
+            if (leaving := group()) is not None:
+                self.posted.append((leaving[0], list(leaving[1]), landed))
 
     def land(self, words: list[Any] | None) -> None:
         """Answers the oldest."""
@@ -91,16 +95,21 @@ def texts(entries: Sequence[Entry]) -> list[str]:
 async def test_events_are_shown_once_the_log_has_them_and_share_the_next_append() -> None:
     world = World()
     seen = len(world.held.log)
-    for text in "abc":
+    for text in "ab":
+        assert world.lane.offer([world.delta(text)])
+    world.ledger.leave()
+    for text in "cd":
         assert world.lane.offer([world.delta(text)])
     assert len(world.held.log) == seen, "nothing is shown before it is logged"
-    assert [texts(entries) for _, entries, _ in world.ledger.posted] == [["a"]], "one append is in the air"
+    assert [texts(entries) for _, entries, _ in world.ledger.posted] == [["a", "b"]]
+    assert world.ledger.waiting == [], "one append is in the air"
     world.ledger.land([b"OK", 9])
-    assert texts(world.held.log) == ["a"]
+    assert texts(world.held.log) == ["a", "b"]
+    world.ledger.leave()
     first, entries, _ = world.ledger.posted[0]
-    assert (first, texts(entries)) == (seen + 1, ["b", "c"])
+    assert (first, texts(entries)) == (seen + 2, ["c", "d"])
     world.ledger.land([b"OK", 9])
-    assert texts(world.held.log) == ["a", "b", "c"]
+    assert texts(world.held.log) == ["a", "b", "c", "d"]
     assert await world.lane.stop() == []
     assert world.woken == 0
 
@@ -108,7 +117,9 @@ async def test_events_are_shown_once_the_log_has_them_and_share_the_next_append(
 @pytest.mark.parametrize("words", [None, [b"GAP", 1], [b"FENCED", b"9"], [b"ABSENT"]])
 async def test_what_was_not_written_is_given_back_in_order(words: list[Any] | None) -> None:
     world = World()
-    for text in "abc":
+    world.lane.offer([world.delta("a")])
+    world.ledger.leave()
+    for text in "bc":
         world.lane.offer([world.delta(text)])
     world.ledger.land(words)
     assert world.woken == 1
@@ -123,6 +134,7 @@ async def test_what_was_not_written_is_given_back_in_order(words: list[Any] | No
 async def test_stopping_waits_for_what_is_in_the_air() -> None:
     world = World()
     world.lane.offer([world.delta("a")])
+    world.ledger.leave()
     world.lane.offer([world.delta("b")])
     stopping = asyncio.ensure_future(world.lane.stop())
     await asyncio.sleep(0)
@@ -130,6 +142,22 @@ async def test_stopping_waits_for_what_is_in_the_air() -> None:
     world.ledger.land([b"OK", 9])
     assert [texts(group) for group in await stopping] == [["b"]]
     assert texts(world.held.log) == ["a"]
+    assert world.ledger.posted == []
+
+
+async def test_stopping_does_not_wait_for_what_has_not_left_and_nothing_goes_twice() -> None:
+    world = World()
+    world.lane.offer([world.delta("a")])
+    assert [texts(group) for group in await world.lane.stop()] == [["a"]]
+    world.held.logged([Entry(7, 3, orjson.dumps({"delta": "a"}))])
+    world.lane.start()
+    world.lane.offer([world.delta("b")])
+    assert len(world.ledger.waiting) == 1, "what was asked for then serves now"
+    world.ledger.leave()
+    assert [texts(entries) for _, entries, _ in world.ledger.posted] == [["b"]]
+    world.ledger.land([b"OK", 9])
+    await world.lane.stop()
+    world.ledger.leave()
     assert world.ledger.posted == []
 
 
@@ -147,11 +175,14 @@ async def test_only_the_agents_events_are_taken_and_only_while_nothing_else_is_u
 async def test_an_outcome_and_too_large_a_log_are_the_engines() -> None:
     world = World(log_bytes=1)
     world.lane.offer([world.delta("a")])
+    world.ledger.leave()
     world.ledger.land([b"OK", 9])
     assert world.woken == 1, "the log is over its limit"
     world = World()
     world.lane.offer([world.frame({"type": "response.completed", "response": {"status": "completed", "output": []}})])
+    world.ledger.leave()
     assert world.woken == 1
+    assert world.ledger.posted == [], "how it ends is the engine's"
     assert not world.lane.offer([world.delta("a")])
     assert world.reader.normaliser.outcome is not None
 
@@ -167,6 +198,7 @@ async def test_what_waits_is_bounded() -> None:
 async def test_a_mistake_while_normalising_reaches_the_task_that_owns_the_turn() -> None:
     world = World()
     assert world.lane.offer([Source(99, b"no json")])
+    world.ledger.leave()
     assert world.woken == 1
     with pytest.raises(orjson.JSONDecodeError):
         await world.lane.stop()
