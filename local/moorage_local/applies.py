@@ -15,9 +15,9 @@ from moorage_api.errors import Kind
 from moorage_api.kinds import ManifestError, parse
 from moorage_api.ledger.provider import ApplyRequest
 from moorage_api.ledger.script import LedgerError
+from moorage_api.provider.base import Ledger
 from moorage_local import manifests
 from moorage_local.deployments import Deployments, Refused
-from moorage_local.provider_base import Ledger
 
 log = logging.getLogger(__name__)
 

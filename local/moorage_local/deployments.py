@@ -19,11 +19,12 @@ from moorage_api import conditions, names
 from moorage_api.kinds import HostedAgent, notes_outside_kubernetes
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.values import PACKAGE_INDEX
+from moorage_api.provider.base import Revision
+from moorage_api.provider.loop import Provider
 from moorage_gateway.package_index import PackageIndex
 from moorage_local import sources
 from moorage_local.environments import BuildError, Environments
-from moorage_local.provider import Provider
-from moorage_local.provider_base import Revision
+from moorage_local.program import Program
 from moorage_local.sources import SourceError, SourceTree
 
 log = logging.getLogger(__name__)
@@ -157,13 +158,8 @@ class Deployments:
             agent=key[1],
             revision=known.digest,
             spec=spec,
-            code=tree.path,
-            python=made.python,
-            entry=entry,
             contract=sources.contract(tree.path, entry, spec),
-            mounts=mounts,
-            env=env,
-            ca_file=index.ca_file if index else None,
+            program=Program(tree.path, made.python, entry, mounts, env, index.ca_file if index else None),
         )
         self._provider.deploy(revision, generation=known.generation)
 

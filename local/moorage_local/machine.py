@@ -1,6 +1,6 @@
 """Sandboxes as processes of this machine: a zygote a revision, an init and a shim a sandbox, a folder a volume.
 
-Layer: local; the real `provider_base.Machine`. It knows how sandboxes are made and seen dead, not when: that is the provider's.
+Layer: local; the real `moorage_api.provider.base.Machine`. It knows how sandboxes are made and seen dead, not when: that is the provider's.
 A sandbox ends as a whole: when its shim or its init ends, the other is ended too, and only then is its death told.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -20,9 +19,10 @@ from typing import Any
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
 from moorage_api.ledger.records import QUOTA, Descriptor, SessionIdentity
+from moorage_api.provider.base import Death, MakeFailed, Revision
 from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims, trees
 from moorage_local.isolation import Isolation, IsolationError
-from moorage_local.provider_base import Death, MakeFailed, Revision
+from moorage_local.program import Program
 from moorage_local.sandboxes import Sandbox
 from moorage_local.shims import ShimFailed, ShimForkserver, ShimProcess
 from moorage_local.state import State
@@ -86,7 +86,7 @@ class Machine:
         self._wake: Callable[[], None] = lambda: None
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         self._wake = wake
 
     async def leftovers(self) -> list[str]:
@@ -115,19 +115,19 @@ class Machine:
             self._zygotes[revision.key] = await self._zygote(revision)
 
     async def _zygote(self, revision: Revision) -> Zygote:
-        spec = revision.spec
+        spec, program = revision.spec, Program.of(revision)
         wanted = enclosure.ZygoteSpec(
             name=revision.agent,
-            python=revision.python,
-            code=revision.code,
-            entry=revision.entry,
+            python=program.python,
+            code=program.code,
+            entry=program.entry,
             volumes=self._store.folder(revision.tenant, revision.agent),
             launcher=LAUNCHER,
             program=revision.contract != "moorage",
-            env=_environment(revision),
+            env={**program.env, **revision.environment},
             uid=self._users.of(revision.tenant, revision.agent),
-            ca_file=revision.ca_file,
-            mounts=tuple(enclosure.Bind(str(path), target) for path, target in revision.mounts),
+            ca_file=program.ca_file,
+            mounts=tuple(enclosure.Bind(str(path), target) for path, target in program.mounts),
             private=(self._state.valkey, self._state.objects, self._state.manifests),
             ready_seconds=self._settings.ready_within,
         )
@@ -191,7 +191,7 @@ class Machine:
                 volume=self._store.path(revision.tenant, revision.agent, volume),
                 control_fd=theirs.fileno(),
                 limits=_limits(revision),
-                env=_environment(revision),
+                env={**Program.of(revision).env, **revision.environment},
             )
             shim = await self._shims.spawn(
                 config, control_fd=ours.fileno(), on_log=lambda line: self._settings.on_line(revision.agent, line)
@@ -293,38 +293,38 @@ class Machine:
             await zygote.close()
 
     def dead(self) -> list[Death]:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         return list(self._dead.values())
 
     def forget(self, sandbox: str) -> None:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         self._dead.pop(sandbox, None)
         (self._state.root / "running" / sandbox).unlink(missing_ok=True)
 
     def create_volume(self, revision: Revision) -> str:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         uid = self._users.of(revision.tenant, revision.agent)
         return self._store.create(revision.tenant, revision.agent, uid=uid)
 
     def has_volume(self, tenant: str, agent: str, volume: str) -> bool:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         return self._store.exists(tenant, agent, volume)
 
     def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         found = self._store.bound(tenant, agent, volume)
         return (found.session, found.epoch) if found is not None else None
 
     async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         await asyncio.to_thread(self._store.remove, tenant, agent, volume)
 
     def volumes(self) -> list[tuple[str, str, str]]:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         return self._store.listed()
 
     def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
-        """See provider_base.Machine."""
+        """See moorage_api.provider.base.Machine."""
         found = self._store.label(tenant, agent, volume)
         try:
             return SessionIdentity(**found) if found is not None else None
@@ -332,7 +332,7 @@ class Machine:
             return None
 
     def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
-        """See provider_base.Machine. Noted beside the sandbox's log too, for whoever asks for a session's lines."""
+        """See moorage_api.provider.base.Machine. Noted beside the sandbox's log too, for whoever asks for a session's lines."""
         key = names.session_key(identity.tenant, identity.partition)
         with contextlib.suppress(VolumeError, OSError):
             self._store.set_label(one.tenant, one.agent, one.volume, dict(identity.__dict__))
@@ -381,23 +381,6 @@ async def open_machine(state: State, isolation: Isolation, settings: MachineSett
     finally:
         await machine.close()
         await maker.close()
-
-
-def _environment(revision: Revision) -> dict[str, str]:
-    own = {variable.name: variable.value for variable in revision.spec.env}
-    spec = revision.spec
-    manifest = {  # what a program's own flags are held against (hostedagent.md: the manifest is the truth)
-        "protocols": spec.protocols,
-        "turn": {"durableState": spec.turn.durable_state},
-        "workspace": {"fileSystem": spec.workspace.file_system},
-    }
-    fixed = {
-        "MOORAGE_AGENT": revision.agent,
-        "MOORAGE_TENANT": revision.tenant,
-        "MOORAGE_REVISION": revision.revision,
-        "MOORAGE_MANIFEST": json.dumps(manifest),
-    }
-    return {**revision.env, **own, **fixed}
 
 
 def _limits(revision: Revision) -> cgroups.Limits:

@@ -1,7 +1,7 @@
 """A machine without processes: sandboxes are objects that speak the least of the shim's interface on a unix socket.
 
-Layer: local; a second, real implementation of `provider_base.Machine`, for tests of what stands above sandboxes. It passes the same
-conformance suite as the one with processes. Limits: nothing is isolated, an agent only repeats its input, a volume is a dict, `relay`
+Layer: local; a second, real implementation of `moorage_api.provider.base.Machine`, for tests of what stands above sandboxes. It
+passes the same conformance suite as the one with processes. Limits: nothing is isolated, an agent only repeats its input, a volume is a dict, `relay`
 answers 404, and a "kill" is a method call.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor, SessionIdentity
+from moorage_api.provider.base import Death, MakeFailed, Revision
 from moorage_api.wire import headers, shim
-from moorage_local.provider_base import Death, MakeFailed, Revision
 
 _BODY_LIMIT = 8 * 2**20
 _FIRST_PID = 1_000_000_000  # no real process can have it

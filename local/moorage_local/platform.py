@@ -21,6 +21,8 @@ from redis.asyncio import Redis
 
 from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.provider.fleet import AgentState
+from moorage_api.provider.loop import Provider
 from moorage_gateway import package_index
 from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.auth import SCOPES
@@ -34,10 +36,8 @@ from moorage_local import agent_logs, machine, manifests, platform_wheel, probe,
 from moorage_local.applies import Applies
 from moorage_local.deployments import Deployments, Refused
 from moorage_local.environments import BuildSettings, Environments
-from moorage_local.fleet import AgentState
 from moorage_local.isolation import Isolation
 from moorage_local.machine import Machine, MachineSettings
-from moorage_local.provider import Provider
 from moorage_local.state import State, hold, write_atomically
 from moorage_local.valkey import Fsync, Valkey, ValkeyError, ValkeySettings
 

@@ -28,12 +28,13 @@ from fakes.ward import Guest, Ward
 from moorage_api.kinds import parse
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.provider.base import Revision
+from moorage_api.provider.loop import Provider
 from moorage_gateway import package_index
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_local import environments, machine, platform_wheel, probe, state
 from moorage_local.isolation import Isolation
-from moorage_local.provider import Provider
-from moorage_local.provider_base import Revision
+from moorage_local.program import Program
 
 HELLO = Path(__file__).resolve().parents[3] / "examples" / "hello"
 TENANT, AGENT, REVISION = subjects.TENANT, "hello", "r1"
@@ -253,4 +254,4 @@ def _revision(folder: Path, python: Path) -> Revision:
     shutil.copytree(HELLO, code)
     document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": AGENT}}
     spec = parse({**document, "spec": {"source": {"path": "."}, "pool": {"min": POOL, "max": 2 * POOL}}}).spec
-    return Revision(TENANT, AGENT, REVISION, spec, code, python, "host.py", "moorage")
+    return Revision(TENANT, AGENT, REVISION, spec, "moorage", Program(code, python, "host.py"))

@@ -17,8 +17,8 @@ from moorage_api.ledger import keys
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.records import Claim, Descriptor, SessionIdentity, SessionRecord
 from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.provider.loop import Provider
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_local.provider import Provider
 
 WITHIN = 30.0
 AGENT = "hello"

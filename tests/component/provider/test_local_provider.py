@@ -17,11 +17,12 @@ from component.provider.conformance import *  # noqa: F403
 from component.provider.conformance import World
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor
+from moorage_api.provider.base import Revision
 from moorage_gateway import package_index
 from moorage_local import machine, platform_wheel, probe, processes, state
 from moorage_local.environments import AgentEnvironment, BuildSettings, Environments
 from moorage_local.isolation import Isolation
-from moorage_local.provider_base import Revision
+from moorage_local.program import Program
 
 pytestmark = pytest.mark.provider
 
@@ -100,7 +101,7 @@ async def world(tmp_path: Path, environment: AgentEnvironment, isolation: Isolat
         (code / "host.py").write_text(BROKEN if broken else HOST)
         name = names.revision(json.dumps([agent, mode]).encode())
         spec = worlds.spec(agent, mode, workspace={"size": "16Mi"})
-        return Revision("dev", agent, name, spec, code, environment.python, "host.py", "moorage")
+        return Revision("dev", agent, name, spec, "moorage", Program(code, environment.python, "host.py"))
 
     settings = machine.MachineSettings(gateways=tuple, egress=lambda: None)
     with state.hold(tmp_path / "state") as held:

@@ -14,9 +14,9 @@ from component.provider.conformance import *  # noqa: F403
 from component.provider.conformance import World
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor
+from moorage_api.provider.base import Revision
 from moorage_local import state
 from moorage_local.memory_provider import MemoryMachine
-from moorage_local.provider_base import Revision
 
 pytestmark = pytest.mark.component
 
@@ -49,7 +49,7 @@ class MemoryHands:
 
 def revision(agent: str, mode: str, broken: bool) -> Revision:
     name = names.revision(json.dumps([agent, mode]).encode())
-    return Revision("dev", agent, name, worlds.spec(agent, mode), Path("/code"), Path("/python"), "host.py", "moorage")
+    return Revision("dev", agent, name, worlds.spec(agent, mode), "moorage")
 
 
 @pytest.fixture

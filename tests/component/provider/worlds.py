@@ -17,10 +17,10 @@ from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.records import Descriptor
 from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.provider.base import Machine, Revision
+from moorage_api.provider.loop import Provider, ProviderSettings
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_local import valkey
-from moorage_local.provider import Provider, ProviderSettings
-from moorage_local.provider_base import Machine, Revision
 from moorage_local.state import State
 
 MakeRevision = Callable[[str, str, bool], Revision]

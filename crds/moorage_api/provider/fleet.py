@@ -1,6 +1,6 @@
 """What the provider holds of its agents: revisions, pools, failures, conditions, and the catalog entry made of them.
 
-Layer: local, no I/O (`now` is an argument). The loop in `provider.py` reads and changes it; nobody else does.
+Layer: the floor, no I/O (`now` is an argument). The loop in `loop.py` reads and changes it; nobody else does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from moorage_api import conditions
 from moorage_api.catalog import AgentEntry, RevisionEntry
 from moorage_api.conditions import Conditions
 from moorage_api.ledger.records import Descriptor
-from moorage_local import decide
-from moorage_local.decide import Failures
-from moorage_local.provider_base import Revision
+from moorage_api.provider import decide
+from moorage_api.provider.base import Revision
+from moorage_api.provider.decide import Failures
 
 
 @dataclass(eq=False)

@@ -1,16 +1,16 @@
-"""The seams of the local provider: the ledger it answers to, and the machine it makes sandboxes on.
+"""The seams of a provider: the ledger it answers to, and the machine it makes sandboxes on.
 
-Layer: local, pure shapes. `provider.Provider` is the loop between the two; `ProviderLedger` (Redis) and `machine.Machine` (real
-processes) are the real halves, `memory_provider` has the in-memory machine. Both pass `tests/component/provider/conformance.py`.
+Layer: the floor, pure shapes. `loop.Provider` is the loop between the two; `ProviderLedger` (Redis) is the real ledger; machines are
+processes, pods, and objects in memory. All pass `tests/component/provider/conformance.py`.
 
     MakeFailed   one sandbox could not be made; the message and log lines say why
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from moorage_api.catalog import AgentEntry
@@ -21,24 +21,35 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecor
 
 @dataclass(frozen=True)
 class Revision:
-    """One immutable revision, ready to run: code, environment, program and the spec it was made from."""
+    """One immutable revision, ready to run, and the spec it was made from. `program` is what its machine runs, in that machine's words."""
 
     tenant: str
     agent: str
     revision: str
     spec: HostedAgentSpec
-    code: Path
-    python: Path
-    entry: str
     contract: str
-    mounts: tuple[tuple[Path, str], ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    ca_file: Path | None = None
+    program: object = None
 
     @property
     def key(self) -> str:
         """How a revision is named in tables and logs."""
         return f"{self.tenant}/{self.agent}/{self.revision}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The agent's variables: the manifest's own, and what the program is told of itself."""
+        spec = self.spec
+        manifest = {  # what a program's own flags are held against (hostedagent.md: the manifest is the truth)
+            "protocols": spec.protocols,
+            "turn": {"durableState": spec.turn.durable_state},
+            "workspace": {"fileSystem": spec.workspace.file_system},
+        }
+        return {variable.name: variable.value for variable in spec.env} | {
+            "MOORAGE_AGENT": self.agent,
+            "MOORAGE_TENANT": self.tenant,
+            "MOORAGE_REVISION": self.revision,
+            "MOORAGE_MANIFEST": json.dumps(manifest),
+        }
 
 
 class MakeFailed(RuntimeError):

@@ -1,6 +1,6 @@
 """The provider's decisions: pure, `now` an argument, tested by their tables.
 
-Layer: local, no I/O. The loop in `provider.py` observes, asks here, and applies.
+Layer: the floor, no I/O. The loop in `loop.py` observes, asks here, and applies.
 """
 
 from __future__ import annotations

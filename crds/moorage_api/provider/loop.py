@@ -1,6 +1,6 @@
-"""The local provider: keeps what the ledger asks for and what the machine runs the same, whatever happened in between.
+"""The provider: keeps what the ledger asks for and what the machine runs the same, whatever happened in between.
 
-Layer: local. One loop, level-triggered: it looks at everything it needs, decides (`decide.py`), and begins what is missing; it never
+Layer: the floor. One loop, level-triggered: it looks at everything it needs, decides (`decide.py`), and begins what is missing; it never
 asks what happened. Slow work (starting, ending, removing) runs in tasks that this object owns, one a subject at a time. A hint or a
 death wakes the loop early; else it looks every half second.
 """
@@ -17,11 +17,11 @@ from typing import Any
 from moorage_api import conditions, names
 from moorage_api.ledger.records import Descriptor
 from moorage_api.ledger.script import LedgerError, Lost
-from moorage_local import decide, fleet
-from moorage_local.decide import Failures
-from moorage_local.demands import Demands
-from moorage_local.fleet import AgentState, Fleet, Held, RevisionState
-from moorage_local.provider_base import Ledger, Machine, MakeFailed, Revision
+from moorage_api.provider import decide, fleet
+from moorage_api.provider.base import Ledger, Machine, MakeFailed, Revision
+from moorage_api.provider.decide import Failures
+from moorage_api.provider.demands import Demands
+from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What single sessions ask of the provider: a sandbox on their own volume, an end to their files, a label on them.
 
-Layer: local; a part of `provider.Provider`, which owns its tasks. Level-triggered as the loop is: each call looks at all of them.
+Layer: the floor; a part of `loop.Provider`, which owns its tasks. Level-triggered as the loop is: each call looks at all of them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 from moorage_api import names
 from moorage_api.ledger.records import SessionIdentity, SessionRecord
-from moorage_local import decide
-from moorage_local.decide import Failures
-from moorage_local.fleet import Fleet, Held
-from moorage_local.provider_base import Ledger, Machine, MakeFailed
+from moorage_api.provider import decide
+from moorage_api.provider.base import Ledger, Machine, MakeFailed
+from moorage_api.provider.decide import Failures
+from moorage_api.provider.fleet import Fleet, Held
 
 Begin = Callable[[str, Coroutine[Any, Any, None]], None]
 End = Callable[[str, str], Awaitable[None]]

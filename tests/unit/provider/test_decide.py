@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from moorage_local import decide
-from moorage_local.decide import Failures, PoolPlan, PoolSeen, RevisionPlan, RevisionSeen
+from moorage_api.provider import decide
+from moorage_api.provider.decide import Failures, PoolPlan, PoolSeen, RevisionPlan, RevisionSeen
 
 pytestmark = pytest.mark.unit
 
