@@ -42,7 +42,7 @@ prepare() {
   "$VENV/bin/uv" pip install --quiet --python "$PY" --require-hashes --compile-bytecode -r requirements.lock >&2
   "$VENV/bin/uv" pip install --quiet --python "$PY" --no-deps --no-build-isolation -e . >&2
   # Where bytecode is not written on import, every start would compile our own code again.
-  "$PY" -m compileall -q crds gateway sandbox-image sdk local >&2 || true
+  "$PY" -m compileall -q crds gateway sandbox-image sdk local operator >&2 || true
   echo "$want" >"$VENV/.moorage-lock"
 }
 

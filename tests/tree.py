@@ -13,6 +13,7 @@ PACKAGES = {
     "moorage_sandbox": "sandbox-image",
     "moorage": "sdk",
     "moorage_local": "local",
+    "moorage_operator": "operator",
 }
 KEPT_HIDDEN = {".ci", ".gitignore", ".github"}
 MADE = {"__pycache__", "dist", "build", "node_modules"}  # folders that tools make, none of them ours

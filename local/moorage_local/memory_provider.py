@@ -1,8 +1,8 @@
 """A machine without processes: sandboxes are objects that speak the least of the shim's interface on a unix socket.
 
 Layer: local; a second, real implementation of `moorage_api.provider.base.Machine`, for tests of what stands above sandboxes. It
-passes the same conformance suite as the one with processes. Limits: nothing is isolated, an agent only repeats its input, a volume is a dict, `relay`
-answers 404, and a "kill" is a method call.
+passes the same conformance suite as the one with processes. Limits: nothing is isolated, an agent only repeats its input, a volume
+is a dict, `relay` answers 404, and a "kill" is a method call.
 """
 
 from __future__ import annotations

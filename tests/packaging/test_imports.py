@@ -102,6 +102,7 @@ def _sdk(of_cli: bool) -> list[str]:
         pytest.param("cli", "moorage", _sdk(of_cli=True), id="cli"),
         pytest.param("gateway", "moorage_gateway", modules("moorage_gateway"), id="gateway"),
         pytest.param("sandbox", "moorage_sandbox", modules("moorage_sandbox"), id="sandbox"),
+        pytest.param("operator", "moorage_operator", modules("moorage_operator"), id="operator"),
         pytest.param("local", "moorage_local", modules("moorage_local"), id="local"),
     ],
 )

@@ -77,7 +77,7 @@ ROWS: dict[str, Row] = {
         (
             f"{PROVIDER}::test_an_empty_pool_makes_a_sandbox_for_the_session",
             f"{PROVIDER}::test_a_claimed_sandbox_is_replaced_in_the_pool",
-            "unit/local_provider/test_decide.py::test_a_pool_is_brought_to_what_is_wanted",
+            "unit/provider/test_decide.py::test_a_pool_is_brought_to_what_is_wanted",
         ),
         lacking="429 with an honest time at capacity: this machine's provider has no cap on cold starts",
     ),
@@ -157,7 +157,7 @@ ROWS: dict[str, Row] = {
         (
             f"{PROVIDER}::test_a_broken_agent_shows_its_last_lines_and_harms_no_other",
             f"{PLATFORM}::test_a_broken_agent_is_listed_with_its_reason_and_the_others_serve",
-            "unit/local_provider/test_decide.py::test_the_pause_after_failures_doubles_and_has_an_end",
+            "unit/provider/test_decide.py::test_the_pause_after_failures_doubles_and_has_an_end",
             f"{SHIM.format('attempts')}::test_an_agent_that_never_says_ready_is_given_up",
         ),
     ),

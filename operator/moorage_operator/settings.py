@@ -1,0 +1,110 @@
+"""The operator's settings: one frozen object, read once from `MOORAGE_*` variables. Layer: floor of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "MOORAGE_"
+
+
+class BadSetting(ValueError):
+    """A setting is missing or wrong; the message names its variable."""
+
+
+class Settings(BaseSettings):
+    """What an operator process is told. `load` reads an environment; keywords in code."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    redis_url: SecretStr
+    """Redis or Valkey: `redis://`, `rediss://` or `unix:///path?db=0`. The gateways' own."""
+
+    token_key: SecretStr = Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]+$")
+    """Signs sandbox descriptors and makes the secrets between gateway and shim; 64 hex digits. From a Secret that the chart makes once."""
+
+    namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """The operator's own namespace: its Lease lives there, and the gateways run there."""
+
+    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
+    """Namespaces whose HostedAgents it serves, comma separated. Each belongs to one tenant."""
+
+    sandbox_image: str = Field(min_length=1)
+    """The stock image: shim and launcher of every pod, and the whole of it for sources. No default: there is no public one."""
+
+    sandbox_image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    """`imagePullPolicy` of the stock image."""
+
+    sandbox_url: str = Field(pattern=r"^http://[^/]+$")
+    """Where shims find a gateway at first: the sandbox port of the gateways' Service, as `http://host:port`."""
+
+    egress_url: str | None = Field(default=None, pattern=r"^http://[^/]+$")
+    """The gateways' egress proxy, as `http://host:port`. None: sandboxes reach nothing but the gateway."""
+
+    gateway_pods: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    """Labels of the gateways' pods as `key=value`, comma separated: NetworkPolicies let only these in and out."""
+
+    gateway_cidr: str | None = None
+    """Instead of `gateway_pods`: an address range, for gateways that run outside the cluster."""
+
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """The gateways' base URL as callers use it; `status.url` of an agent is made from it."""
+
+    storage_class: str | None = None
+    """StorageClass of workspaces whose manifest names none. None: the cluster's default."""
+
+    ready_seconds: float = Field(default=120.0, gt=0)
+    """A pod that is not Ready after so long has failed; image pulls come before it."""
+
+    resync_seconds: float = Field(default=300.0, gt=0)
+    """Between two looks at everything, whatever was told."""
+
+    lease_name: str = "moorage-operator"
+    """Name of the Lease that lets one of several replicas work."""
+
+    ephemeral_storage: bool = True
+    """Whether pods ask for ephemeral storage. Off only where a node cannot measure it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keywords only: `load` hands over the environment, so a test never inherits one."""
+        return (init_settings,)
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("gateway_pods", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not sign for _, sign, _ in pairs):
+            raise ValueError("must be key=value pairs, comma separated")
+        return {key.strip(): text.strip() for key, _, text in pairs}
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Settings from `MOORAGE_*` variables. Raises BadSetting, which names the first variable at fault and never shows a value."""
+    given = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if PREFIX + name.upper() in environment
+    }
+    try:
+        return Settings(**{name: text for name, text in given.items() if text != ""})  # type: ignore[arg-type]
+    except ValidationError as problem:
+        first = problem.errors(include_input=False, include_url=False)[0]
+        raise BadSetting(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
