@@ -68,6 +68,8 @@ class _Running:
 class Machine:
     """Everything this machine runs for one platform. Made by `open_machine`."""
 
+    outlives = False
+
     def __init__(
         self, state: State, isolation: Isolation, shim_maker: ShimForkserver, settings: MachineSettings
     ) -> None:
@@ -103,6 +105,10 @@ class Machine:
             await sandboxes.end_marked(sandbox)
         await asyncio.to_thread(self._store.sweep)
         return found
+
+    async def adopted(self) -> list[tuple[Revision, Descriptor]]:
+        """None: they end with this process."""
+        return []
 
     async def prepare(self, revision: Revision) -> None:
         """Starts the revision's zygote, or finds it running."""
@@ -331,7 +337,7 @@ class Machine:
         except TypeError:
             return None
 
-    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
+    async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
         """See moorage_api.provider.base.Machine. Noted beside the sandbox's log too, for whoever asks for a session's lines."""
         key = names.session_key(identity.tenant, identity.partition)
         with contextlib.suppress(VolumeError, OSError):

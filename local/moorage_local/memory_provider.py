@@ -41,6 +41,8 @@ class MemoryVolume:
 class MemoryMachine:
     """Makes sandboxes below `sockets`. `broken` names agents whose sandboxes never get ready."""
 
+    outlives = False
+
     def __init__(self, sockets: Path) -> None:
         self.broken: set[str] = set()
         self.full: set[str] = set()
@@ -58,6 +60,10 @@ class MemoryMachine:
 
     async def leftovers(self) -> list[str]:
         """Nothing of it outlives its process."""
+        return []
+
+    async def adopted(self) -> list[tuple[Revision, Descriptor]]:
+        """None: they end with this process."""
         return []
 
     async def prepare(self, revision: Revision) -> None:
@@ -127,7 +133,7 @@ class MemoryMachine:
         found = self._volumes.get((tenant, agent, volume))
         return found.label if found is not None else None
 
-    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
+    async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
         """See Machine."""
         self._volumes[one.tenant, one.agent, one.volume].label = identity
 

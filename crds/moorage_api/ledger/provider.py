@@ -46,6 +46,25 @@ class ProviderLedger:
         """The session as Redis holds it."""
         return SessionRecord.parse(key, await self._runner.read("HGETALL", keys.session(key)))
 
+    async def holder(self, sandbox: str) -> str:
+        """The key of the session that a sandbox was claimed for, or "" (unclaimed, or unknown here)."""
+        return text(await self._runner.read("HGET", keys.sandbox(sandbox), "session"))
+
+    async def sandboxes(self) -> list[str]:
+        """Every sandbox this ledger knows. A scan: for a provider's start, not for its loop."""
+        found: set[str] = set()
+        cursor = "0"
+        while True:
+            raw = await self._runner.read("SCAN", cursor, "MATCH", keys.sandbox("*"), "COUNT", 1000)
+            cursor = text(raw[0])
+            found.update(text(key).removeprefix(keys.sandbox("")) for key in raw[1])
+            if cursor == "0":
+                return sorted(found)
+
+    async def since(self) -> float:
+        """When this ledger was founded (epoch seconds): what it does not know of before that, it may have lost."""
+        return int(text(await self._runner.read("HGET", keys.LEDGER, "since")) or 0) / 1000
+
     async def waking(self, limit: int = 1000) -> list[str]:
         """Sessions that need a sandbox, longest waiting first."""
         return [text(x) for x in await self._runner.read("ZRANGE", keys.WAKING, 0, limit - 1)]

@@ -75,11 +75,17 @@ class Death:
 class Machine(Protocol):
     """Where sandboxes run. Every method is safe to repeat; none keeps a sandbox half made."""
 
+    outlives: bool
+    """Whether sandboxes go on when the provider ends: then `close` ends none, and the next provider finds them by `adopted`."""
+
     def watch(self, wake: Callable[[], None]) -> None:
         """`wake` is called when something may have died."""
 
     async def leftovers(self) -> list[str]:
         """Sandboxes of an earlier run, by now certainly dead. Called once, before anything else."""
+
+    async def adopted(self) -> list[tuple[Revision, Descriptor]]:
+        """Sandboxes of an earlier run that are ready, with what they were made from. Called once, after `leftovers`."""
 
     async def prepare(self, revision: Revision) -> None:
         """Gets a revision ready to make sandboxes from. Raises MakeFailed."""
@@ -106,7 +112,9 @@ class Machine(Protocol):
         """Whether that volume is there."""
 
     def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
-        """(session key, epoch) the volume is bound to, or None."""
+        """(session key, epoch) the volume is bound to by its own marks, or None. A machine whose volumes bear no mark of the shim's
+        learns it by `set_label`.
+        """
 
     async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
         """Removes the volume; none there is fine."""
@@ -117,8 +125,8 @@ class Machine(Protocol):
     def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
         """Whose session a volume was last noted to hold."""
 
-    def set_label(self, one: Descriptor, identity: SessionIdentity) -> None:
-        """Notes on a running sandbox's volume whose session it holds."""
+    async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
+        """Notes on a sandbox's volume whose session it holds."""
 
     async def over_quota(self) -> list[tuple[str, str]]:
         """(sandbox, reason) of those that hold more than their manifest allows."""
@@ -133,6 +141,9 @@ class Ledger(Protocol):
     async def offer(self, descriptor: Descriptor) -> bool: ...
     async def pool(self, tenant: str, agent: str, revision: str) -> list[str]: ...
     async def session(self, key: str) -> SessionRecord | None: ...
+    async def holder(self, sandbox: str) -> str: ...
+    async def sandboxes(self) -> list[str]: ...
+    async def since(self) -> float: ...
     async def waking(self, limit: int = ...) -> list[str]: ...
     async def ready(self, session: str, epoch: int, descriptor: Descriptor) -> bool: ...
     async def unready(self, session: str, epoch: int, reason: str) -> None: ...

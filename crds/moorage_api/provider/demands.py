@@ -76,6 +76,8 @@ class Demands:
         if not await self._ledger.ready(record.key, record.epoch, descriptor):
             held.ending = True
             await self._end(sandbox, "its session no longer needs it")
+            return
+        held.claimed = True
 
     async def _not_awake(self, record: SessionRecord, why: str) -> None:
         failures = self._failures.get((record.key, record.epoch), Failures())
@@ -103,17 +105,28 @@ class Demands:
     async def labels(self) -> None:
         """Notes on each bound volume whose session it holds."""
         for held in list(self._fleet.sandboxes.values()):
-            bound = self._bound(held) if not held.labelled else None
-            if bound is None:
-                continue
-            record = await self._ledger.session(bound[0])
-            if record is None:
-                continue
-            one, user, session = held.descriptor, record.user, record.session
-            identity = SessionIdentity(one.tenant, one.agent, user, session, record.partition, record.revision)
-            self._machine.set_label(one, identity)
-            held.labelled = True
+            if not held.labelled:
+                await self.label(held)
 
-    def _bound(self, held: Held) -> tuple[str, int] | None:
+    async def label(self, held: Held) -> None:
+        """The same for one, if it is bound."""
         one = held.descriptor
-        return self._machine.bound(one.tenant, one.agent, one.volume)
+        bound = self._machine.bound(one.tenant, one.agent, one.volume)
+        if bound is not None:
+            key, epoch = bound
+        elif self._machine.outlives and (held.claimed or held.session):
+            key, epoch = held.session or await self._ledger.holder(one.sandbox), 0
+        else:
+            return
+        record = await self._ledger.session(key) if key else None
+        if record is None:
+            return
+        if bound is None:  # nothing on the volume says so yet: the ledger does, once the gateway has bound it
+            if record.sandbox != one.sandbox or not record.bound:
+                return
+            epoch = record.epoch
+        identity = SessionIdentity(
+            one.tenant, one.agent, record.user, record.session, record.partition, record.revision
+        )
+        await self._machine.set_label(one, epoch, identity)
+        held.labelled = True

@@ -39,7 +39,7 @@ class Provider:
     """Runs sandboxes on one machine for one ledger.
 
     `found` is awaited after the ledger reports a loss, before anything is written again. `run` works until it is cancelled, then ends
-    every sandbox and reports it.
+    every sandbox and reports it, unless they outlive it.
     """
 
     def __init__(
@@ -172,10 +172,30 @@ class Provider:
                 except LedgerError:
                     await asyncio.sleep(self._settings.tick)
             self._machine.forget(sandbox)
+        for revision, descriptor in await self._machine.adopted():
+            self._take_over(revision, descriptor)
         for tenant, agent, volume in self._machine.volumes():
-            if self._machine.bound(tenant, agent, volume) is None:
+            if self._machine.bound(tenant, agent, volume) is None and self.fleet.on_volume(volume) is None:
                 await self._machine.remove_volume(tenant, agent, volume)
         await self._guarded(self._restore)
+
+    def _take_over(self, revision: Revision, one: Descriptor) -> None:
+        """A ready sandbox of an earlier run; its revision is an old one if it is not the newest."""
+        agent = self.fleet.agents.get((one.tenant, one.agent))
+        state = agent.find(one.revision) if agent is not None else None
+        if agent is not None and state is None:
+            state = RevisionState(revision)
+            agent.revisions.append(state)
+        if state is not None:
+            state.prepared = True
+            state.served()
+        bound = self._bound(one)
+        scratch = not revision.spec.workspace.file_system
+        held = Held(one, revision.key, self._now(), session=bound[0] if bound is not None else "", scratch=scratch)
+        held.labelled = bound is not None
+        self.fleet.sandboxes[one.sandbox] = held
+        if agent is None:
+            self._begin(f"end {one.sandbox}", self._end(one.sandbox, "the agent was removed"))
 
     async def _restore(self) -> None:
         """Gives a ledger that may have lost it what only this machine knows: the key, bound volumes, unclaimed sandboxes."""
@@ -212,10 +232,12 @@ class Provider:
             held = self.fleet.sandboxes.get(death.sandbox)
             if held is not None and held.ending:
                 continue
-            await self._ledger.gone(death.sandbox, death.reason)
+            if held is not None and not held.labelled:
+                await self._demands.label(held)
+            of = await self._ledger.gone(death.sandbox, death.reason)
             if held is not None and not held.claimed and not held.session:
                 self._died_in_pool(held, death.reason, death.log_tail)
-            await self._forget(death.sandbox)
+            await self._forget(death.sandbox, of)
 
     def _died_in_pool(self, held: Held, reason: str, tail: tuple[str, ...]) -> None:
         agent = self.fleet.agents.get((held.descriptor.tenant, held.descriptor.agent))
@@ -232,15 +254,30 @@ class Provider:
             self._begin(f"end {sandbox}", self._end(sandbox, reason))
 
     async def _end(self, sandbox: str, reason: str) -> None:
+        held = self.fleet.sandboxes.get(sandbox)
+        if held is not None and not held.labelled:
+            await self._demands.label(held)
         await self._machine.destroy(sandbox, reason)
-        await self._ledger.gone(sandbox, reason)
-        await self._forget(sandbox)
+        await self._forget(sandbox, await self._ledger.gone(sandbox, reason))
 
-    async def _forget(self, sandbox: str) -> None:
-        """The end is reported: drops the sandbox, and its volume if no session was bound to it or it was scratch."""
+    async def _forget(self, sandbox: str, of: tuple[str, str]) -> None:
+        """The end is reported, and the ledger said `of` which session (its state now): drops the sandbox, and a volume that is nobody's.
+
+        volume is marked as bound | session, state   | claimed | volume
+        --------------------------|------------------|---------|----------------------------------------------
+        any                       | any              | any     | goes if it was scratch
+        yes                       | any              | any     | stays
+        no                        | one, not `new`   | any     | stays: the mark had no time to be made
+        no                        | none             | yes     | stays: a ledger that lost the claim cannot say no
+        no                        | otherwise        |         | goes
+        """
         self._machine.forget(sandbox)
         held = self.fleet.sandboxes.pop(sandbox, None)
-        if held is not None and (held.scratch or self._bound(held.descriptor) is None):
+        if held is None:
+            return
+        key, state = of
+        known_free = state == "new" if key else not held.claimed
+        if held.scratch or (self._bound(held.descriptor) is None and known_free):
             one = held.descriptor
             await self._machine.remove_volume(one.tenant, one.agent, one.volume)
 
@@ -365,13 +402,14 @@ class Provider:
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*list(self._tasks.values()), return_exceptions=True)
+        if self._machine.outlives:
+            return
         ended = list(self.fleet.sandboxes)
         with contextlib.suppress(TimeoutError, LedgerError, OSError):
             async with asyncio.timeout(self._settings.drain_within):
                 await self._machine.close()
                 for sandbox in ended:
-                    await self._ledger.gone(sandbox, "the platform was stopped")
-                    await self._forget(sandbox)
+                    await self._forget(sandbox, await self._ledger.gone(sandbox, "the platform was stopped"))
 
 
 def _is_settled(state: AgentState, revision: str | None) -> bool:
