@@ -9,18 +9,18 @@ its environment is made afterwards, and the conditions tell how that went.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_api import conditions, names
+from moorage_api import conditions
 from moorage_api.kinds import HostedAgent, notes_outside_kubernetes
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.values import PACKAGE_INDEX
 from moorage_api.provider.base import Revision
 from moorage_api.provider.loop import Provider
+from moorage_api.provider.revisions import revision_of
 from moorage_gateway.package_index import PackageIndex
 from moorage_local import sources
 from moorage_local.environments import BuildError, Environments
@@ -30,7 +30,6 @@ from moorage_local.sources import SourceError, SourceTree
 log = logging.getLogger(__name__)
 
 # What may change without making another revision: it concerns new sandboxes and sessions, not what runs in them.
-_NOT_OF_THE_REVISION = {"pool", "rollout", "access", "session", "turn"}
 _CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 WORKSPACE = "/workspace"
 
@@ -169,14 +168,6 @@ class Deployments:
     def _cancel(self, known: _Known | None) -> None:
         if known is not None and known.building is not None:
             known.building.cancel()
-
-
-def revision_of(spec: HostedAgentSpec, source_digest: str, environment: str) -> str:
-    """The name of the revision that this spec, code and environment make."""
-    kept = {k: v for k, v in spec.model_dump(mode="json", by_alias=True).items() if k not in _NOT_OF_THE_REVISION}
-    kept["durableState"] = spec.turn.durable_state  # the one part of `turn` that the program itself is held against
-    text = json.dumps([kept, source_digest, environment], sort_keys=True, separators=(",", ":"))
-    return names.revision(text.encode())
 
 
 def _mounts(spec: HostedAgentSpec, base: Path | None) -> tuple[tuple[Path, str], ...]:

@@ -110,6 +110,14 @@ class Machine:
         """None: they end with this process."""
         return []
 
+    def strays(self) -> list[str]:
+        """None: what is there, this process made."""
+        return []
+
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+        """None: a volume bears the mark of its own shim."""
+        return None
+
     async def prepare(self, revision: Revision) -> None:
         """Starts the revision's zygote, or finds it running."""
         async with self._starting.setdefault(revision.key, asyncio.Lock()):

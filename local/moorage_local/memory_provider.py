@@ -66,6 +66,14 @@ class MemoryMachine:
         """None: they end with this process."""
         return []
 
+    def strays(self) -> list[str]:
+        """None: what is there, this process made."""
+        return []
+
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+        """None: a volume bears the mark of its own shim."""
+        return None
+
     async def prepare(self, revision: Revision) -> None:
         """See Machine."""
         if revision.agent in self.broken:

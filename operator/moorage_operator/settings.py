@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     lease_name: str = "moorage-operator"
     """Name of the Lease that lets one of several replicas work."""
 
+    health_host: str = "0.0.0.0"
+    """Address of `/healthz`, `/readyz` and `/metrics`."""
+
+    health_port: int = Field(default=8084, ge=0, le=65535)
+    """Their port; 0 picks a free one."""
+
     ephemeral_storage: bool = True
     """Whether pods ask for ephemeral storage. Off only where a node cannot measure it."""
 

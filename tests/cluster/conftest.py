@@ -13,6 +13,7 @@ from cluster.node.node import Node
 
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
+AGENT_IMAGE = "localhost/moorage-agent:test"
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,13 @@ def sandbox_image(node: Node) -> str:
     images.build(SANDBOX_IMAGE, ROOT / "sandbox-image" / "Dockerfile", ROOT, images.BASE, archive)
     node.load(archive)
     return SANDBOX_IMAGE
+
+
+@pytest.fixture(scope="session")
+def agent_image(node: Node, sandbox_image: str) -> str:
+    """An agent's image: the stock one and a program."""
+    context = ROOT / "tests" / "cluster" / "agent"
+    archive = plan.cache() / "agent-test.oci.tar"
+    images.build(AGENT_IMAGE, context / "Dockerfile", context, sandbox_image, archive)
+    node.load(archive)
+    return AGENT_IMAGE

@@ -87,6 +87,9 @@ class Machine(Protocol):
     async def adopted(self) -> list[tuple[Revision, Descriptor]]:
         """Sandboxes of an earlier run that are ready, with what they were made from. Called once, after `leftovers`."""
 
+    def strays(self) -> list[str]:
+        """Sandboxes that are there in whatever state and that no running `make` answers for. The loop ends those it does not hold."""
+
     async def prepare(self, revision: Revision) -> None:
         """Gets a revision ready to make sandboxes from. Raises MakeFailed."""
 
@@ -121,6 +124,9 @@ class Machine(Protocol):
 
     def volumes(self) -> list[tuple[str, str, str]]:
         """(tenant, agent, volume) of all there are."""
+
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+        """(the sandbox it was made for, when in epoch seconds) of a volume that outlives the provider; None of any other."""
 
     def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
         """Whose session a volume was last noted to hold."""

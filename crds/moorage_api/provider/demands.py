@@ -5,7 +5,7 @@ Layer: the floor; a part of `loop.Provider`, which owns its tasks. Level-trigger
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from moorage_api import names
@@ -16,7 +16,7 @@ from moorage_api.provider.decide import Failures
 from moorage_api.provider.fleet import Fleet, Held
 
 Begin = Callable[[str, Coroutine[Any, Any, None]], None]
-End = Callable[[str, str], Awaitable[None]]
+End = Callable[[str, str], Coroutine[Any, Any, None]]
 
 
 class Demands:

@@ -22,6 +22,7 @@ from moorage_api.provider.base import Ledger, Machine, MakeFailed, Revision
 from moorage_api.provider.decide import Failures
 from moorage_api.provider.demands import Demands
 from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
+from moorage_api.provider.sweeping import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class ProviderSettings:
 
     tick: float = 0.5
     quota_every: float = 5.0
+    sweep_every: float = 60.0
     drain_within: float = 20.0
 
 
@@ -63,7 +65,8 @@ class Provider:
         self._wake = asyncio.Event()
         self._stepped = asyncio.Condition()
         self._demands = Demands(self.fleet, ledger, machine, now=now, begin=self._begin, end=self._end)
-        self._quota_at = 0.0
+        self._sweeper = Sweeper(self.fleet, ledger, machine, begin=self._begin, end=self._end, runs=self._runs)
+        self._quota_at = self._sweep_at = 0.0
         self._keyed = False
 
     # What the deployments say
@@ -174,10 +177,8 @@ class Provider:
             self._machine.forget(sandbox)
         for revision, descriptor in await self._machine.adopted():
             self._take_over(revision, descriptor)
-        for tenant, agent, volume in self._machine.volumes():
-            if self._machine.bound(tenant, agent, volume) is None and self.fleet.on_volume(volume) is None:
-                await self._machine.remove_volume(tenant, agent, volume)
         await self._guarded(self._restore)
+        await self._guarded(self._sweeper.sweep)
 
     def _take_over(self, revision: Revision, one: Descriptor) -> None:
         """A ready sandbox of an earlier run; its revision is an old one if it is not the newest."""
@@ -226,6 +227,9 @@ class Provider:
         if self._now() >= self._quota_at:
             self._quota_at = self._now() + self._settings.quota_every
             self._begin("quota", self._quota())
+        if self._machine.outlives and self._now() >= self._sweep_at:
+            self._sweep_at = self._now() + self._settings.sweep_every
+            self._begin("sweep", self._sweeper.sweep())
 
     async def _deaths(self) -> None:
         for death in self._machine.dead():
@@ -391,6 +395,9 @@ class Provider:
         task = asyncio.create_task(self._guarded(lambda: work), name=name)
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
+
+    def _runs(self, name: str) -> bool:
+        return name in self._tasks
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(name, None)

@@ -49,7 +49,7 @@ def _add_pod(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     start = commands.add_parser("pod", help="run the entry up to serve(), then be the one sandbox of this container")
     start.add_argument("--socket", type=Path, required=True, help="where the shim comes to")
     start.add_argument("--code", type=Path, required=True, help="folder of the agent's code")
-    start.add_argument("--entry", required=True, help="file in it, or module:object")
+    start.add_argument("--entry", help=f"file in it, or module:object; default: the first of {', '.join(entry.USUAL)}")
     start.add_argument(
         "--exec", action="store_true", help="do not pre-import: run `python ENTRY` for each agent process"
     )
@@ -61,9 +61,16 @@ def _add_pod(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _pod(options: argparse.Namespace) -> int:
+    name = options.entry or entry.usual(options.code)
+    if name is None:
+        sys.stderr.write(
+            f"moorage: {options.code.resolve()} has none of {', '.join(entry.USUAL)};"
+            " the image's working directory must be the agent's folder\n"
+        )
+        return 1
     one = pod.Pod(
         pod.Setup(
-            options.socket, options.code.resolve(), options.entry, options.exec, options.sandbox, options.home,
+            options.socket, options.code.resolve(), name, options.exec, options.sandbox, options.home,
             options.workspace, options.shim_port, options.wait,
         ),
         os.environ,
@@ -73,15 +80,13 @@ def _pod(options: argparse.Namespace) -> int:
     try:
         if options.exec:
             one.wait()
-            agent.run_program(options.entry)
-        entry.run(options.entry, options.code.resolve())
+            agent.run_program(name)
+        entry.run(name, options.code.resolve())
     except pod.NoShim as fault:
         sys.stderr.write(f"moorage: {fault}\n")
         return 1
     if not one.forked:
-        sys.stderr.write(
-            f"moorage: {options.entry} ended without calling serve(): end it with HostedAgent(...).serve()\n"
-        )
+        sys.stderr.write(f"moorage: {name} ended without calling serve(): end it with HostedAgent(...).serve()\n")
         return 1
     return 0
 

@@ -13,6 +13,14 @@ class EntryError(Exception):
     """The entry cannot be run as the manifest names it."""
 
 
+USUAL = ("host.py", "agent.py", "main.py")  # moorage_api.kinds.source.ENTRYPOINTS; the launcher imports nothing of ours
+
+
+def usual(code: Path) -> str | None:
+    """The entry of a folder that nobody named one for, or None."""
+    return next((name for name in USUAL if (code / name).is_file()), None)
+
+
 def run(entry: str, code: Path) -> None:
     """Runs `entry`, a file in `code` or `module:object`, as the program it is; comes back only when that program has ended."""
     os.chdir(code)

@@ -45,7 +45,7 @@ class TwoContainers:
     def agent(self, *more: str) -> subprocess.Popen[bytes]:
         """The agent's container."""
         command = [
-            sys.executable, LAUNCHER, "pod", "--socket", self.socket, "--code", self.folder / "code", "--entry", "main.py",
+            sys.executable, LAUNCHER, "pod", "--socket", self.socket, "--code", self.folder / "code",
             "--sandbox", "sb-pod", "--home", self.folder / "home", "--workspace", self.folder / "workspace", "--shim-port", "0",
             *more,
         ]  # fmt: skip

@@ -15,7 +15,8 @@ from moorage_api import bundles
 from moorage_api.kinds import parse
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.source import Source
-from moorage_local import deployments, sources
+from moorage_api.provider.revisions import revision_of
+from moorage_local import sources
 from moorage_local.sources import SourceError, SourceTree
 
 pytestmark = pytest.mark.unit
@@ -121,14 +122,14 @@ def test_the_contract_is_told_from_what_the_program_imports(folder: Path, text: 
 
 
 def test_a_revision_changes_with_code_environment_and_what_runs_in_a_sandbox_only() -> None:
-    one = deployments.revision_of(spec(), "tree", "env")
-    assert deployments.revision_of(spec(), "tree", "env") == one
-    assert deployments.revision_of(spec(pool={"min": 3}, rollout={"weight": 10}), "tree", "env") == one
+    one = revision_of(spec(), "tree", "env")
+    assert revision_of(spec(), "tree", "env") == one
+    assert revision_of(spec(pool={"min": 3}, rollout={"weight": 10}), "tree", "env") == one
     others = [
-        deployments.revision_of(spec(turn={"durableState": False}), "tree", "env"),
-        deployments.revision_of(spec(), "other", "env"),
-        deployments.revision_of(spec(), "tree", "other"),
-        deployments.revision_of(spec(resources={"memory": "1Gi"}), "tree", "env"),
-        deployments.revision_of(spec(env=[{"name": "A", "value": "1"}]), "tree", "env"),
+        revision_of(spec(turn={"durableState": False}), "tree", "env"),
+        revision_of(spec(), "other", "env"),
+        revision_of(spec(), "tree", "other"),
+        revision_of(spec(resources={"memory": "1Gi"}), "tree", "env"),
+        revision_of(spec(env=[{"name": "A", "value": "1"}]), "tree", "env"),
     ]
     assert len({one, *others}) == 6

@@ -1,0 +1,200 @@
+"""The operator as one process, put together. Layer: roof of the operator; everything is made here and nowhere else.
+
+Every replica watches; the one with the Lease works. A replica that loses it ends, and the cluster starts it again: nothing of the loop has
+to be undone, since pods, claims and ledger hold all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+import kopf
+from kubernetes.aio import config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from moorage_api import names
+from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.ledger.script import LedgerError
+from moorage_api.provider.loop import Provider, ProviderSettings
+from moorage_operator import handlers, ledger, marks
+from moorage_operator.agents import Agents
+from moorage_operator.applies import Applies
+from moorage_operator.health import Health
+from moorage_operator.kube import NAMESPACES, Kube, KubeError
+from moorage_operator.lease import Lease
+from moorage_operator.machine import PodMachine
+from moorage_operator.objects import AUDIENCE
+from moorage_operator.observed import Observed
+from moorage_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+STALL_SECONDS = 60.0  # a loop that did not move for so long is stuck
+AWAY_SECONDS = 2.0
+
+
+class Operator:
+    """One replica. `run` works until it is cancelled or the lease is lost."""
+
+    def __init__(self, settings: Settings, kube: Kube) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._observed = Observed()
+        self._whole = asyncio.Event()
+        self._moved = time.monotonic()
+        self._leads = False
+        self._tenants: dict[str, str] = {}
+        self._agents = Agents(kube, self._observed, settings, now=time.time, tenants=self._tenants)
+        self._machine = PodMachine(kube, self._observed, settings, self._agents.place)
+        self._provider: Provider | None = None
+
+    async def run(self) -> None:
+        """Watches, waits for the lease, works. Returns when the lease is lost."""
+        settings, me = self._settings, f"operator-{names.new_secret()[:12]}"
+        health = Health(ready=self._whole.is_set, alive=self._alive, numbers=self._numbers)
+        await health.start(settings.health_host, settings.health_port)
+        lease = Lease(self._kube, settings.namespace, settings.lease_name, me, now=time.monotonic, wall=time.time)
+        stop = asyncio.Event()
+        watching = asyncio.create_task(self._watch(stop), name="watch")
+        try:
+            await _first(watching, asyncio.create_task(self._lead(lease, me), name="lead"))
+        finally:
+            stop.set()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await lease.release()
+            await health.close()
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        spaces = {*self._settings.namespaces, self._settings.namespace}
+        made = handlers.registry(self._observed, self._settings, self._whole)
+        await kopf.operator(
+            registry=made, settings=handlers.configuration(), namespaces=sorted(spaces), standalone=True, stop_flag=stop
+        )
+
+    async def _lead(self, lease: Lease, me: str) -> None:
+        await lease.held()
+        log.info("%s holds the lease", me)
+        await self._whole.wait()
+        self._leads = True
+        working = asyncio.create_task(self._work(me), name="work")
+        try:
+            await _first(working, asyncio.create_task(lease.lost(), name="renew"))
+        finally:
+            self._leads = False
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _work(self, me: str) -> None:
+        settings = self._settings
+        runner = ledger.LedgerRunner(ledger.connect(settings.redis_url.get_secret_value()), who=me)
+        try:
+            await _until_found(runner)
+            await self._belongings()
+            doors = ProviderLedger(runner)
+            provider = self._provider = Provider(
+                doors,
+                self._machine,
+                now=time.time,
+                found=runner.found,
+                token_key=settings.token_key.get_secret_value(),
+                settings=ProviderSettings(tick=TICK_SECONDS),
+            )
+            await self._agents.look(provider)
+            applies = Applies(doors, self._kube, self._tenants)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(provider.run(), name="provider")
+                tasks.create_task(self._look(provider, doors), name="agents")
+                tasks.create_task(applies.run(), name="applies")
+        finally:
+            await runner.aclose()
+
+    async def _look(self, provider: Provider, doors: ProviderLedger) -> None:
+        """Brings what people want to the provider, and what is so back to them."""
+        guarded = published = 0.0
+        while True:
+            try:
+                await self._agents.look(provider)
+                await self._agents.report(provider, doors)
+                now = time.monotonic()
+                if now >= guarded:
+                    guarded = now + self._settings.resync_seconds
+                    await self._belongings()
+                    await self._agents.guard(self._machine)
+                if now >= published:
+                    published = now + self._settings.resync_seconds
+                    await self._publish_keys(doors)
+            except (KubeError, LedgerError) as fault:
+                log.warning("looking again: %s", fault)
+            self._moved = time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _publish_keys(self, doors: ProviderLedger) -> None:
+        """Tells gateways how to verify the tokens of our pods."""
+        await doors.set_pod_tokens(
+            issuer=await self._kube.issuer(),
+            audience=AUDIENCE,
+            jwks=await self._kube.public_keys(),
+            namespaces=dict(self._tenants),
+        )
+
+    async def _belongings(self) -> None:
+        """To whom each namespace belongs: its label, else its own name."""
+        for name in self._settings.namespaces:
+            body = await self._kube.get(NAMESPACES, None, name)
+            tenant = marks.text(body, "labels", marks.TENANT) if body is not None else ""
+            self._tenants[name] = tenant or name
+            self._machine.belongs(name, self._tenants[name])
+
+    def _alive(self) -> bool:
+        return not self._leads or time.monotonic() - self._moved < STALL_SECONDS
+
+    def _numbers(self) -> dict[str, float]:
+        sandboxes = len(self._provider.fleet.sandboxes) if self._provider is not None else 0
+        return {
+            "moorage_operator_leader": float(self._leads),
+            "moorage_operator_sandboxes": float(sandboxes),
+            "moorage_operator_api_calls_total": float(self._kube.calls),
+            "moorage_operator_api_writes_total": float(self._kube.writes),
+        }
+
+
+@contextlib.asynccontextmanager
+async def connected() -> AsyncIterator[Kube]:
+    """The API server of the cluster this process runs in, else of KUBECONFIG."""
+    configuration = Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with ApiClient(configuration=configuration) as api:
+        yield Kube(api)
+
+
+async def _until_found(runner: ledger.LedgerRunner) -> None:
+    while True:
+        try:
+            await runner.found()
+            return
+        except LedgerError as fault:
+            log.warning("waiting for the ledger: %s", fault)
+            await asyncio.sleep(AWAY_SECONDS)
+
+
+async def _first(*tasks: asyncio.Task[None]) -> None:
+    """Waits for the first of them to end, ends the others, and raises what it raised."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,189 @@
+"""The API server as the operator speaks to it: plain objects in and out. Layer: I/O rim; the only module that imports a Kubernetes client.
+
+Raw calls on the official client's connection (credentials, TLS, rotation): its typed objects would cost 100 MB (packages.md §2).
+
+    KubeError (OSError)   the server said no, or did not answer; `status` 0 when there was no answer, `reason` is Kubernetes' word
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+
+Object: TypeAlias = dict[str, Any]
+CALL_SECONDS = 15.0
+PAGE = 500
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource: API version and plural, as paths have them."""
+
+    api: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str = "", part: str = "") -> str:
+        """The URL path of a collection or an object, or a part of it (`status`, `log`)."""
+        root = f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
+        inner = f"/namespaces/{quote(namespace)}" if namespace else ""
+        rest = "".join(f"/{quote(piece)}" for piece in (name, part) if piece)
+        return f"{root}{inner}/{self.plural}{rest}"
+
+
+AGENTS = Kind("moorage.dev/v1alpha1", "hostedagents")
+PODS = Kind("v1", "pods")
+CLAIMS = Kind("v1", "persistentvolumeclaims")
+ACCOUNTS = Kind("v1", "serviceaccounts")
+NAMESPACES = Kind("v1", "namespaces")
+POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
+LEASES = Kind("coordination.k8s.io/v1", "leases")
+
+
+class KubeError(OSError):
+    """A call that did not do what was asked."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class Kube:
+    """Calls on one API server. Every method may raise KubeError; each waits at most `CALL_SECONDS`."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        self.calls = 0  # requests sent (performance.md P3)
+        self.writes = 0
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """One object; None when it is not there."""
+        try:
+            return await self._json("GET", kind.path(namespace, name))
+        except KubeError as fault:
+            if fault.status == 404:
+                return None
+            raise
+
+    async def each(self, kind: Kind, namespace: str, *, labels: Mapping[str, str]) -> AsyncIterator[Object]:
+        """All objects with these labels, a page at a time."""
+        selector = ",".join(f"{key}={text}" for key, text in labels.items())
+        query = [("labelSelector", selector), ("limit", str(PAGE))]
+        more = ""
+        while True:
+            page = await self._json(
+                "GET", kind.path(namespace), query=[*query, *([("continue", more)] if more else [])]
+            )
+            for item in page.get("items", []):
+                yield item
+            more = page.get("metadata", {}).get("continue", "")
+            if not more:
+                return
+
+    async def create(self, kind: Kind, body: Object) -> Object:
+        """Makes an object; KubeError 409 when it is there."""
+        return await self._json("POST", kind.path(body["metadata"]["namespace"]), body=body)
+
+    async def apply(self, kind: Kind, body: Object, *, manager: str, force: bool = True) -> Object:
+        """Server-side apply. Without `force` a field that another manager owns is KubeError 409 (`Conflict`)."""
+        meta = body["metadata"]
+        query = [("fieldManager", manager), ("force", "true" if force else "false")]
+        return await self._json(
+            "PATCH", kind.path(meta["namespace"], meta["name"]), query=query, body=body, content=APPLY
+        )
+
+    async def merge(self, kind: Kind, namespace: str, name: str, body: Object, *, part: str = "") -> Object:
+        """Changes some fields (`part`: `status`)."""
+        return await self._json("PATCH", kind.path(namespace, name, part), body=body, content=MERGE)
+
+    async def replace(self, kind: Kind, body: Object) -> Object:
+        """Writes an object back; KubeError 409 when it was changed since it was read."""
+        meta = body["metadata"]
+        return await self._json("PUT", kind.path(meta["namespace"], meta["name"]), body=body)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "", grace: int | None = None) -> None:
+        """Asks for an object's end; none there is fine. `uid`: only this very one. `grace`: seconds for a pod."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self._json("DELETE", kind.path(namespace, name), body=options)
+        except KubeError as fault:
+            if fault.status != 404:
+                raise
+
+    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> tuple[str, ...]:
+        """The last lines a container printed; () when there are none to be had."""
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
+        try:
+            text = await self._call("GET", PODS.path(namespace, pod, "log"), query=query)
+        except KubeError:
+            return ()
+        return tuple(text.decode(errors="replace").splitlines())
+
+    async def public_keys(self) -> Object:
+        """The keys that service-account tokens are signed with, as a JSON Web Key Set."""
+        return await self._json("GET", "/openid/v1/jwks")
+
+    async def issuer(self) -> str:
+        """Who signs service-account tokens."""
+        return str((await self._json("GET", "/.well-known/openid-configuration"))["issuer"])
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Object | None = None,
+        content: str = "application/json",
+    ) -> Object:
+        raw = await self._call(method, path, query=query, body=body, content=content)
+        found = json.loads(raw or b"{}")
+        return found if isinstance(found, dict) else {}
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Object | None = None,
+        content: str = "application/json",
+    ) -> bytes:
+        self.calls += 1
+        self.writes += method != "GET"
+        heads = {"Accept": "application/json, */*", "Content-Type": content}
+        try:
+            _, url, sent, data, _ = await self._api.param_serialize(
+                method, path, query_params=list(query), header_params=heads, body=body, auth_settings=["BearerToken"]
+            )
+            async with asyncio.timeout(CALL_SECONDS):
+                ask: Any = self._api.rest_client.request
+                answer = await ask(method, url, sent, data, _request_timeout=CALL_SECONDS)
+                raw = bytes(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+            raise KubeError(0, "NoAnswer", f"the API server does not answer: {type(fault).__name__}") from fault
+        if answer.status < 300:
+            return raw
+        raise _refusal(answer.status, raw)
+
+
+def _refusal(status: int, raw: bytes) -> KubeError:
+    try:
+        said = json.loads(raw)
+        return KubeError(status, str(said.get("reason") or status), str(said.get("message") or status))
+    except (ValueError, AttributeError):
+        return KubeError(status, str(status), raw[:500].decode(errors="replace"))

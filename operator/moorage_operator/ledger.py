@@ -1,0 +1,99 @@
+"""The operator's way to Redis: scripts and reads, one at a time. Layer: I/O rim; implements `moorage_api.ledger.script.Runner`.
+
+The gateways have a quicker one; the operator asks some commands a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from moorage_api import names
+from moorage_api.ledger.records import text
+from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Arguments, Landed, Lost, Script, Unreachable
+
+CALL_SECONDS = 5.0
+# Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
+_NOT_NOW = ("LOADING", "MISCONF", "READONLY", "OOM", "BUSY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
+
+
+class LedgerRunner:
+    """Runs ledger scripts on one Redis primary. `found` comes before the first script and after each `Lost`."""
+
+    def __init__(self, redis: aioredis.Redis, *, who: str) -> None:
+        self._redis = redis
+        self._who = who
+        self._ledger = ""
+        self._generation = 0
+        self._told = 0
+
+    async def found(self) -> bool:
+        """Adopts the ledger, or makes the next generation after a loss. True when this call made one. Raises Unreachable."""
+        fresh = names.new_secret()[:16]
+        out = await self.read(
+            "EVAL",
+            FOUND.text(REDIS_CLOCK),
+            0,
+            self._who,
+            fresh,
+            self._ledger,
+            self._generation,
+            self._told,
+            0,
+            SETTLE_MS,
+        )
+        self._ledger, self._generation, self._told = text(out[0]), int(out[1]), int(out[2])
+        return bool(out[4])
+
+    async def run(self, script: Script, *args: str | bytes | int) -> list[Any]:
+        """See Runner."""
+        body = script.text(REDIS_CLOCK)
+        sha = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()
+        sent_to = self._ledger
+        guard = (sent_to, self._generation, self._who, self._told)
+        try:
+            out = await self._ask("EVALSHA", sha, 0, *guard, *args)
+        except NoScriptError:
+            out = await self.read("EVAL", body, 0, *guard, *args)
+        witness = int(out[0])
+        if witness < 0:
+            raise Lost(f"{script.name}: the ledger is not the one this process wrote to")
+        if self._ledger == sent_to and witness > self._told:
+            self._told = witness
+        return list(out[1:])
+
+    def post(self, script: Script, args: Arguments, landed: Landed) -> None:
+        """See Runner. A provider has nothing to post."""
+        raise NotImplementedError("an operator waits for every answer")
+
+    async def read(self, *command: str | bytes | int) -> Any:
+        """See Runner."""
+        try:
+            return await self._ask(*command)
+        except NoScriptError as fault:
+            raise Unreachable(str(fault)) from fault
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._redis.aclose()
+
+    async def _ask(self, *command: str | bytes | int) -> Any:
+        try:
+            ask: Any = self._redis.execute_command
+            return await ask(*command)
+        except NoScriptError:
+            raise
+        except ResponseError as fault:
+            if str(fault).startswith(_NOT_NOW):
+                raise Unreachable(str(fault)) from fault
+            raise
+        except (RedisError, OSError, TimeoutError) as fault:
+            raise Unreachable(f"no answer from Redis: {type(fault).__name__}") from fault
+
+
+def connect(url: str) -> aioredis.Redis:
+    """A client for `url` whose every call ends within `CALL_SECONDS`."""
+    return aioredis.Redis.from_url(url, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS)

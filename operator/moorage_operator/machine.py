@@ -1,0 +1,328 @@
+"""Sandboxes as pods: the operator's half of the provider seam. Layer: I/O; what is made is said by `objects`, what is seen by `pods`.
+
+A sandbox's name is its pod's. A volume is a claim; which session it holds is noted on it once the ledger says that the session is bound
+there. Nothing ends with the operator: the next one finds pods and claims as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from moorage_api import names, tokens
+from moorage_api.kinds import parse
+from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_api.ledger.records import Descriptor, SessionIdentity
+from moorage_api.provider.base import Death, MakeFailed, Revision
+from moorage_operator import marks, objects, pods
+from moorage_operator.kube import ACCOUNTS, CLAIMS, PODS, POLICIES, Kube, KubeError
+from moorage_operator.observed import Observed, sandbox_of
+from moorage_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOG_LINES = 20
+END_SECONDS = 90.0  # the pod's grace and what the kubelet adds to it
+LOOK_SECONDS = 5.0  # a pod is looked at again although nothing was told
+
+
+class PodMachine:
+    """Where sandboxes run: the watched namespaces. `place` gives an agent's (namespace, owner reference) or None."""
+
+    outlives = True
+
+    def __init__(
+        self, kube: Kube, observed: Observed, settings: Settings, place: Callable[[str, str], objects.Program | None]
+    ) -> None:
+        self._kube = kube
+        self._observed = observed
+        self._settings = settings
+        self._place = place
+        self._key = settings.token_key.get_secret_value()
+        self._making: set[str] = set()
+        self._namespaces: dict[str, str] = {}  # tenant of each namespace
+        self._dead: dict[str, Death] = {}
+        self._known: dict[str, tuple[str, str]] = {}  # sandbox → namespace, why it is being ended or ""
+
+    def belongs(self, namespace: str, tenant: str) -> None:
+        """Tells to whom a namespace belongs."""
+        self._namespaces[namespace] = tenant
+
+    # The seam
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """See Machine."""
+        self._observed.wake = wake
+
+    async def leftovers(self) -> list[str]:
+        """See Machine. None is dead for certain; the loop's sweep compares pods with the ledger."""
+        return []
+
+    async def adopted(self) -> list[tuple[Revision, Descriptor]]:
+        """See Machine. What was being started by an operator that ended is started anew."""
+        found = []
+        for body in self._observed.pods:
+            seen = pods.seen(body)
+            one = self._revived(body, seen) if marks.is_ours(body) and seen.state == "ready" else None
+            if one is not None:
+                self._known[sandbox_of(body)] = (body["metadata"]["namespace"], "")
+                found.append(one)
+        return found
+
+    def strays(self) -> list[str]:
+        """See Machine. With them go pods that were still starting when their operator ended."""
+        return [
+            sandbox_of(body)
+            for body in self._observed.pods
+            if marks.is_ours(body) and sandbox_of(body) not in self._making
+        ]
+
+    async def prepare(self, revision: Revision) -> None:
+        """See Machine. Account and policy stand before the first pod: it must never run without them."""
+        program = objects.Program.of(revision)
+        try:
+            await self.guard(revision.agent, program)
+        except KubeError as fault:
+            raise MakeFailed(f"the cluster refused what sandboxes need: {fault.message}", fault=False) from fault
+
+    async def guard(self, agent: str, program: objects.Program) -> None:
+        """Makes an agent's account and policy what they must be. Raises KubeError."""
+        place = (agent, program.namespace, program.owner)
+        await self._kube.apply(ACCOUNTS, objects.account(*place), manager=marks.MANAGER)
+        await self._kube.apply(POLICIES, objects.policy(*place, self._settings), manager=marks.MANAGER)
+
+    async def make(self, revision: Revision, sandbox: str, volume: str) -> Descriptor:
+        """See Machine."""
+        namespace = objects.Program.of(revision).namespace
+        self._making.add(sandbox)
+        self._known[sandbox] = (namespace, "")
+        try:
+            await self._create(revision, sandbox, volume)
+            address = await self._ready(namespace, sandbox)
+        except BaseException as fault:
+            self._making.discard(sandbox)
+            await self._clear(namespace, sandbox)
+            if isinstance(fault, KubeError):
+                raise MakeFailed(f"the cluster refused the pod: {fault.message}", fault=False) from fault
+            raise
+        self._making.discard(sandbox)
+        return self._descriptor(revision, sandbox, volume, address)
+
+    async def destroy(self, sandbox: str, reason: str) -> None:
+        """See Machine. Raises KubeError when the pod is still there after `END_SECONDS`: the loop comes again."""
+        found = self._pod(sandbox)
+        if found is None:
+            self._known.pop(sandbox, None)
+            return
+        namespace = found["metadata"]["namespace"]
+        self._known[sandbox] = (namespace, reason)
+        await self._kube.delete(PODS, namespace, sandbox)
+        await self._gone(namespace, sandbox)
+
+    async def release(self, revision: str) -> None:
+        """See Machine. Nothing is kept for a revision; account and policy go with their HostedAgent."""
+
+    def dead(self) -> list[Death]:
+        """See Machine. A pod whose containers ended counts once its object is gone, which `ended` sees to."""
+        for sandbox, (namespace, why) in list(self._known.items()):
+            if sandbox in self._making or why or self._observed.pods.get((namespace, sandbox)) is not None:
+                continue
+            self._dead.setdefault(sandbox, Death(sandbox, "its pod was deleted"))
+        return list(self._dead.values())
+
+    def forget(self, sandbox: str) -> None:
+        """See Machine."""
+        self._dead.pop(sandbox, None)
+        self._known.pop(sandbox, None)
+
+    def create_volume(self, revision: Revision) -> str:
+        """See Machine. The claim is made with its first pod."""
+        return names.new_sandbox_id().replace("sb-", "ws-", 1)
+
+    def has_volume(self, tenant: str, agent: str, volume: str) -> bool:
+        """See Machine."""
+        return self._claim(tenant, agent, volume) is not None
+
+    def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
+        """See Machine."""
+        found = self._claim(tenant, agent, volume)
+        return marks.bound(found) if found is not None else None
+
+    async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
+        """See Machine."""
+        found = self._claim(tenant, agent, volume)
+        if found is not None:
+            await self._kube.delete(CLAIMS, found["metadata"]["namespace"], volume)
+            self._observed.claims.drop(found)
+
+    def volumes(self) -> list[tuple[str, str, str]]:
+        """See Machine."""
+        return sorted(
+            (self._tenant(one), marks.text(one, "labels", marks.AGENT), one["metadata"]["name"])
+            for one in self._observed.claims
+            if marks.is_ours(one) and marks.text(one, "labels", marks.SANDBOX) not in self._making
+        )
+
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+        """See Machine."""
+        found = self._claim(tenant, agent, volume)
+        if found is None:
+            return None
+        made = datetime.fromisoformat(found["metadata"]["creationTimestamp"]).timestamp()
+        return marks.text(found, "labels", marks.SANDBOX), made
+
+    def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
+        """See Machine."""
+        found = self._claim(tenant, agent, volume)
+        return marks.identity(found) if found is not None else None
+
+    async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
+        """See Machine."""
+        found = self._claim(one.tenant, one.agent, one.volume)
+        if found is None:
+            return
+        key = names.session_key(one.tenant, identity.partition)
+        note = {"metadata": {"annotations": marks.noted(key, epoch, identity)}}
+        self._observed.claims.put(await self._kube.merge(CLAIMS, found["metadata"]["namespace"], one.volume, note))
+
+    async def over_quota(self) -> list[tuple[str, str]]:
+        """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved."""
+        found = []
+        for body in self._observed.pods:
+            seen = pods.seen(body)
+            if marks.is_ours(body) and seen.state == "ended" and sandbox_of(body) not in self._making:
+                found.append((sandbox_of(body), seen.reason))
+        return found
+
+    async def close(self) -> None:
+        """See Machine: they outlive this process."""
+
+    # Parts
+
+    async def _create(self, revision: Revision, sandbox: str, volume: str) -> None:
+        if revision.spec.workspace.file_system and not self.has_volume(revision.tenant, revision.agent, volume):
+            body = objects.claim(revision, sandbox, volume, self._settings)
+            self._observed.claims.put(await self._kube.create(CLAIMS, body))
+        shim = self._shim(revision, sandbox, volume)
+        body = objects.pod(revision, sandbox, volume, shim, self._settings)
+        try:
+            self._observed.pods.put(await self._kube.create(PODS, body))
+        except KubeError as fault:
+            if fault.status == 409 and fault.reason == "AlreadyExists":
+                return
+            raise
+
+    async def _ready(self, namespace: str, sandbox: str) -> str:
+        """The pod's address. Raises MakeFailed with what the cluster says, and the agent's last lines."""
+        left = self._settings.ready_seconds
+        while True:
+            seen = pods.seen(self._observed.pods.get((namespace, sandbox)))
+            if seen.state == "ready":
+                return seen.address
+            if seen.state in ("ended", "failing", "gone", "leaving"):
+                tail = await self._kube.log_tail(namespace, sandbox, seen.faulty, LOG_LINES) if seen.faulty else ()
+                raise MakeFailed(seen.reason, tail, fault=seen.state in ("ended", "failing"))
+            if left <= 0:
+                tail = await self._kube.log_tail(namespace, sandbox, "agent", LOG_LINES)
+                within = f"not ready within {self._settings.ready_seconds:g} s: {seen.reason}"
+                raise MakeFailed(within, tail)
+            step = min(left, LOOK_SECONDS)
+            if not await self._observed.change((namespace, sandbox), step):
+                left -= step
+
+    async def _clear(self, namespace: str, sandbox: str) -> None:
+        try:
+            await self._kube.delete(PODS, namespace, sandbox, grace=1)
+            await self._gone(namespace, sandbox)
+        except KubeError as fault:
+            log.warning("the pod %s could not be ended (%s); it is swept later", sandbox, fault.message)
+        else:
+            self._known.pop(sandbox, None)
+
+    async def _gone(self, namespace: str, sandbox: str) -> None:
+        left = END_SECONDS
+        while self._observed.pods.get((namespace, sandbox)) is not None:
+            if left <= 0:
+                raise KubeError(0, "StillThere", f"the pod {sandbox} is still there after {END_SECONDS:g} s")
+            if not await self._observed.change((namespace, sandbox), LOOK_SECONDS):
+                left -= LOOK_SECONDS
+
+    def _shim(self, revision: Revision, sandbox: str, volume: str) -> Mapping[str, Any]:
+        who = tokens.Identity(sandbox, revision.tenant, revision.agent, revision.revision, volume)
+        spec = revision.spec
+        told: dict[str, Any] = {
+            "sandbox": sandbox,
+            "tenant": revision.tenant,
+            "agent": revision.agent,
+            "revision": revision.revision,
+            "endpoint": "",
+            "secret": "",
+            "secret_sha256": hashlib.sha256(tokens.sandbox_secret(sandbox, self._key).encode()).hexdigest(),
+            "token": tokens.sign(who, self._key),
+            "token_file": objects.TOKEN_FILE,
+            "volume": "/volume",
+            "gateways": [self._settings.sandbox_url],
+            "egress": self._settings.egress_url if spec.egress else None,
+            "contract": revision.contract,
+        }
+        if spec.port is not None:
+            told["port"] = spec.port
+        if spec.readiness is not None:
+            told["readiness"] = spec.readiness
+        return told
+
+    def _descriptor(self, revision: Revision, sandbox: str, volume: str, address: str) -> Descriptor:
+        host = f"[{address}]" if ":" in address else address
+        return Descriptor(
+            sandbox=sandbox,
+            tenant=revision.tenant,
+            agent=revision.agent,
+            revision=revision.revision,
+            endpoint=f"http://{host}:{objects.SHIM_PORT}",
+            secret=tokens.sandbox_secret(sandbox, self._key),
+            volume=volume,
+        )
+
+    def _revived(self, body: Mapping[str, Any], seen: pods.PodSeen) -> tuple[Revision, Descriptor] | None:
+        """Revision and descriptor out of a pod's own marks; None where they are spoilt."""
+        agent, tenant = marks.text(body, "labels", marks.AGENT), self._tenant(body)
+        try:
+            spec = _spec(agent, json.loads(marks.text(body, "annotations", marks.SPEC)))
+            shim = json.loads(marks.text(body, "annotations", marks.SHIM))
+            who = tokens.verify(str(shim["token"]), self._key)
+        except (ValueError, KeyError, TypeError):
+            return None
+        program = self._place(tenant, agent)
+        if who is None or (who.tenant, who.agent, who.sandbox) != (tenant, agent, sandbox_of(body)):
+            return None
+        if program is not None:
+            image = str(spec.image or program.image)
+            program = objects.Program(program.namespace, image, program.owner)
+        revision = Revision(tenant, agent, who.revision, spec, str(shim.get("contract", "moorage")), program)
+        return revision, self._descriptor(revision, who.sandbox, who.volume, seen.address)
+
+    def _pod(self, sandbox: str) -> Mapping[str, Any] | None:
+        namespace = self._known.get(sandbox, ("", ""))[0]
+        if namespace:
+            return self._observed.pods.get((namespace, sandbox))
+        return next((one for one in self._observed.pods if sandbox_of(one) == sandbox and marks.is_ours(one)), None)
+
+    def _claim(self, tenant: str, agent: str, volume: str) -> Mapping[str, Any] | None:
+        for namespace, owner in self._namespaces.items():
+            found = self._observed.claims.get((namespace, volume)) if owner == tenant else None
+            if found is not None and marks.is_ours(found) and marks.text(found, "labels", marks.AGENT) == agent:
+                return found
+        return None
+
+    def _tenant(self, body: Mapping[str, Any]) -> str:
+        namespace = body["metadata"]["namespace"]
+        return self._namespaces.get(namespace, namespace)
+
+
+def _spec(agent: str, wire: Mapping[str, Any]) -> HostedAgentSpec:
+    document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": agent}, "spec": wire}
+    return parse(document).spec

@@ -1,0 +1,60 @@
+"""Labels and annotations by which the operator knows its own objects. Layer: floor of the operator; names and pure reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from moorage_api.ledger.records import SessionIdentity
+
+MANAGER = "moorage-operator"  # field manager, and value of `OURS`
+OURS = "app.kubernetes.io/managed-by"
+AGENT = "moorage.dev/agent"
+REVISION = "moorage.dev/revision"
+SANDBOX = "moorage.dev/sandbox"
+TENANT = "moorage.dev/tenant"  # of a namespace; its own name where it has none
+
+# On a pod.
+SHIM = "moorage.dev/shim"  # the shim's configuration, which the pod gets as a file; nothing secret is in it
+SPEC = "moorage.dev/spec"  # what it was made from, so that an operator that starts knows old revisions
+
+# On a claim.
+SESSION = "moorage.dev/session"  # TENANT:PARTITION
+EPOCH = "moorage.dev/epoch"
+IDENTITY = "moorage.dev/identity"  # whose session it is, JSON
+
+
+def labels(agent: str, **more: str) -> dict[str, str]:
+    """The labels of an object of an agent's."""
+    return {OURS: MANAGER, AGENT: agent, **more}
+
+
+def is_ours(body: Mapping[str, Any]) -> bool:
+    """Whether the operator made an object."""
+    return text(body, "labels", OURS) == MANAGER
+
+
+def text(body: Mapping[str, Any], part: str, name: str) -> str:
+    """One label (`labels`) or annotation (`annotations`); "" when it is not there."""
+    return str(((body.get("metadata") or {}).get(part) or {}).get(name, ""))
+
+
+def bound(claim: Mapping[str, Any]) -> tuple[str, int] | None:
+    """(session key, epoch) noted on a claim, or None."""
+    key, epoch = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH)
+    return (key, int(epoch)) if key and epoch.isdigit() else None
+
+
+def identity(claim: Mapping[str, Any]) -> SessionIdentity | None:
+    """Whose session a claim holds, or None for a claim without (or with a spoilt) note."""
+    try:
+        found = json.loads(text(claim, "annotations", IDENTITY) or "null")
+        return SessionIdentity(**found) if found else None
+    except (ValueError, TypeError):
+        return None
+
+
+def noted(key: str, epoch: int, whose: SessionIdentity) -> dict[str, str]:
+    """The annotations that `bound` and `identity` read."""
+    return {SESSION: key, EPOCH: str(epoch), IDENTITY: json.dumps(whose.__dict__, sort_keys=True)}
