@@ -1,7 +1,7 @@
-"""Sandbox tokens of the local provider: who a sandbox is, signed, verified without a look-up.
+"""Sandbox tokens: who a sandbox is, signed, verified without a look-up; and the secrets of sandboxes in pods.
 
-Layer: the floor; stdlib only. The provider signs, the gateway's sandbox and egress ports verify. (In a cluster the projected
-service-account token takes this place.)
+Layer: the floor; stdlib only. The provider signs, the gateway's sandbox and egress ports verify. In a cluster the token may stand
+in a pod's spec, for there it is worth nothing without the pod's projected service-account token (`pod_tokens.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import json
 from dataclasses import asdict, dataclass
 
 MAX_TOKEN = 2048
+MAX_POD_TOKEN = 4096
+"""Bytes of a projected service-account token; Kubernetes makes them of 1 to 2 KiB."""
+
+_SECRET_OF = b"moorage sandbox secret v1\0"  # no token's body begins so: one key, two uses that cannot be mixed up
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ def verify(token: str, key: str) -> Identity | None:
     if not hmac.compare_digest(mac, hmac.new(bytes.fromhex(key), body, hashlib.sha256).digest()):
         return None
     return Identity(**json.loads(body))
+
+
+def sandbox_secret(sandbox: str, key: str) -> str:
+    """What gateways show to the shim of a sandbox in a pod (64 hex digits): nobody keeps it, whoever has the signing key derives it."""
+    return hmac.new(bytes.fromhex(key), _SECRET_OF + sandbox.encode(), hashlib.sha256).hexdigest()
+
+
+def secret_sha256(secret: str) -> str:
+    """What a shim in a pod is told of its secret (64 hex digits): enough to know it by, worth nothing to who reads the pod's spec."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _b64(data: bytes) -> str:

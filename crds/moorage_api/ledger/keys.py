@@ -13,7 +13,7 @@ OFFERED = "offered"  # set: sandbox ids ever offered in this ledger
 CLAIMS = "claims"  # stream: claims made, for the provider's labels
 CATALOG = "catalog"  # hash: TENANT/AGENT → entry
 CATALOG_VERSION = "catalog:version"
-PLATFORM = "platform"  # hash: token_key
+PLATFORM = "platform"  # hash: token_key, pod_tokens (JSON of pod_tokens.py)
 GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)
 APPLIES = "applies"  # list: configuration requests for the provider
 KEYS_VERSION = "keys:version"  # changes whenever an API key does

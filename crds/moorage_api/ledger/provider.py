@@ -11,6 +11,7 @@ from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys, session_scripts
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
 from moorage_api.ledger.script import Runner
+from moorage_api.pod_tokens import PodTokens
 
 TOMBSTONE_S = 3600
 ANSWER_S = 60
@@ -122,6 +123,14 @@ class ProviderLedger:
         """The key that signs sandbox tokens (hex), for gateways to verify with."""
         await self._runner.read("HSET", keys.PLATFORM, "token_key", key)
         await self._runner.read("PUBLISH", keys.HINT_CATALOG, "token_key")
+
+    async def set_pod_tokens(self, said: PodTokens) -> None:
+        """What gateways verify the tokens of pods with; from here on they want one of every sandbox.
+
+        Call it before `set_token_key`: a gateway that knows the key alone takes what the key has signed, as on one machine.
+        """
+        await self._runner.read("HSET", keys.PLATFORM, "pod_tokens", said.to_json())
+        await self._runner.read("PUBLISH", keys.HINT_CATALOG, "pod_tokens")
 
     async def gateways(self, since_ms: int) -> list[str]:
         """Sandbox-port URLs of gateways that gave a beat since then."""

@@ -4,6 +4,7 @@ Sources: protocols.md §2, §3.3. All lower case, as ASGI carries them.
 """
 
 SECRET = "x-moorage-secret"  # gateway → shim; dropped before the agent
+POD_TOKEN = "x-moorage-pod-token"  # shim → gateway, beside the bearer; never to an agent, never past the egress proxy
 SESSION = "x-moorage-session"
 EPOCH = "x-moorage-epoch"
 TURN = "x-moorage-turn"
@@ -30,5 +31,6 @@ HOP_BY_HOP = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        POD_TOKEN,
     }
 )

@@ -75,7 +75,10 @@ class Drain(_Call):
 
 
 class Announcement(_Call):
-    """What a shim tells the gateway about itself; routes return from it after Redis lost them."""
+    """What a shim tells the gateway about itself; routes return from it after Redis lost them.
+
+    `secret` is empty where the shim knows only its hash: the gateway derives it (`tokens.sandbox_secret`).
+    """
 
     sandbox: str
     session: str | None = None
@@ -84,7 +87,7 @@ class Announcement(_Call):
     begun: int = 0
     state: Literal["unbound", "bound"]
     endpoint: str
-    secret: str
+    secret: str = ""
     session_id: str = ""
     user: str = ""
     pids: list[int] = []
