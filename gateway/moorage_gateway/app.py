@@ -23,6 +23,7 @@ from moorage_api.ledger.script import LedgerError
 from moorage_gateway import layers, telemetry
 from moorage_gateway.access_log import AccessLog
 from moorage_gateway.boundary.announce import SandboxPort
+from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
 from moorage_gateway.core import Core, background, build
@@ -88,12 +89,11 @@ class Gateway:
             metrics=self.metrics,
         )
         self.public = self._listener("public", layers.public_app(settings, parts))
-        sandbox_port = SandboxPort(
-            core.session_ledger, core.recovery, lambda: core.catalog.token_key, core.neighbours.urls
-        )
+        proofs = Proofs(core.catalog, core.clock)
+        sandbox_port = SandboxPort(core.session_ledger, core.recovery, proofs, core.neighbours.urls)
         self.sandbox = self._listener("sandbox", sandbox_port)
         self.control = self._listener("control", Health(probes, self._draining, monotonic, self.metrics))
-        self.egress = EgressProxy(core.catalog, core.clock, named=named_hosts)
+        self.egress = EgressProxy(core.catalog, proofs, core.clock, named=named_hosts)
         self.egress_port = 0
 
     def _services(self, logs: LogSource) -> Services:

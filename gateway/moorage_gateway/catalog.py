@@ -1,4 +1,4 @@
-"""The catalog as this process holds it: agents, revisions, the sandbox token key. Told of changes, and it polls."""
+"""The catalog as this process holds it: agents, revisions, what sandboxes are verified with. Told of changes, and it polls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from moorage_api.catalog import AgentEntry, field
 from moorage_api.ledger import keys
 from moorage_api.ledger.records import fields, text
 from moorage_api.ledger.script import LedgerError, Runner
+from moorage_api.pod_tokens import PodTokens
 from moorage_gateway.clock import Clock
 
 POLL_S = 2.0
@@ -18,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """In-process copy; `get` and `list` never wait."""
+    """In-process copy; `get` and `list` never wait.
+
+    `token_key` and `pod_tokens` (None: not published, or not read yet) stay what they were when Redis has lost them: that a
+    sandbox must show more than it had to before is never taken back by a loss.
+    """
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self._runner = runner
@@ -27,6 +32,8 @@ class Catalog:
         self._version = ""
         self._wake = asyncio.Event()
         self.token_key: str | None = None
+        self.pod_tokens: PodTokens | None = None
+        self._pod_tokens_text = ""
 
     def get(self, tenant: str, agent: str) -> AgentEntry | None:
         """The agent's entry, None when it is not published."""
@@ -43,8 +50,10 @@ class Catalog:
     async def load(self) -> None:
         """Reads everything, if its version moved. Raises LedgerError."""
         version = text(await self._runner.read("GET", keys.CATALOG_VERSION))
-        key = text(await self._runner.read("HGET", keys.PLATFORM, "token_key"))
-        self.token_key = key or self.token_key
+        # Both in one look: a key without the demand that came with it would let a sandbox in by its token alone.
+        key, pods = await self._runner.read("HMGET", keys.PLATFORM, "token_key", "pod_tokens")
+        self._learn_pod_tokens(text(pods))
+        self.token_key = text(key) or self.token_key
         if version == self._version and version:
             return
         raw = fields(await self._runner.read("HGETALL", keys.CATALOG))
@@ -57,6 +66,16 @@ class Catalog:
         if found or version:
             self._entries = found
         self._version = version
+
+    def _learn_pod_tokens(self, said: str) -> None:
+        if not said or said == self._pod_tokens_text:
+            return
+        self._pod_tokens_text = said
+        try:
+            self.pod_tokens = PodTokens.from_json(said)
+        except ValueError as error:
+            log.warning("what verifies the tokens of pods cannot be read: %s", error)
+            self.pod_tokens = self.pod_tokens or PodTokens.nobody()
 
     async def run(self) -> None:
         """Keeps the copy fresh until cancelled; an unreachable Redis leaves it as it is."""

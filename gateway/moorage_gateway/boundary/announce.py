@@ -1,7 +1,7 @@
 """The sandbox port's ASGI app: a shim says where it is, and learns whether it is still wanted (turns.md §3, §7).
 
-Identity comes from the sandbox's token alone; what the body claims is compared with it. The journal of boundary calls
-(models, tools) will be further paths of this app.
+Identity comes from what the shim proves (`proofs.py`) alone; what the body claims is compared with it. The journal of boundary
+calls (models, tools) will be further paths of this app.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moorage_api import names, tokens
+from moorage_api import names
 from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.tokens import Identity
+from moorage_api.wire import headers
 from moorage_api.wire.shim import Announcement, AnnouncementAnswer
+from moorage_gateway.boundary.pod_tokens import NotProven
+from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.recovery import Recovery
 
 MAX_BODY = 16 * 1024
@@ -28,18 +31,18 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class SandboxPort:
-    """ASGI app. `token_key` answers the signing key the provider published, None before it did."""
+    """ASGI app. `gateways` answers where shims may announce themselves."""
 
     def __init__(
         self,
         ledger: SessionLedger,
         recovery: Recovery,
-        token_key: Callable[[], str | None],
+        proofs: Proofs,
         gateways: Callable[[], Sequence[str]],
     ) -> None:
         self._ledger = ledger
         self._recovery = recovery
-        self._token_key = token_key
+        self._proofs = proofs
         self._gateways = gateways
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,9 +55,10 @@ class SandboxPort:
         if scope["path"] != "/sandbox/v1/announce" or scope["method"] != "POST":
             await _answer(send, 404, {"error": "no such call on the sandbox port"})
             return
-        who = self._identify(scope)
-        if who is None:
-            await _answer(send, 401, {"error": "the sandbox token is missing or not ours"})
+        try:
+            who = self._proofs.identify(*_shown(scope["headers"]))
+        except NotProven as why:
+            await _answer(send, 401, {"error": str(why)})
             return
         body = await _body(receive)
         if body is None:
@@ -62,15 +66,6 @@ class SandboxPort:
             return
         status, answer = await self._announced(who, body)
         await _answer(send, status, answer)
-
-    def _identify(self, scope: Scope) -> Identity | None:
-        key = self._token_key()
-        if key is None:
-            return None
-        for name, value in scope["headers"]:
-            if name == b"authorization" and value.startswith(b"Bearer "):
-                return tokens.verify(value[7:].decode("latin-1"), key)
-        return None
 
     async def _announced(self, who: Identity, body: bytes) -> tuple[int, dict[str, Any]]:
         try:
@@ -90,8 +85,9 @@ class SandboxPort:
         )
         if said.session != expected:
             return 403, {"error": "the session is not one of this sandbox's agent"}
+        secret = said.secret or self._proofs.secret(who)
         place = Descriptor(
-            who.sandbox, who.tenant, who.agent, who.revision, said.endpoint, said.secret, who.volume, tuple(said.pids)
+            who.sandbox, who.tenant, who.agent, who.revision, said.endpoint, secret, who.volume, tuple(said.pids)
         )
         try:
             found = await self._ledger.announce(said.session, said.epoch, place, identity)
@@ -107,6 +103,18 @@ class SandboxPort:
         except Unreachable:
             return {"error": "the ledger does not answer; announce again"}
         return {"error": "the ledger was founded anew; announce again"}
+
+
+def _shown(found: Sequence[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
+    """The sandbox token and the pod token of a request; None for one that is missing, or there twice."""
+    bearer = _single(found, b"authorization") or ""
+    token = bearer.removeprefix("Bearer ") if bearer.startswith("Bearer ") else None
+    return token, _single(found, headers.POD_TOKEN.encode())
+
+
+def _single(found: Sequence[tuple[bytes, bytes]], name: bytes) -> str | None:
+    values = [value for each, value in found if each == name]
+    return values[0].decode("latin-1") if len(values) == 1 else None
 
 
 async def _body(receive: Receive) -> bytes | None:

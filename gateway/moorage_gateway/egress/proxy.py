@@ -1,6 +1,6 @@
 """The egress proxy: the only way from a sandbox to the outside. Layer: gateway, border to the internet.
 
-One connection: read the head, verify the sandbox's token, decide by the manifest, resolve, check the addresses, connect to one
+One connection: read the head, identify the sandbox, decide by the manifest, resolve, check the addresses, connect to one
 of exactly those, pass bytes both ways. Every wait has a deadline, every buffer a bound; a slow side slows the other one down.
 """
 
@@ -18,6 +18,8 @@ from typing import Protocol
 
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry
+from moorage_gateway.boundary.pod_tokens import NotProven
+from moorage_gateway.boundary.proofs import NotReady, Proofs
 from moorage_gateway.clock import Clock
 from moorage_gateway.egress import addresses, requests, rules
 
@@ -28,10 +30,6 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class CatalogDoor(Protocol):
     """What the proxy needs of the catalog."""
-
-    @property
-    def token_key(self) -> str | None:
-        """The key (hex) that sandbox tokens are signed with, None before it was read."""
 
     def get(self, tenant: str, agent: str) -> AgentEntry | None:
         """One agent."""
@@ -127,6 +125,7 @@ class EgressProxy:
     def __init__(
         self,
         catalog: CatalogDoor,
+        proofs: Proofs,
         clock: Clock,
         *,
         named: Mapping[str, frozenset[rules.Target]],
@@ -135,6 +134,7 @@ class EgressProxy:
         limits: EgressLimits | None = None,
     ) -> None:
         self._catalog = catalog
+        self._proofs = proofs
         self._clock = clock
         self._named = named
         self._limits = limits or EgressLimits()
@@ -186,7 +186,7 @@ class EgressProxy:
         if len(self._tasks) > self._limits.total:
             raise _Answer(503, "the egress proxy has too many connections: try again later")
         request = await self._head(reader)
-        identity = self._identify(request.token)
+        identity = self._identify(request)
         with self._counted(identity.sandbox):
             trusted = self._decide(identity, request.target)
             streams = await self._reach(identity, request.target, trusted)
@@ -210,14 +210,13 @@ class EgressProxy:
             log.info("egress refused: %s", error)
             raise _Answer(403, str(error)) from None
 
-    def _identify(self, token: str | None) -> tokens.Identity:
-        key = self._catalog.token_key
-        if key is None:
-            raise _Answer(503, "the platform is not ready to check sandboxes: try again")
-        identity = tokens.verify(token, key) if token else None
-        if identity is None:
-            raise _Answer(407, "only sandboxes of this platform may use this proxy")
-        return identity
+    def _identify(self, request: requests.Request) -> tokens.Identity:
+        try:
+            return self._proofs.identify(request.token, request.pod_token)
+        except NotReady as not_yet:
+            raise _Answer(503, str(not_yet)) from None
+        except NotProven as why:
+            raise _Answer(407, f"only sandboxes of this platform may use this proxy: {why}") from None
 
     @contextlib.contextmanager
     def _counted(self, sandbox: str) -> Iterator[None]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from moorage_api.wire.headers import HOP_BY_HOP
+from moorage_api.tokens import MAX_POD_TOKEN, MAX_TOKEN
+from moorage_api.wire.headers import HOP_BY_HOP, POD_TOKEN
 from moorage_gateway.egress.rules import Refused, Target, parse_authority
 
-MAX_HEAD = 16 * 1024
+# What a shim takes from its agent, and what it adds to that.
+MAX_HEAD = 16 * 1024 + MAX_TOKEN + MAX_POD_TOKEN + 256
 MAX_HEADERS = 64
 
 _METHOD = re.compile(rb"[A-Z]{1,20}\Z")
@@ -27,10 +29,13 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """`upstream` is what the server behind is sent first: nothing for a tunnel, a head of our own for plain http."""
+    """`token` and `pod_token` are what the shim shows. `upstream` is what the server behind is sent first: nothing for a tunnel, a
+    head of our own for plain http.
+    """
 
     target: Target
     token: str | None
+    pod_token: str | None
     upstream: bytes
 
 
@@ -42,11 +47,11 @@ def parse(head: bytes) -> Request:
         raise Malformed("the request line is not 'METHOD TARGET HTTP/1.1'")
     headers = _headers(lines[1:])
     method, target, _ = parts
-    token = _token(headers)
+    shown = _token(headers), _pod_token(headers)
     if not _REST.match(target):
         raise Refused("a target has visible ASCII characters only")
     if method == b"CONNECT":
-        return Request(parse_authority(target.decode("ascii")), token, b"")
+        return Request(parse_authority(target.decode("ascii")), *shown, b"")
     if method == b"TRACE":
         raise Malformed("TRACE is not passed on")
     if not target.lower().startswith(b"http://"):
@@ -57,7 +62,7 @@ def parse(head: bytes) -> Request:
     path = rest[end:].partition(b"#")[0]
     if not path.startswith(b"/"):
         path = b"/" + path
-    return Request(where, token, _head(method, path, where, headers))
+    return Request(where, *shown, _head(method, path, where, headers))
 
 
 def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
@@ -73,13 +78,21 @@ def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _token(headers: list[tuple[bytes, bytes]]) -> str | None:
-    given = [value for name, value in headers if name == b"proxy-authorization"]
-    if len(given) > 1:
-        raise Malformed("the proxy authorization is repeated")
-    if not given:
-        return None
-    scheme, _, token = given[0].partition(b" ")
+    given = _single(headers, b"proxy-authorization", "the proxy authorization")
+    scheme, _, token = (given or b"").partition(b" ")
     return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
+def _pod_token(headers: list[tuple[bytes, bytes]]) -> str | None:
+    given = _single(headers, POD_TOKEN.encode(), "the pod token")
+    return None if given is None else given.decode("latin-1")
+
+
+def _single(headers: list[tuple[bytes, bytes]], wanted: bytes, called: str) -> bytes | None:
+    given = [value for name, value in headers if name == wanted]
+    if len(given) > 1:
+        raise Malformed(f"{called} is repeated")
+    return given[0] if given else None
 
 
 def _head(method: bytes, path: bytes, target: Target, headers: list[tuple[bytes, bytes]]) -> bytes:

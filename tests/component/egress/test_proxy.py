@@ -12,6 +12,8 @@ import pytest
 
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry
+from moorage_api.pod_tokens import PodTokens
+from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.egress import proxy
 from moorage_gateway.egress.rules import Target
@@ -25,6 +27,7 @@ EGRESS = ["echo.example", "*.wild.example", "ported.example:9443", "package-inde
 
 class Catalog:
     token_key: str | None = KEY
+    pod_tokens: PodTokens | None = None
 
     def get(self, tenant: str, agent: str) -> AgentEntry | None:
         if (tenant, agent) != ("acme", "hello"):
@@ -67,6 +70,7 @@ class World:
         self.catalog, self.names, self.wire = Catalog(), Names(), Wire()
         self.proxy = proxy.EgressProxy(
             self.catalog,
+            Proofs(self.catalog, SystemClock()),
             SystemClock(),
             named={"package-index": frozenset({Target("index.example", 443)})},
             resolver=self.names,
