@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from moorage_api.wire.hop import HopError, HopPool
+from moorage_api.wire.http1 import Headers
 from moorage_api.wire.shim import Announcement, AnnouncementAnswer
 from moorage_sandbox.clock import Clock
 from moorage_sandbox.config import Limits
+from moorage_sandbox.errors import NoProof
+from moorage_sandbox.proof import Proof
 
 PATH = "/sandbox/v1/announce"
 MAX_ANSWER = 64 * 1024
@@ -24,22 +27,25 @@ MAX_GATEWAYS = 32
 
 
 class Announcer:
-    """The loop of announcements. `answered` is told the highest epoch that a gateway knows."""
+    """The loop of announcements. `answered` is told the highest epoch that a gateway knows, `note` why none can be asked."""
 
     def __init__(
         self,
         gateways: Sequence[str],
-        token: str,
+        proof: Proof,
         *,
         describe: Callable[[], Announcement],
         answered: Callable[[int], None],
+        note: Callable[[str], None],
         clock: Clock,
         limits: Limits,
     ) -> None:
         self._gateways = list(gateways)
-        self._headers = [(b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json")]
+        self._proof = proof
         self._describe = describe
         self._answered = answered
+        self._note = note
+        self._noted = ""
         self._clock = clock
         self._limits = limits
         self._pool = HopPool(max_idle=1)
@@ -86,8 +92,16 @@ class Announcer:
         await self._pool.close()
 
     async def _announce(self) -> bool:
+        try:
+            shown = self._proof.headers(b"authorization")
+        except NoProof as fault:
+            if str(fault) != self._noted:  # once, not at every try
+                self._noted = str(fault)
+                self._note(f"cannot announce: {fault}")
+            return False
+        self._noted = ""
         for gateway in list(self._gateways):
-            answer = await self._ask(gateway)
+            answer = await self._ask(gateway, [*shown, (b"content-type", b"application/json")])
             if answer is None or not answer.ok:
                 continue
             # The one that answered is asked first from now on.
@@ -98,12 +112,12 @@ class Announcer:
             return True
         return False
 
-    async def _ask(self, gateway: str) -> AnnouncementAnswer | None:
+    async def _ask(self, gateway: str, head: Headers) -> AnnouncementAnswer | None:
         timeout = self._limits.announce_answer
         body = orjson.dumps(self._describe().model_dump())
         try:
             response = await self._pool.request(
-                gateway, "POST", PATH, self._headers, body, connect_timeout=timeout, head_timeout=timeout
+                gateway, "POST", PATH, head, body, connect_timeout=timeout, head_timeout=timeout
             )
             async with response:
                 text = await response.read(MAX_ANSWER, idle=timeout)

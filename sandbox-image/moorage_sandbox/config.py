@@ -6,8 +6,11 @@ A provider writes a `ShimConfig` as JSON; the shim reads it once and hands parts
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class ShimConfig:
-    """One sandbox as its shim sees it. `secret` is what gateways show, `token` what the shim shows to them."""
+    """One sandbox as its shim sees it. Raises ValueError unless exactly one of `secret` and `secret_sha256` is set.
+
+    `secret` is what gateways show, `token` what the shim shows to them. In a pod, whose spec many may read, the shim is told only
+    `secret_sha256` (`tokens.secret_sha256`), and shows beside its token what `token_file` holds: the pod's projected
+    service-account token.
+    """
 
     sandbox: str
     tenant: str
     agent: str
     revision: str
     endpoint: str
-    secret: str
     token: str
     volume: str
+    secret: str = ""
+    secret_sha256: str = ""
+    token_file: str | None = None
     gateways: tuple[str, ...] = ()
     egress: str | None = None
     contract: str = "moorage"
@@ -75,6 +85,14 @@ class ShimConfig:
     env: dict[str, str] = field(default_factory=dict)
     log_file: str | None = None
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if bool(self.secret) == bool(self.secret_sha256):
+            raise ValueError(
+                "exactly one of secret and secret_sha256 is set: who calls this shim must show that one secret"
+            )
+        if self.secret_sha256 and not _SHA256.match(self.secret_sha256):
+            raise ValueError("secret_sha256 is 64 lower-case hex digits")
 
     def to_json(self) -> str:
         """The text `from_json` reads."""

@@ -1,6 +1,6 @@
 """The agent's door: a proxy on loopback inside the sandbox's network that hands everything to the gateway's egress port.
 
-Layer: I/O rim. Decides nothing about hosts: it adds the sandbox's token, which the agent never sees, and then moves bytes. The
+Layer: I/O rim. Decides nothing about hosts: it adds the sandbox's proof, which the agent never sees, and then moves bytes. The
 egress port resolves, decides and connects (design.md §6).
 
     Door
@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import cast
 
 from moorage_api.wire import http1
+from moorage_sandbox.errors import NoProof
 from moorage_sandbox.prompt import end_to_end
+from moorage_sandbox.proof import Proof
 
 MAX_HEAD = 16 * 1024
 HEAD_SECONDS = 10.0
@@ -103,6 +105,10 @@ class _Client(_End):
         except http1.BadMessage as error:
             self.refuse(400, str(error).encode())
             return
+        except NoProof as fault:
+            self._door.note(f"no connection to the egress port: {fault}")
+            self.refuse(503, b"this sandbox cannot prove itself to the platform now")
+            return
         if opening is None:
             self.refuse(404, b"nothing here: this is a proxy")
             return
@@ -161,11 +167,11 @@ class _Client(_End):
 class Door:
     """Accepts the agent's connections on the listener that init opened inside the sandbox."""
 
-    def __init__(self, egress: str | None, token: str, *, max_connections: int, note: Callable[[str], None]) -> None:
+    def __init__(self, egress: str | None, proof: Proof, *, max_connections: int, note: Callable[[str], None]) -> None:
         self._egress = egress
-        self._authorization = (b"proxy-authorization", b"Bearer " + token.encode())
+        self._proof = proof
         self._max_connections = max_connections
-        self._note = note
+        self.note = note
         self._clients: set[_Client] = set()
         self._server: asyncio.Server | None = None
 
@@ -187,12 +193,12 @@ class Door:
         await asyncio.gather(*openings, return_exceptions=True)
 
     def opening(self, head: http1.RequestHead) -> bytes | None:
-        """What to say to the egress port for this request, None when it is no proxy request. Raises BadMessage."""
+        """What to say to the egress port for this request, None when it is no proxy request. Raises BadMessage, NoProof."""
         if head.method == b"CONNECT":
             if _AUTHORITY.match(head.target) is None:
                 raise http1.BadMessage("CONNECT needs host:port")
             line = b"CONNECT %b HTTP/1.1" % head.target
-            return http1.encode_head(line, [(b"host", head.target), self._authorization])
+            return http1.encode_head(line, [(b"host", head.target), *self._shown()])
         if not head.target.startswith(b"http://"):
             return None
         if _ABSOLUTE.match(head.target) is None:
@@ -200,9 +206,12 @@ class Door:
         http1.request_body(head)  # refuses an ambiguous framing
         kept = end_to_end(head.headers)
         framing = [each for each in head.headers if each[0] == b"transfer-encoding"]
-        # One request a connection: a second one would pass without the token.
-        last = [self._authorization, (b"connection", b"close")]
+        # One request a connection: a second one would pass without the proof.
+        last = [*self._shown(), (b"connection", b"close")]
         return http1.encode_head(b"%b %b HTTP/1.1" % (head.method, head.target), [*kept, *framing, *last])
+
+    def _shown(self) -> http1.Headers:
+        return self._proof.headers(b"proxy-authorization")
 
     async def connect(self) -> _End | None:
         """A connection to the egress port; None when there is none to have."""
@@ -213,7 +222,7 @@ class Door:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, upstream = await asyncio.get_running_loop().create_connection(_End, host, int(port))
         except OSError as error:  # TimeoutError is one
-            self._note(f"the egress port does not answer: {error}")
+            self.note(f"the egress port does not answer: {error}")
             return None
         return upstream
 

@@ -3,6 +3,7 @@
 ShimFault
   ├─ Refused       a rule of turns.md §3 says no: status and word of the answer
   ├─ NotReady      the agent process does not serve (yet, or any more)
+  ├─ NoProof       the pod's token cannot be read: gateways cannot be asked
   └─ ControlLost   init or its channel is gone: the sandbox is over
 """
 
@@ -27,6 +28,10 @@ class Refused(ShimFault):
 
 class NotReady(ShimFault):
     """The agent does not answer its readiness path; `str()` says what was seen."""
+
+
+class NoProof(ShimFault):
+    """What this shim would show to gateways cannot be read; `str()` holds nothing of it."""
 
 
 class ControlLost(ShimFault):

@@ -25,6 +25,7 @@ from moorage_sandbox.control import Control
 from moorage_sandbox.door import Door
 from moorage_sandbox.errors import ControlLost, NotReady
 from moorage_sandbox.output import Output
+from moorage_sandbox.proof import Proof
 from moorage_sandbox.relay import Relay
 from moorage_sandbox.routes import Routes
 from moorage_sandbox.server import HttpServer
@@ -75,9 +76,10 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         shim = Shim(config, BindingFile(config.volume), parts, bound=lambda call: _bound(announcer, call.gateways))
         announcer = Announcer(
             config.gateways,
-            config.token,
+            Proof(config.token, config.token_file),
             describe=shim.announcement,
             answered=shim.answered,
+            note=output.shim,
             clock=clock,
             limits=config.limits,
         )
@@ -142,7 +144,8 @@ async def _open(config: ShimConfig, control: Control, agent: Agent, output: Outp
     env = {"PORT": str(config.port), **config.env}
     if hello.fds:
         listener = socket.socket(fileno=hello.fds[0])
-        door = Door(config.egress, config.token, max_connections=config.limits.connections, note=output.shim)
+        proof = Proof(config.token, config.token_file)
+        door = Door(config.egress, proof, max_connections=config.limits.connections, note=output.shim)
         env = {**env, **proxy_env(listener)}
         await door.open(listener)
         stack.push_async_callback(door.close)

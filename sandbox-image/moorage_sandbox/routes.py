@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from moorage_api import tokens
 from moorage_api.wire import headers as names
 from moorage_api.wire.shim import Attach, Bind, Drain, Start, Stop
 from moorage_sandbox.attempt import Attempt
@@ -34,7 +36,7 @@ class Routes:
     """The handler of the shim's port."""
 
     def __init__(self, config: ShimConfig, shim: Shim, relay: Relay, output: Output) -> None:
-        self._secret = config.secret.encode()
+        self._secret_sha256 = config.secret_sha256 or tokens.secret_sha256(config.secret)
         self._max_body = config.limits.body
         self._shim = shim
         self._relay = relay
@@ -42,7 +44,8 @@ class Routes:
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """Serves one request; every refusal of the shim becomes its status here."""
-        if not hmac.compare_digest(request.header(SECRET), self._secret):
+        shown = hashlib.sha256(request.header(SECRET)).hexdigest()
+        if not hmac.compare_digest(shown, self._secret_sha256):
             answer.send(401, b'{"error":"unauthenticated"}')
             return
         try:
