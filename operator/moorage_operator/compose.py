@@ -20,6 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 from moorage_api import names
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.script import LedgerError
+from moorage_api.pod_tokens import PodTokens
 from moorage_api.provider.loop import Provider, ProviderSettings
 from moorage_operator import handlers, ledger, marks
 from moorage_operator.agents import Agents
@@ -96,14 +97,20 @@ class Operator:
         settings = self._settings
         runner = ledger.LedgerRunner(ledger.connect(settings.redis_url.get_secret_value()), who=me)
         try:
+            doors = ProviderLedger(runner)
             await _until_found(runner)
             await self._belongings()
-            doors = ProviderLedger(runner)
+            await self._publish_keys(doors)  # before the provider's own key: see set_pod_tokens
+
+            async def found() -> None:
+                await runner.found()
+                await self._publish_keys(doors)
+
             provider = self._provider = Provider(
                 doors,
                 self._machine,
                 now=time.time,
-                found=runner.found,
+                found=found,
                 token_key=settings.token_key.get_secret_value(),
                 settings=ProviderSettings(tick=TICK_SECONDS),
             )
@@ -138,12 +145,8 @@ class Operator:
 
     async def _publish_keys(self, doors: ProviderLedger) -> None:
         """Tells gateways how to verify the tokens of our pods."""
-        await doors.set_pod_tokens(
-            issuer=await self._kube.issuer(),
-            audience=AUDIENCE,
-            jwks=await self._kube.public_keys(),
-            namespaces=dict(self._tenants),
-        )
+        issuer, keys = await self._kube.issuer(), await self._kube.public_keys()
+        await doors.set_pod_tokens(PodTokens(issuer, AUDIENCE, keys, dict(self._tenants)))
 
     async def _belongings(self) -> None:
         """To whom each namespace belongs: its label, else its own name."""

@@ -6,7 +6,6 @@ there. Nothing ends with the operator: the next one finds pods and claims as the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -260,8 +259,7 @@ class PodMachine:
             "agent": revision.agent,
             "revision": revision.revision,
             "endpoint": "",
-            "secret": "",
-            "secret_sha256": hashlib.sha256(tokens.sandbox_secret(sandbox, self._key).encode()).hexdigest(),
+            "secret_sha256": tokens.secret_sha256(tokens.sandbox_secret(sandbox, self._key)),
             "token": tokens.sign(who, self._key),
             "token_file": objects.TOKEN_FILE,
             "volume": "/volume",
@@ -319,7 +317,7 @@ class PodMachine:
         return None
 
     def _tenant(self, body: Mapping[str, Any]) -> str:
-        namespace = body["metadata"]["namespace"]
+        namespace = str(body["metadata"]["namespace"])
         return self._namespaces.get(namespace, namespace)
 
 

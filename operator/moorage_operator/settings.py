@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "MOORAGE_"
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr
     """Redis or Valkey: `redis://`, `rediss://` or `unix:///path?db=0`. The gateways' own."""
 
-    token_key: SecretStr = Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]+$")
+    token_key: SecretStr
     """Signs sandbox descriptors and makes the secrets between gateway and shim; 64 hex digits. From a Secret that the chart makes once."""
 
     namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -86,6 +87,21 @@ class Settings(BaseSettings):
         """Keywords only: `load` hands over the environment, so a test never inherits one."""
         return (init_settings,)
 
+    @field_validator("token_key")
+    @classmethod
+    def _is_hex(cls, value: SecretStr) -> SecretStr:
+        if re.fullmatch("[0-9a-f]{64}", value.get_secret_value()) is None:
+            raise ValueError("must be 64 lower-case hex digits")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Settings:
+        if bool(self.gateway_pods) == (self.gateway_cidr is not None):
+            raise ValueError(
+                "give exactly one of MOORAGE_GATEWAY_PODS and MOORAGE_GATEWAY_CIDR: policies let only gateways through"
+            )
+        return self
+
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -113,4 +129,5 @@ def load(environment: Mapping[str, str]) -> Settings:
         return Settings(**{name: text for name, text in given.items() if text != ""})  # type: ignore[arg-type]
     except ValidationError as problem:
         first = problem.errors(include_input=False, include_url=False)[0]
-        raise BadSetting(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
+        where = f"{PREFIX}{str(first['loc'][0]).upper()}: " if first["loc"] else ""
+        raise BadSetting(f"{where}{first['msg']}") from None

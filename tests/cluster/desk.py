@@ -61,8 +61,8 @@ class Desk:
         self.key = ""
         self._gateway: subprocess.Popen[bytes] | None = None
 
-    def open(self, agent: str) -> None:
-        """Founds the ledger, publishes `agent`, makes a key and starts the gateway."""
+    def open(self, agent: str | None) -> None:
+        """Founds the ledger, makes a key and starts the gateway. Publishes `agent` as its provider would; None: one plays itself."""
         asyncio.run(self._furnish(agent))
         env = {
             **os.environ,
@@ -128,7 +128,24 @@ class Desk:
         finally:
             await client.aclose()
 
-    async def _furnish(self, agent: str) -> None:
+    @property
+    def redis_url(self) -> str:
+        """Where the ledger is."""
+        return self._valkey.url
+
+    async def _furnish(self, agent: str | None) -> None:
+        if agent is not None:
+            await self._publish(agent)
+        client = LedgerClient(aioredis.Redis.from_url(self._valkey.url), who="first-key")
+        try:
+            await client.found()
+            keys = KeyService(FolderStore(self._folder / "store"), client, now=time.time, monotonic=time.monotonic)
+            self.key = new_text()
+            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
+        finally:
+            await client.aclose()
+
+    async def _publish(self, agent: str) -> None:
         async with self._ledger() as ledger:
             await ledger.set_token_key(self._token_key)
             document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": agent}}
@@ -140,18 +157,10 @@ class Desk:
                     spec=spec.model_dump(mode="json", by_alias=True),
                 )
             )  # fmt: skip
-        client = LedgerClient(aioredis.Redis.from_url(self._valkey.url), who="first-key")
-        try:
-            await client.found()
-            keys = KeyService(FolderStore(self._folder / "store"), client, now=time.time, monotonic=time.monotonic)
-            self.key = new_text()
-            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
-        finally:
-            await client.aclose()
 
 
 @contextlib.contextmanager
-def desk(folder: Path, agent: str) -> Iterator[Desk]:
+def desk(folder: Path, agent: str | None) -> Iterator[Desk]:
     """An open desk with a Valkey of its own."""
     valkey = Valkey()
     made = Desk(folder, valkey)

@@ -61,7 +61,15 @@ class PodHands:
 
     async def kill(self, one: Descriptor) -> None:
         await asyncio.to_thread(
-            self.node.kubectl, "delete", "pod", one.sandbox, "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=true"
+            self.node.kubectl,
+            "delete",
+            "pod",
+            one.sandbox,
+            "-n",
+            NAMESPACE,
+            "--grace-period=0",
+            "--force",
+            "--wait=true",
         )
 
     async def write(self, one: Descriptor, name: str, data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 if os.environ.get("MODE") == "broken":
     raise ImportError("parrot")
 
-from moorage import HostedAgent, text_of  # noqa: E402
+from moorage import HostedAgent, text_of
 
 NOTES = Path("/workspace/notes.txt")
 
@@ -27,7 +27,9 @@ def reached(where):
 def agent(items, ctx):
     wanted = text_of(items)
     if wanted == "look":
-        yield json.dumps({"uid": os.getuid(), "mode": os.environ.get("MODE", ""), "workspace": sorted(os.listdir("/workspace"))})
+        yield json.dumps(
+            {"uid": os.getuid(), "mode": os.environ.get("MODE", ""), "workspace": sorted(os.listdir("/workspace"))}
+        )
     elif wanted.startswith("reach "):
         yield json.dumps({where: reached(where) for where in wanted.split()[1:]})
     elif wanted.startswith("slow "):

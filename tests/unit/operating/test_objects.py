@@ -1,0 +1,121 @@
+"""The objects of an agent: what they hold, and what must never be in them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from moorage_api.kinds import parse
+from moorage_api.provider.base import Revision
+from moorage_operator import marks, objects
+from moorage_operator.settings import BadSetting, Settings, load
+
+pytestmark = pytest.mark.unit
+
+OWNER = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "name": "a", "uid": "u", "controller": True}
+GIVEN = {
+    "MOORAGE_REDIS_URL": "redis://:hunter2@redis:6379/0",
+    "MOORAGE_TOKEN_KEY": "ab" * 32,
+    "MOORAGE_NAMESPACE": "moorage",
+    "MOORAGE_NAMESPACES": "agents, more",
+    "MOORAGE_SANDBOX_IMAGE": "reg.example/sandbox:1",
+    "MOORAGE_SANDBOX_URL": "http://10.0.0.9:8081",
+    "MOORAGE_EGRESS_URL": "http://10.0.0.9:8082",
+    "MOORAGE_GATEWAY_PODS": "app.kubernetes.io/component=gateway",
+}
+
+
+def settings(**more: str) -> Settings:
+    return load(GIVEN | more)
+
+
+def revision(**spec: Any) -> Revision:
+    document = {
+        "apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": "a"},
+        "spec": {"image": "reg.example/agent:1", **spec},
+    }  # fmt: skip
+    program = objects.Program("agents", "reg.example/agent:1", OWNER)
+    return Revision("t", "a", "r1", parse(document).spec, "moorage", program)
+
+
+def pod(**spec: Any) -> dict[str, Any]:
+    return objects.pod(revision(**spec), "sb-1", "ws-1", {"sandbox": "sb-1"}, settings())
+
+
+def test_both_containers_pass_restricted_pod_security() -> None:
+    made = pod()["spec"]
+    assert made["automountServiceAccountToken"] is False
+    assert made["securityContext"]["runAsNonRoot"] and made["securityContext"]["seccompProfile"]
+    for one in [*made["initContainers"], *made["containers"]]:
+        held = one["securityContext"]
+        assert not held["allowPrivilegeEscalation"] and held["capabilities"] == {"drop": ["ALL"]}, one["name"]
+        assert held["readOnlyRootFilesystem"] and one["resources"]["limits"], one["name"]
+
+
+def test_only_the_shim_sees_token_configuration_and_the_whole_volume() -> None:
+    for one in [*pod()["spec"]["initContainers"], *pod()["spec"]["containers"]]:
+        mounts = {mount["name"]: mount for mount in one["volumeMounts"]}
+        if one["name"] == "shim":
+            assert {"token", "config", "volume"} <= mounts.keys()
+        else:
+            assert not {"token", "config"} & mounts.keys(), one["name"]
+        if one["name"] == "agent":
+            assert {m["subPath"] for m in one["volumeMounts"] if m["name"] == "volume"} == {"workspace", "home"}
+            assert mounts["launcher"]["readOnly"]
+
+
+def test_the_manifest_reaches_the_pod() -> None:
+    made = pod(
+        resources={"cpu": "2", "memory": "1Gi"}, runtimeClassName="gvisor", nodeSelector={"disk": "ssd"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}], imagePullSecrets=["pull"], priorityClassName="high",
+        env=[{"name": "MODE", "value": "fast"}], workspace={"mount": "/data"},
+    )["spec"]  # fmt: skip
+    assert (made["runtimeClassName"], made["nodeSelector"], made["priorityClassName"]) == (
+        "gvisor",
+        {"disk": "ssd"},
+        "high",
+    )
+    assert made["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert made["imagePullSecrets"] == [{"name": "pull"}]
+    agent = next(one for one in made["containers"] if one["name"] == "agent")
+    assert agent["resources"]["limits"] == {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi"}
+    assert {"name": "MODE", "value": "fast"} in agent["env"]
+    assert "/data" in [mount["mountPath"] for mount in agent["volumeMounts"]]
+
+
+def test_files_that_are_not_kept_lie_in_the_pod() -> None:
+    made = pod(workspace={"fileSystem": False, "size": "2Gi"})["spec"]["volumes"]
+    assert next(one for one in made if one["name"] == "volume")["emptyDir"] == {"sizeLimit": "2Gi"}
+
+
+def test_the_policy_lets_only_the_gateways_ports_through() -> None:
+    made = objects.policy("a", "agents", OWNER, settings())["spec"]
+    assert made["podSelector"]["matchLabels"] == {marks.OURS: marks.MANAGER, marks.AGENT: "a"}
+    assert [port["port"] for port in made["egress"][0]["ports"]] == [8081, 8082]
+    peer = made["egress"][0]["to"][0]
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "gateway"}
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "moorage"}
+    alone = settings(MOORAGE_GATEWAY_CIDR="10.0.0.9/32", MOORAGE_GATEWAY_PODS="")
+    outside = objects.policy("a", "agents", OWNER, alone)
+    assert outside["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "10.0.0.9/32"}}]
+
+
+def test_a_pod_can_be_read_back() -> None:
+    made = pod(env=[{"name": "MODE", "value": "fast"}])
+    assert json.loads(marks.text(made, "annotations", marks.SPEC))["env"] == [{"name": "MODE", "value": "fast"}]
+    assert marks.is_ours(made) and marks.text(made, "labels", marks.SANDBOX) == "sb-1"
+
+
+@pytest.mark.parametrize("missing", sorted(set(GIVEN) - {"MOORAGE_EGRESS_URL"}))
+def test_a_missing_setting_is_named(missing: str) -> None:
+    with pytest.raises(BadSetting, match=missing):
+        load({name: text for name, text in GIVEN.items() if name != missing})
+
+
+def test_a_wrong_setting_is_named_and_never_shown() -> None:
+    with pytest.raises(BadSetting) as refused:
+        load(GIVEN | {"MOORAGE_TOKEN_KEY": "hunter2"})
+    assert "MOORAGE_TOKEN_KEY" in str(refused.value) and "hunter2" not in str(refused.value)
+    assert "hunter2" not in repr(settings())

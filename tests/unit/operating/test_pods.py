@@ -1,0 +1,75 @@
+"""What a pod's object says of the sandbox in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moorage_operator.pods import PodSeen, seen
+
+pytestmark = pytest.mark.unit
+
+
+def container(name: str, **state: Any) -> dict[str, Any]:
+    return {"name": name, "state": state}
+
+
+def pod(phase: str, *containers: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **more: Any) -> dict[str, Any]:
+    meta = {"name": "sb-1", "namespace": "agents", **more.pop("meta", {})}
+    status = {"phase": phase, "containerStatuses": list(containers), "initContainerStatuses": list(init), **more}
+    return {"metadata": meta, "status": status}
+
+
+RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+IS_READY = [{"type": "Ready", "status": "True"}]
+BOTH = (container("agent", **RUNS), container("shim", **RUNS))
+
+
+def ended(name: str, code: int, reason: str = "Error") -> dict[str, Any]:
+    return container(name, terminated={"exitCode": code, "reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (None, PodSeen("gone", reason="its pod was deleted")),
+        (pod("Running", *BOTH, conditions=IS_READY, podIP="10.0.0.1"), PodSeen("ready", address="10.0.0.1")),
+        (pod("Running", *BOTH, conditions=IS_READY), PodSeen("starting", reason="it is still starting")),
+        (
+            pod("Running", *BOTH, conditions=IS_READY, podIP="10.0.0.1", meta={"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            PodSeen("leaving", reason="its pod is being deleted"),
+        ),
+        (
+            pod("Running", ended("agent", 137, "OOMKilled"), container("shim", **RUNS), conditions=IS_READY, podIP="10.0.0.1"),
+            PodSeen("ended", reason="container agent: OOMKilled, exit code 137", faulty="agent"),
+        ),
+        (
+            pod("Failed", ended("shim", 1), ended("agent", 1)),
+            PodSeen("ended", reason="container agent: Error, exit code 1", faulty="agent"),
+        ),
+        (
+            pod("Failed", reason="Evicted", message="The node was low on memory."),
+            PodSeen("ended", reason="Evicted: The node was low on memory."),
+        ),
+        (
+            pod("Pending", container("agent", waiting={"reason": "ImagePullBackOff", "message": "no such image"})),
+            PodSeen("failing", reason="container agent: ImagePullBackOff: no such image"),
+        ),
+        (
+            pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]),
+            PodSeen("starting", reason="no node takes it: 0/1 nodes are available"),
+        ),
+        (
+            pod("Pending", container("agent", waiting={"reason": "PodInitializing"}), init=(container("folders", **RUNS),)),
+            PodSeen("starting", reason="it is still starting (agent: PodInitializing)"),
+        ),
+        (
+            pod("Failed", init=(ended("folders", 2),)),
+            PodSeen("ended", reason="container folders: Error, exit code 2", faulty="folders"),
+        ),
+    ],
+    ids=["gone", "ready", "no-address", "leaving", "oom", "crash", "evicted", "no-image", "unschedulable", "starting", "init"],
+)  # fmt: skip
+def test_the_state_of_a_pod(body: dict[str, Any] | None, expected: PodSeen) -> None:
+    assert seen(body) == expected
