@@ -12,6 +12,10 @@ from fakes.valkey import ledger, redis_client, valkey, valkey_server
 __all__ = ["ledger", "redis_client", "valkey", "valkey_server"]
 
 
+# The suite of every provider is imported by a test module a provider.
+pytest.register_assert_rewrite("component.provider.conformance")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Seeds and sizes of the seeded groups, so that a failing one replays alone."""
     parser.addoption("--sim-seed", type=int, default=1, help="first seed of the simulation")

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LAUNCHER = ROOT / "sandbox-image" / "moorage_sandbox" / "launcher"
 
 HIDING = """
-import importlib, importlib.abc, json, sys
+import importlib, importlib.abc, importlib.util, json, sys
 task = json.loads(sys.stdin.read())
 
 class Hiding(importlib.abc.MetaPathFinder):
@@ -36,6 +36,9 @@ class Hiding(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r} (not declared)", name=name)
 
 sys.meta_path.insert(0, Hiding())
+found = importlib.util.find_spec
+# Who asks politely is told that it is not there.
+importlib.util.find_spec = lambda name, *more: None if name.partition(".")[0] in task["hidden"] else found(name, *more)
 failed = {}
 for module in task["modules"]:
     try:
