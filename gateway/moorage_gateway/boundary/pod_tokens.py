@@ -95,6 +95,8 @@ class PodTokenVerifier:
             raise NotProven("the pod token is for another audience") from None
         except jwt.InvalidIssuerError:
             raise NotProven("the pod token is of another issuer") from None
+        except jwt.MissingRequiredClaimError:
+            raise NotProven("the pod token lacks its issuer, its audience or its end") from None
         except jwt.PyJWTError:  # its text may quote the token
             raise NotProven("the pod token is not one that the cluster has signed") from None
         return _pod(claims)
