@@ -56,6 +56,7 @@ class FakeGateway:
         self.silent = False
         self.heard: list[dict[str, Any]] = []
         self.tokens: list[bytes] = []
+        self.pod_tokens: list[bytes | None] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -73,12 +74,14 @@ class FakeGateway:
         self._tasks.add(task)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+                lines = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+                fields = {name.lower(): value for name, value in lines}
                 body = json.loads(await reader.readexactly(int(fields[b"content-length"])))
                 if self.silent:
                     break
                 self.heard.append(body)
                 self.tokens.append(fields[b"authorization"])
+                self.pod_tokens.append(fields.get(b"x-moorage-pod-token"))
                 answer = json.dumps({"ok": True, "epoch": self.epoch, "gateways": []}).encode()
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fakes import pod_tokens as cluster
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry
 from moorage_api.pod_tokens import PodTokens
@@ -150,6 +151,23 @@ async def test_bytes_pass_both_ways_and_each_end_is_passed_on(world: World) -> N
     assert world.wire.asked == [("93.184.215.14", 443)]
     assert b"Bearer" not in world.received and b"CONNECT" not in world.received
     await until(lambda: world.proxy.connections == 0)
+
+
+async def test_where_sandboxes_are_pods_the_pods_token_is_needed_and_goes_no_further(world: World) -> None:
+    world.catalog.pod_tokens = cluster.published()
+    mine, others = (cluster.token(cluster.claims(pod, SystemClock().now_ms() / 1000)) for pod in ("sb-1", "sb-2"))
+    proxied = f"Proxy-Authorization: Bearer {TOKEN}\r\n"
+    for shown in ("", "x-moorage-pod-token: \r\n", f"x-moorage-pod-token: {others}\r\n"):
+        answer = await world.say(f"CONNECT echo.example:443 HTTP/1.1\r\n{proxied}{shown}\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 407 ") and others.encode() not in answer
+    twice = f"x-moorage-pod-token: {mine}\r\n" * 2
+    assert b" 400 " in await world.say(f"CONNECT echo.example:443 HTTP/1.1\r\n{proxied}{twice}\r\n".encode())
+    assert world.wire.asked == []
+    own = f"{proxied}x-moorage-pod-token: {mine}\r\n"
+    assert b" 200 " in await world.say(f"CONNECT echo.example:443 HTTP/1.1\r\n{own}\r\n".encode())
+    seen = await world.say(f"GET http://echo.example/ HTTP/1.1\r\nhost: x\r\n{own}\r\n".encode())
+    assert seen.startswith(b"GET / HTTP/1.1\r\n")
+    assert b"pod-token" not in world.received and mine.encode() not in world.received
 
 
 async def test_bytes_sent_together_with_the_head_are_not_lost(world: World) -> None:

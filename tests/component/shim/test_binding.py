@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.shim_world import DONE, FAST, SESSION, World, until
+from fakes.shim_world import DONE, FAST, SECRET, SESSION, World, until
+from moorage_api import tokens
 from moorage_sandbox.binding import BindingFile
 
 pytestmark = pytest.mark.component
@@ -153,14 +154,61 @@ async def until_async(ask, wanted):
 
 async def test_a_shim_announces_itself_with_its_token(world):
     await until(lambda: world.gateway.heard)
-    assert world.gateway.tokens[0] == b"bearer tok.en"
+    assert (world.gateway.tokens[0], world.gateway.pod_tokens[0]) == (b"Bearer tok.en", None)
     first = world.gateway.heard[0]
     assert (first["sandbox"], first["session"], first["state"]) == ("sb-1", None, "unbound")
+    assert first["secret"] == world.config.secret
     await world.bind(epoch=3)
     await until(lambda: world.gateway.heard[-1]["state"] == "bound")
     last = world.gateway.heard[-1]
     assert (last["session"], last["epoch"], last["endpoint"]) == (SESSION, 3, world.config.endpoint)
     assert (last["session_id"], last["user"], last["pids"][0]) == ("session-1234", "ada", os.getpid())
+
+
+async def test_in_a_pod_it_announces_no_secret_and_shows_the_pods_token_of_the_moment(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("aa.bb.cc\n")
+    async with World(tmp_path, **in_a_pod(token)) as world:
+        await until(lambda: b"aa.bb.cc" in world.gateway.pod_tokens)
+        assert world.gateway.tokens[0] == b"Bearer tok.en"
+        assert {each["secret"] for each in world.gateway.heard} == {""}
+        replace_file(token, "dd.ee.ff")
+        await until(lambda: b"dd.ee.ff" in world.gateway.pod_tokens)
+        assert (await world.bind())[0] == 200, "it knows its secret by the hash"
+        for wrong in ("", "guess", world.config.secret_sha256):
+            answer = await world.request("GET", "/shim/status", {"x-moorage-secret": wrong})
+            assert answer.status == 401
+            await answer.read(1000)
+
+
+@pytest.mark.parametrize(
+    "found", [None, "", "nonsense", "aa.bb.cc\r\nx-moorage-epoch: 9", "a.b.c d", "a.b." + "c" * 4096]
+)
+async def test_without_a_proper_pod_token_it_says_nothing_to_gateways_and_notes_why_once(tmp_path, found):
+    token = tmp_path / "token"
+    if found is not None:
+        token.write_text(found)
+    async with World(tmp_path, **in_a_pod(token)) as world:
+        await until(lambda: "cannot announce" in Path(world.config.log_file).read_text())
+        assert world.gateway.heard == []
+        replace_file(token, "aa.bb.cc")
+        await until(lambda: world.gateway.heard)
+        assert set(world.gateway.pod_tokens) == {b"aa.bb.cc"}
+        log = Path(world.config.log_file).read_text()
+        assert log.count("cannot announce") == 1
+        assert not found or found not in log
+
+
+def replace_file(path, text):
+    """As the kubelet does: nobody ever reads half of it."""
+    fresh = path.with_name("fresh")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def in_a_pod(token):
+    """A shim as a pod's spec tells it: no secret in it."""
+    return {"secret": "", "secret_sha256": tokens.secret_sha256(SECRET), "token_file": str(token)}
 
 
 async def test_told_a_higher_epoch_it_stops_everything(world):

@@ -110,6 +110,34 @@ async def test_what_is_no_proxy_request_goes_nowhere(world, egress, text, status
     writer.close()
 
 
+async def test_in_a_pod_the_pods_token_goes_with_every_connection_and_is_never_the_agents(tmp_path, egress):
+    token = tmp_path / "token"
+    token.write_text("aa.bb.cc")
+    async with World(tmp_path, egress=egress.address, token_file=str(token)) as world:
+        for number, (text, shown) in enumerate(
+            [
+                (b"CONNECT example.org:443 HTTP/1.1\r\nx-moorage-pod-token: mine\r\n\r\n", b"aa.bb.cc"),
+                (b"GET http://example.org/ HTTP/1.1\r\nX-Moorage-Pod-Token: mine\r\n\r\n", b"dd.ee.ff"),
+                (b"GET http://a/ HTTP/1.1\r\nconnection: x-moorage-pod-token\r\n\r\n", b"dd.ee.ff"),
+            ]
+        ):
+            reader, writer = await knock(world, text)
+            assert shown not in await reader.readuntil(b"\r\n\r\n")
+            assert egress.heads[number].lower().count(b"x-moorage-pod-token: ") == 1
+            assert b"x-moorage-pod-token: %b\r\n" % shown in egress.heads[number]
+            writer.close()
+            token.write_text("dd.ee.ff")
+
+
+async def test_without_the_pods_token_nothing_leaves_and_the_agent_is_told(tmp_path, egress):
+    async with World(tmp_path, egress=egress.address, token_file=str(tmp_path / "none")) as world:
+        reader, writer = await knock(world, b"CONNECT example.org:443 HTTP/1.1\r\n\r\n")
+        assert b"503" in await reader.readline()
+        assert b"token" not in (await reader.read()).lower()
+        assert egress.heads == []
+        writer.close()
+
+
 async def test_without_an_egress_port_the_answer_says_so(tmp_path):
     async with World(tmp_path) as world:
         reader, writer = await knock(world, b"CONNECT example.org:443 HTTP/1.1\r\n\r\n")

@@ -6,9 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,66 +13,11 @@ import pytest
 
 from fakes.platform import poll
 from fakes.shim_world import DONE, SECRET, SESSION, Stream
-from fakes.ward import LAUNCHER, is_alive
+from fakes.two_containers import TwoContainers
+from fakes.ward import is_alive
 from moorage_api.wire.hop import HopError, HopPool
-from moorage_sandbox.config import ShimConfig
 
 pytestmark = pytest.mark.component
-FAKES = Path(__file__).parents[2] / "fakes"
-
-
-class TwoContainers:
-    """The two processes on one machine; plain, for they are nobody's first process here."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.socket = folder / "run" / "init.sock"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self._started: list[subprocess.Popen[bytes]] = []
-        for name in ("run", "code", "home", "workspace", "volume"):
-            (folder / name).mkdir()
-        source = (FAKES / "scripted_agent.py").read_text()
-        start = 'if __name__ == "__main__":\n'
-        (folder / "code" / "main.py").write_text(
-            source.replace(start, f"{start}    import moorage_forkpoint\n    moorage_forkpoint.wait()\n")
-        )
-
-    def agent(self, *more: str) -> subprocess.Popen[bytes]:
-        """The agent's container."""
-        command = [
-            sys.executable, LAUNCHER, "pod", "--socket", self.socket, "--code", self.folder / "code",
-            "--sandbox", "sb-pod", "--home", self.folder / "home", "--workspace", self.folder / "workspace", "--shim-port", "0",
-            *more,
-        ]  # fmt: skip
-        return self._start(command)
-
-    def shim(self, *, ready_timeout: float = 30.0) -> subprocess.Popen[bytes]:
-        """The shim's container: its configuration names no address, which only the running pod knows."""
-        config = ShimConfig(
-            sandbox="sb-pod", tenant="t", agent="a", revision="r1", endpoint="", secret=SECRET, token="k",
-            volume=str(self.folder / "volume"), ready_timeout=ready_timeout,
-        )  # fmt: skip
-        path = self.folder / "shim.json"
-        path.write_text(config.to_json())
-        return self._start(
-            [sys.executable, "-m", "moorage_sandbox", "--config", path, "--endpoint", self.endpoint, "--control-socket", self.socket]
-        )  # fmt: skip
-
-    def _start(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE)
-        self._started.append(process)
-        return process
-
-    def close(self) -> None:
-        """Ends both."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            assert process.stderr is not None
-            process.stderr.close()
 
 
 @pytest.fixture
