@@ -71,6 +71,11 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('impersonation')}::test_the_sandbox_port_takes_no_word_without_a_token_of_its_own",
             f"{HOSTILE.format('impersonation')}::test_a_shims_socket_answers_only_to_its_secret",
             f"{HOSTILE.format('impersonation')}::test_the_door_of_the_shim_cannot_be_taken",
+            f"{HTTP.format('pod_identity')}::test_a_descriptor_alone_is_refused_and_so_is_one_with_anothers_pod_token",
+            f"{EGRESS.format('proxy')}::test_where_sandboxes_are_pods_the_pods_token_is_needed_and_goes_no_further",
+            f"{SHIM.format('door')}::test_in_a_pod_the_pods_token_goes_with_every_connection_and_is_never_the_agents",
+            "unit/gateway/test_pod_tokens.py::test_the_token_never_chooses_how_it_is_verified",
+            "unit/gateway/test_pod_tokens.py::test_a_pod_proves_its_own_sandbox_in_its_own_tenants_namespace",
         ),
     ),
     "T12": Row(
