@@ -92,6 +92,8 @@ def apiserver(place: plan.Place, kube: Path, etcd_port: int) -> list[str | Path]
         f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key",
         f"--kubelet-client-certificate={pki}/api-to-kubelet.crt", f"--kubelet-client-key={pki}/api-to-kubelet.key",
         f"--kubelet-certificate-authority={pki}/ca.crt",
+        # No name server of this machine knows the node by its name: `logs` and `exec` go by address.
+        "--kubelet-preferred-address-types=InternalIP",
         "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={pki}/service-account.pub",
         f"--service-account-signing-key-file={pki}/service-account.key",
         f"--requestheader-client-ca-file={pki}/front-proxy-ca.crt", "--requestheader-allowed-names=front-proxy-client",
@@ -113,6 +115,8 @@ def controllers(place: plan.Place, kube: Path) -> list[str | Path]:
         f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
         f"--service-cluster-ip-range={plan.SERVICES}", f"--cluster-cidr={plan.PODS}",
         f"--flex-volume-plugin-dir={place.folder}/volume-plugins",
+        # A claim that binds costs six requests: with the default of 20 a second the fifth claim in a row waits for the fourth.
+        "--kube-api-qps=200", "--kube-api-burst=400",
     ]  # fmt: skip
 
 
