@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.node import archives, build, configs, identity, network, plan
+from cluster.node.api import Api
 from cluster.node.children import Children
 from cluster.node.policies import Enforcer
 
@@ -45,7 +46,8 @@ class Node:
         self.kubeconfig = self.place.kubeconfig
         self._children = Children(self.place.logs)
         self._etcd_port = 0
-        self._policies = Enforcer(self.kubectl)
+        self._api = Api(self.place)
+        self._policies = Enforcer(self._api, self.place.logs / "policies.log")
 
     @classmethod
     @contextmanager

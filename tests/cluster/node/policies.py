@@ -1,6 +1,6 @@
 """NetworkPolicies enforced by nft: a test fixture in place of a network plugin, none of which can be had as a module.
 
-`ruleset` is pure: policies, pods and namespaces in, the text of one nft table out. `Enforcer` looks twice a second and loads what changed.
+`ruleset` is pure: policies, pods and namespaces in, the text of one nft table out. `Enforcer` loads it anew at each change of them.
 Pods of one node, IPv4; `networking.k8s.io/v1` with pod, namespace and address selectors, ports and port ranges, both directions.
 Traffic of the node itself to its pods (probes) is let through, as Kubernetes has it; traffic of pods to the node is not forwarded, so the
 egress rules stand at the input hook too.
@@ -8,18 +8,23 @@ egress rules stand at the input hook too.
 
 from __future__ import annotations
 
-import json
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+
+from cluster.node.api import Api, Object
+from cluster.node.mirror import Follower, Held, Mirror
 
 TABLE = "moorage_policies"
-LOOK_SECONDS = 0.5
+PAUSE_SECONDS = 0.1
+"""A pod that starts changes several times; one table is enough for all of them."""
 LOAD_SECONDS = 10.0
-Object = Mapping[str, Any]
+PATHS = {
+    "policies": "/apis/networking.k8s.io/v1/networkpolicies",
+    "pods": "/api/v1/pods",
+    "namespaces": "/api/v1/namespaces",
+}
 
 
 @dataclass(frozen=True)
@@ -149,42 +154,27 @@ def _port(port: Object) -> str:
 
 
 class Enforcer:
-    """Keeps the table as the cluster's objects say, from `start` to `stop`. `ask`: kubectl's output for these arguments."""
+    """Keeps the table as the cluster's objects say, from `start` to `stop`. `log`: for failures, a policy beyond us among them."""
 
-    def __init__(self, ask: Callable[..., str]) -> None:
-        self._ask = ask
-        self._over = threading.Event()
+    def __init__(self, api: Api, log: Path) -> None:
         self._loaded = ""
-        self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+        self._follower = Follower(Mirror(api, PATHS), self._load, log, pause=PAUSE_SECONDS)
 
     def start(self) -> None:
         """From here policies hold."""
-        self._thread.start()
+        self._follower.start()
 
     def stop(self) -> None:
-        """Ends the looking and takes the table away."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join(LOAD_SECONDS)
+        """Ends the following and takes the table away."""
+        self._follower.stop()
         subprocess.run(["nft", "delete", "table", "ip", TABLE], capture_output=True, check=False)
 
-    def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            with suppress(
-                RuntimeError, ValueError
-            ):  # the API server is away, or a policy is beyond us: what holds goes on holding
-                self._look()
-
-    def _look(self) -> None:
-        found = json.loads(self._ask("get", "networkpolicies,pods,namespaces", "--all-namespaces", "-o", "json"))[
-            "items"
-        ]
-        kinds = {kind: [one for one in found if one["kind"] == kind] for kind in ("NetworkPolicy", "Pod", "Namespace")}
-        text = ruleset(Seen(kinds["NetworkPolicy"], kinds["Pod"], kinds["Namespace"]))
-        if text != self._loaded:
-            done = subprocess.run(
-                ["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False, timeout=LOAD_SECONDS
-            )
-            if done.returncode:
-                raise RuntimeError(f"nft refused the policies: {done.stderr.strip()}")
-            self._loaded = text
+    def _load(self, held: Held) -> None:
+        text = ruleset(Seen(held["policies"], held["pods"], held["namespaces"]))
+        if text == self._loaded:
+            return
+        load = ["nft", "-f", "-"]
+        done = subprocess.run(load, input=text, capture_output=True, text=True, check=False, timeout=LOAD_SECONDS)
+        if done.returncode:
+            raise RuntimeError(f"nft refused the policies: {done.stderr.strip()}")
+        self._loaded = text
