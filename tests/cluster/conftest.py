@@ -32,6 +32,13 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
+def base_image(node: Node) -> str:
+    """Debian with Python, loaded."""
+    node.load(images.base())
+    return images.BASE
+
+
+@pytest.fixture(scope="session")
 def sandbox_image(node: Node) -> str:
     """The stock image, built from this work tree and loaded."""
     archive = plan.cache() / "sandbox-test.oci.tar"

@@ -94,7 +94,6 @@ class Scene:
 def scene(node: Node, sandbox_image: str, tmp_path: Path) -> Iterator[Scene]:
     name = f"hand-made-{secrets.token_hex(4)}"
     volume = node.place.folder / "volumes" / name
-    node.place.folder.chmod(0o711)
     volume.mkdir(parents=True)
     os.chown(volume, USER, USER)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -22,6 +22,7 @@ from cluster.node import archives, build, configs, identity, network, plan
 from cluster.node.api import Api
 from cluster.node.children import Children
 from cluster.node.policies import Enforcer
+from cluster.node.volumes import Provisioner
 
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 30.0
@@ -48,6 +49,7 @@ class Node:
         self._etcd_port = 0
         self._api = Api(self.place)
         self._policies = Enforcer(self._api, self.place.logs / "policies.log")
+        self._volumes = Provisioner(self._api, self.place.volumes, self.place.logs / "volumes.log")
 
     @classmethod
     @contextmanager
@@ -99,6 +101,7 @@ class Node:
         self._until("the node is Ready", self._is_ready)
         self._until("the default service account exists", lambda: self._try("get", "serviceaccount", "default"))
         self._policies.start()
+        self._volumes.start()
 
     def start_apiserver(self, kube: Path | None = None) -> None:
         """Starts the API server (again) and waits until it answers."""
@@ -181,6 +184,7 @@ class Node:
     def down(self) -> None:
         """Ends everything and removes the folder. Comes back when nothing is left; may be called again."""
         self._policies.stop()
+        self._volumes.stop()
         for name in ("proxy", "kubelet", "scheduler", "controller-manager"):
             self._children.stop(name)
         self._remove_containers()

@@ -81,6 +81,11 @@ class Place:
         return self.folder / "config"
 
     @property
+    def volumes(self) -> Path:
+        """A folder a volume, for pods' users to reach."""
+        return self.folder / "volumes"
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.folder / "kubeconfig"
@@ -99,3 +104,6 @@ class Place:
         """Makes the folders."""
         for folder in (self.folder, self.pki, self.logs, self.config, self.kubelet_root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.volumes.mkdir(exist_ok=True)
+        for folder in (self.folder, self.volumes):
+            folder.chmod(0o711)  # whoever knows a volume's name gets to it; what else lies here is closed by itself
