@@ -1,4 +1,4 @@
-"""Builds the Kubernetes binary once and keeps it in the cache. Layer: I/O rim."""
+"""Builds the node's Go programs once and keeps them in the cache. Layer: I/O rim."""
 
 from __future__ import annotations
 
@@ -26,22 +26,31 @@ def check_programs() -> None:
 
 
 def binary() -> Path:
-    """The binary of every component; built if the cache has none. Raises Missing, CalledProcessError."""
-    folder = plan.cache() / plan.module_key()
-    built = folder / "kube"
+    """The binary of every Kubernetes component; built if the cache has none. Raises Missing, CalledProcessError."""
+    major, minor, _ = plan.KUBE_VERSION.split(".")
+    version = "k8s.io/component-base/version"
+    flags = f"-X {version}.gitVersion=v{plan.KUBE_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    return _built(plan.MODULE, "kube", flags)
+
+
+def name_server() -> Path:
+    """CoreDNS; built if the cache has none. Raises Missing, CalledProcessError."""
+    return _built(plan.DNS_MODULE, "coredns")
+
+
+def _built(module: Path, name: str, flags: str = "") -> Path:
+    folder = plan.cache() / plan.module_key(module)
+    built = folder / name
     if built.exists():
         return built
     go = shutil.which("go", path=_path())
     if go is None:
         raise Missing("install Go 1.26 or newer: the node's components are built from their modules")
     folder.mkdir(parents=True, exist_ok=True)
-    major, minor, _ = plan.KUBE_VERSION.split(".")
-    version = "k8s.io/component-base/version"
-    flags = f"-s -w -X {version}.gitVersion=v{plan.KUBE_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    fresh = folder / f"kube.{os.getpid()}"
+    fresh = folder / f"{name}.{os.getpid()}"
     subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", flags, "-o", str(fresh), "."],
-        cwd=plan.MODULE,
+        [go, "build", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", str(fresh), "."],
+        cwd=module,
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
     )

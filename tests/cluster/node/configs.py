@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cluster.node import identity, plan
+from cluster.node import dns, identity, plan
 
 PAUSE = "localhost/pause:1"
 
@@ -16,6 +16,7 @@ PAUSE = "localhost/pause:1"
 def write(place: plan.Place) -> None:
     """The files that the command lines name."""
     (place.config / "containerd.toml").write_text(containerd(place))
+    (place.config / "Corefile").write_text(dns.corefile(place))
     (place.config / "kubelet.json").write_text(json.dumps(kubelet(place), indent=1))
 
 

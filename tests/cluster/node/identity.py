@@ -21,12 +21,15 @@ class Client:
     group: str = ""
 
 
+NAME_SERVER = Client("dns", "moorage-test-dns")
+
 CLIENTS = (
     Client("admin", "moorage-admin", "system:masters"),
     Client("controller-manager", "system:kube-controller-manager"),
     Client("scheduler", "system:kube-scheduler"),
     Client("kubelet", f"system:node:{plan.NODE}", "system:nodes"),
     Client("proxy", "system:kube-proxy"),
+    NAME_SERVER,
     Client("api-to-kubelet", "moorage-api", "system:masters"),
 )
 """`system:masters` is for the test's own administrator and for the API server's way to the kubelet only."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cluster.node import archives, build, configs, identity, network, plan
+from cluster.node import archives, build, configs, dns, identity, network, plan
 from cluster.node.api import Api
 from cluster.node.children import Children
 from cluster.node.policies import Enforcer
@@ -73,7 +73,7 @@ class Node:
         build.check_programs()
         if any((controller / POD_GROUP).exists() for controller in _controllers()):
             raise network.Taken(f"a kubelet of this machine owns the control group {POD_GROUP}")
-        kube = build.binary()
+        kube, name_server = build.binary(), build.name_server()
         network.check_free()
         self.place.make()
         network.Before.seen().save(self._before)
@@ -81,12 +81,12 @@ class Node:
             network.up(self.place.config)
             identity.make(self.place)
             configs.write(self.place)
-            self._start(kube)
+            self._start(kube, name_server)
         except BaseException:
             self.down()
             raise
 
-    def _start(self, kube: Path) -> None:
+    def _start(self, kube: Path, name_server: Path) -> None:
         place, children = self.place, self._children
         self._etcd_port = _free_port()
         children.start("etcd", configs.etcd(place, self._etcd_port, _free_port()))
@@ -98,7 +98,11 @@ class Node:
         children.start("scheduler", configs.scheduler(place, kube))
         children.start("kubelet", configs.kubelet_command(place, kube))
         children.start("proxy", configs.proxy(place, kube))
+        for collection, right in dns.RIGHTS:
+            self._api.create(collection, right)
+        children.start("dns", dns.command(place, name_server))
         self._until("the node is Ready", self._is_ready)
+        self._until("the name server is ready", dns.is_ready)
         self._until("the default service account exists", lambda: self._try("get", "serviceaccount", "default"))
         self._policies.start()
         self._volumes.start()
@@ -185,7 +189,7 @@ class Node:
         """Ends everything and removes the folder. Comes back when nothing is left; may be called again."""
         self._policies.stop()
         self._volumes.stop()
-        for name in ("proxy", "kubelet", "scheduler", "controller-manager"):
+        for name in ("dns", "proxy", "kubelet", "scheduler", "controller-manager"):
             self._children.stop(name)
         self._remove_containers()
         self._children.stop_all()

@@ -10,6 +10,8 @@ from pathlib import Path
 KUBE_VERSION = "1.36.3"
 MODULE = Path(__file__).resolve().parent.parent / "kube"
 """The Go module whose one binary is every Kubernetes component."""
+DNS_MODULE = MODULE.parent / "dns"
+"""The Go module of the name server: of its own, so that a change of it does not build Kubernetes again."""
 
 NODE = "moorage-node"
 BRIDGE = "moor0"
@@ -19,8 +21,10 @@ PODS = "198.18.0.0/17"
 SERVICES = "198.19.0.0/16"
 API_SERVICE = "198.19.0.1"
 DNS_DOMAIN = "cluster.local"
+DNS_PORT = 53
 API_PORT = 16443
 KUBELET_PORT = 16450
+DNS_READY_PORT = 16453
 PROXY_HEALTH_PORT = 16456
 PROXY_METRICS_PORT = 16457
 
@@ -51,11 +55,11 @@ def cache() -> Path:
     return Path(base) / "cluster"
 
 
-def module_key() -> str:
-    """Names a build by what goes into it."""
+def module_key(module: Path) -> str:
+    """Names a build of a Go module by what goes into it."""
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum", "main.go"):
-        digest.update((MODULE / name).read_bytes())
+        digest.update((module / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
