@@ -31,6 +31,7 @@ async def _run(settings: Settings) -> int:
 def main() -> None:
     """See the module."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line for every event of every pod
     try:
         settings = load(os.environ)
     except BadSetting as fault:

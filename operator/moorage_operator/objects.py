@@ -23,7 +23,7 @@ SHIM_PORT = 8090
 USER = 10001  # of the stock image
 LAUNCHER = "/moorage/launcher"
 SOCKET = "/run/moorage/init.sock"
-TOKEN_FILE = "/var/run/moorage/token"
+TOKEN_FILE = "/etc/moorage/token"
 AUDIENCE = "moorage"
 TOKEN_SECONDS = 3600
 GRACE_SECONDS = 30
@@ -183,15 +183,15 @@ def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
         else {"emptyDir": {"sizeLimit": spec.workspace.size}}
     )
     token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
-    told = {"path": "shim.json", "fieldRef": {"fieldPath": f"metadata.annotations['{marks.SHIM}']"}}
+    text = {"path": "shim.json", "fieldRef": {"fieldPath": f"metadata.annotations['{marks.SHIM}']"}}
+    sources = [{"downwardAPI": {"items": [text]}}, {"serviceAccountToken": token}]
     return [
         {"name": "volume", **kept},
         {"name": "control", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "launcher", "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": spec.resources.ephemeral_storage}},
         {"name": "shim-tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": "config", "downwardAPI": {"items": [told]}},
-        {"name": "token", "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]}},
+        {"name": "told", "projected": {"defaultMode": 0o440, "sources": sources}},
     ]
 
 
@@ -240,8 +240,7 @@ def _shim(settings: Settings) -> Object:
     ]  # fmt: skip
     mounts = {
         "control": "/run/moorage",
-        "config": "/etc/moorage",
-        "token": "/var/run/moorage",
+        "told": "/etc/moorage",
         "volume": "/volume",
         "shim-tmp": "/tmp",
     }
