@@ -31,6 +31,7 @@ from moorage_operator.lease import Lease
 from moorage_operator.machine import PodMachine
 from moorage_operator.objects import AUDIENCE
 from moorage_operator.observed import Observed
+from moorage_operator.relisting import relist
 from moorage_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,16 +75,18 @@ class Operator:
             await health.close()
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        spaces = {*self._settings.namespaces, self._settings.namespace}
-        made = handlers.registry(self._observed, self._settings, self._whole)
         await kopf.operator(
-            registry=made, settings=handlers.configuration(), namespaces=sorted(spaces), standalone=True, stop_flag=stop
+            registry=handlers.registry(self._observed, self._settings),
+            settings=handlers.configuration(),
+            namespaces=self._settings.namespaces,
+            standalone=True,
+            stop_flag=stop,
         )
 
     async def _lead(self, lease: Lease, me: str) -> None:
+        await self._until_whole()
         await lease.held()
         log.info("%s holds the lease", me)
-        await self._whole.wait()
         self._leads = True
         working = asyncio.create_task(self._work(me), name="work")
         try:
@@ -92,6 +95,17 @@ class Operator:
             self._leads = False
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
+
+    async def _until_whole(self) -> None:
+        while True:
+            try:
+                await relist(self._kube, self._observed, self._settings.namespaces)
+            except KubeError as fault:
+                log.warning("waiting for the cluster: %s", fault)
+                await asyncio.sleep(AWAY_SECONDS)
+            else:
+                self._whole.set()
+                return
 
     async def _work(self, me: str) -> None:
         settings = self._settings
@@ -125,16 +139,17 @@ class Operator:
 
     async def _look(self, provider: Provider, doors: ProviderLedger) -> None:
         """Brings what people want to the provider, and what is so back to them."""
-        guarded = published = 0.0
+        relisted = published = 0.0
         while True:
             try:
                 await self._agents.look(provider)
+                await self._agents.guard(self._machine)
                 await self._agents.report(provider, doors)
                 now = time.monotonic()
-                if now >= guarded:
-                    guarded = now + self._settings.resync_seconds
+                if now >= relisted:
+                    relisted = now + self._settings.resync_seconds
+                    await relist(self._kube, self._observed, self._settings.namespaces)
                     await self._belongings()
-                    await self._agents.guard(self._machine)
                 if now >= published:
                     published = now + self._settings.resync_seconds
                     await self._publish_keys(doors)

@@ -78,14 +78,19 @@ class Kube:
     async def each(self, kind: Kind, namespace: str, *, labels: Mapping[str, str]) -> AsyncIterator[Object]:
         """All objects with these labels, a page at a time."""
         selector = ",".join(f"{key}={text}" for key, text in labels.items())
-        query = [("labelSelector", selector), ("limit", str(PAGE))]
+        query = [("limit", str(PAGE)), *([("labelSelector", selector)] if selector else [])]
         more = ""
         while True:
             page = await self._json(
                 "GET", kind.path(namespace), query=[*query, *([("continue", more)] if more else [])]
             )
+            kind_name = str(page.get("kind", "")).removesuffix("List")
             for item in page.get("items", []):
-                yield item
+                yield {
+                    "apiVersion": page.get("apiVersion", kind.api),
+                    "kind": kind_name,
+                    **item,
+                }  # lists leave both out
             more = page.get("metadata", {}).get("continue", "")
             if not more:
                 return

@@ -19,7 +19,7 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.provider.base import Death, MakeFailed, Revision
 from moorage_operator import marks, objects, pods
 from moorage_operator.kube import ACCOUNTS, CLAIMS, PODS, POLICIES, Kube, KubeError
-from moorage_operator.observed import Observed, sandbox_of
+from moorage_operator.observed import Observed, plain, sandbox_of
 from moorage_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,13 @@ class PodMachine:
             raise MakeFailed(f"the cluster refused what sandboxes need: {fault.message}", fault=False) from fault
 
     async def guard(self, agent: str, program: objects.Program) -> None:
-        """Makes an agent's account and policy what they must be. Raises KubeError."""
+        """Makes an agent's account and policy what they must be; writes nothing where they are. Raises KubeError."""
         place = (agent, program.namespace, program.owner)
-        await self._kube.apply(ACCOUNTS, objects.account(*place), manager=marks.MANAGER)
-        await self._kube.apply(POLICIES, objects.policy(*place, self._settings), manager=marks.MANAGER)
+        for kind, body in ((ACCOUNTS, objects.account(*place)), (POLICIES, objects.policy(*place, self._settings))):
+            shelf = self._observed.shelves[kind]
+            held = shelf.get((program.namespace, body["metadata"]["name"]))
+            if held is None or not objects.covers(held, body):
+                shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
     async def make(self, revision: Revision, sandbox: str, volume: str) -> Descriptor:
         """See Machine."""

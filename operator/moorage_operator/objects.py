@@ -147,6 +147,17 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": inner | _placement(spec)}
 
 
+def covers(held: Any, wanted: Any) -> bool:
+    """Whether an object of the cluster says all that `wanted` says; what the server or others added does not count."""
+    if isinstance(wanted, Mapping):
+        return isinstance(held, Mapping) and all(
+            name in held and covers(held[name], part) for name, part in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(held, list) and len(held) == len(wanted) and all(map(covers, held, wanted))
+    return bool(held == wanted)
+
+
 def _meta(name: str, namespace: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None) -> Object:
     meta: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
     if owner is not None:

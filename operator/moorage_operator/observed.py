@@ -1,6 +1,7 @@
 """What the cluster holds of ours, as last told: pods, claims, agents, and who waits for a change. Layer: floor; no I/O.
 
-Filled by the watches (`handlers`), and by the operator's own writes where it must not wait for the watch to come round.
+Filled by the watches (`handlers`), by looks at everything (`relisting`), and by the operator's own writes where it must not wait for
+the watch to come round.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from moorage_operator import marks
+from moorage_operator.kube import ACCOUNTS, AGENTS, CLAIMS, PODS, POLICIES
 
 Object: TypeAlias = Mapping[str, Any]
 Name: TypeAlias = tuple[str, str]  # namespace, name
@@ -43,6 +45,10 @@ class Shelf:
         """The object, or None."""
         return self._held.get(name)
 
+    def names(self, namespace: str) -> set[Name]:
+        """The names held of one namespace."""
+        return {name for name in self._held if name[0] == namespace}
+
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._held.values()))
 
@@ -59,7 +65,15 @@ class Observed:
         self.pods = Shelf(self._told)
         self.claims = Shelf(self._told)
         self.agents = Shelf(self._told)
-        self.guards = Shelf(self._told)  # accounts and policies: only that they changed matters
+        self.accounts = Shelf(self._told)
+        self.policies = Shelf(self._told)
+        self.shelves = {
+            AGENTS: self.agents,
+            PODS: self.pods,
+            CLAIMS: self.claims,
+            ACCOUNTS: self.accounts,
+            POLICIES: self.policies,
+        }
 
     async def change(self, name: Name, within: float) -> bool:
         """Waits for a change of the pod of that name; False after `within` seconds."""
@@ -81,6 +95,15 @@ class Observed:
         for event in self._waiters.get(name, ()):
             event.set()
         self.wake()
+
+
+def plain(body: Object) -> dict[str, Any]:
+    """A plain copy without what nobody here reads: managed fields are half of a pod."""
+    found = dict(body)
+    meta = dict(found["metadata"])
+    meta.pop("managedFields", None)
+    found["metadata"] = meta
+    return found
 
 
 def name_of(body: Object) -> Name:

@@ -32,6 +32,7 @@ from moorage_operator import handlers, marks, objects, pods
 from moorage_operator.kube import Kube
 from moorage_operator.machine import PodMachine
 from moorage_operator.observed import Observed
+from moorage_operator.relisting import relist
 from moorage_operator.settings import Settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -113,19 +114,19 @@ async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine
     """The operator's machine with its watches, in this process."""
     configuration = Configuration()
     await config.load_kube_config(config_file=str(node.kubeconfig), client_configuration=configuration)
-    observed, whole, stop = Observed(), asyncio.Event(), asyncio.Event()
+    observed, stop = Observed(), asyncio.Event()
     async with ApiClient(configuration=configuration) as api:
-        machine = PodMachine(Kube(api), observed, settings, lambda tenant, agent: None)
+        kube = Kube(api)
+        machine = PodMachine(kube, observed, settings, lambda tenant, agent: None)
         machine.belongs(NAMESPACE, "dev")
         watching = asyncio.create_task(
             kopf.operator(
-                registry=handlers.registry(observed, settings, whole), settings=handlers.configuration(),
+                registry=handlers.registry(observed, settings), settings=handlers.configuration(),
                 namespaces=[NAMESPACE], standalone=True, stop_flag=stop,
             )
         )  # fmt: skip
         try:
-            async with asyncio.timeout(30):
-                await whole.wait()
+            await relist(kube, observed, settings.namespaces)
             yield machine
         finally:
             stop.set()
@@ -137,10 +138,8 @@ async def world(
     node: Node, namespace: str, agent_image: str, sandbox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
     monkeypatch.setenv("KUBECONFIG", str(node.kubeconfig))
-    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "moorage-operator"}}
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}
-    for made in (lease, owner):
-        node.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(made))
+    node.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(owner))
     uid = node.kubectl("get", "configmap", "owner", "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}")
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
 

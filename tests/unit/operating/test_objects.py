@@ -102,6 +102,16 @@ def test_the_policy_lets_only_the_gateways_ports_through() -> None:
     assert outside["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "10.0.0.9/32"}}]
 
 
+def test_what_a_server_adds_is_no_difference() -> None:
+    wanted = objects.policy("a", "agents", OWNER, settings())
+    held = json.loads(json.dumps(wanted))
+    held["metadata"] |= {"uid": "u", "resourceVersion": "7"}
+    assert objects.covers(held, wanted)
+    held["spec"]["egress"] = []
+    assert not objects.covers(held, wanted)
+    assert not objects.covers({**held, "spec": wanted["spec"], "metadata": {"name": "x"}}, wanted)
+
+
 def test_a_pod_can_be_read_back() -> None:
     made = pod(env=[{"name": "MODE", "value": "fast"}])
     assert json.loads(marks.text(made, "annotations", marks.SPEC))["env"] == [{"name": "MODE", "value": "fast"}]
