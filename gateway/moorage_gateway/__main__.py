@@ -11,22 +11,21 @@ import logging
 import os
 import signal
 import sys
-import time
+from pathlib import Path
 
 import uvloop
 
-from moorage_api.errors import ApiError
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import collector
-from moorage_gateway.app import Gateway, connect, create_gateway, open_store
-from moorage_gateway.keys import KeyService
-from moorage_gateway.ledger_client import LedgerClient, UnsafePolicy
+from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.first_keys import ensure_key, first_key
+from moorage_gateway.ledger_client import UnsafePolicy
 from moorage_gateway.settings import Settings, SettingsError, load
 from moorage_gateway.store import StoreError
 
 
 def main() -> None:
-    """The console script. `moorage-gateway first-key TENANT USER` makes a tenant's first admin key and prints it once."""
+    """The console script: serves, or makes a first key (see `first_keys.py`)."""
     try:
         settings = load(os.environ)
     except SettingsError as error:
@@ -42,30 +41,12 @@ def main() -> None:
             raise SystemExit(uvloop.run(serve(settings)))
         case ["first-key", tenant, user]:
             raise SystemExit(uvloop.run(first_key(settings, tenant, user)))
+        case ["ensure-key", tenant, user, file]:
+            raise SystemExit(uvloop.run(ensure_key(settings, tenant, user, Path(file))))
         case _:
-            sys.stderr.write("usage: moorage-gateway [first-key TENANT USER]; settings are MOORAGE_… variables\n")
+            usage = "usage: moorage-gateway [first-key TENANT USER | ensure-key TENANT USER FILE]"
+            sys.stderr.write(f"{usage}; settings are MOORAGE_… variables\n")
             raise SystemExit(2)
-
-
-async def first_key(settings: Settings, tenant: str, user: str) -> int:
-    """Makes an admin key in the store, for whoever holds the store's credentials; refused where the tenant has a key."""
-    store = open_store(settings)
-    redis = connect(settings)
-    client = LedgerClient(redis, who="first-key", call_timeout=settings.redis_seconds)
-    try:
-        keys = KeyService(store, client, now=time.time, monotonic=time.monotonic)
-        if any(not record.revoked_at for record in await keys.list(tenant)):
-            sys.stderr.write(f"tenant {tenant} has a key already; use it with `moorage keys create`\n")
-            return 1
-        _, text = await keys.create(tenant=tenant, user=user, scopes=("admin",), name="first key")
-        sys.stdout.write(text + "\n")
-        return 0
-    except (ApiError, LedgerError, StoreError, OSError) as error:
-        sys.stderr.write(f"moorage-gateway first-key: {error}\n")
-        return 1
-    finally:
-        await client.aclose()
-        await store.aclose()
 
 
 async def serve(settings: Settings) -> int:
