@@ -4,6 +4,7 @@ build                    as IMAGE:VERSION in the builder's own store
   --push REGISTRY        also pushed to REGISTRY/IMAGE:VERSION
   --kind NAME            also loaded into that kind cluster
   --load                 also loaded into the node of `scripts/cluster up`, on a base made here: no image is pulled
+  --archive FOLDER       instead written as FOLDER/IMAGE-VERSION.tar, on a base made here: no image is pulled, no node needed
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from cluster.node import door, images
 from cluster.node.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGES = {"sandbox": ("moorage-sandbox", ROOT / "sandbox-image" / "Dockerfile")}
+IMAGES = {
+    "sandbox": ("moorage-sandbox", ROOT / "sandbox-image" / "Dockerfile"),
+    "gateway": ("moorage-gateway", ROOT / "gateway" / "Dockerfile"),
+    "operator": ("moorage-operator", ROOT / "operator" / "Dockerfile"),
+    "valkey": ("moorage-valkey", ROOT / "valkey-image" / "Dockerfile"),
+}
 """What can be built: its short name, the image's name and its Dockerfile. The build context is the repository."""
 BUILDERS = ("buildah", "docker", "podman")
 
@@ -38,6 +44,7 @@ def main() -> int:
     where.add_argument("--push", metavar="REGISTRY")
     where.add_argument("--kind", metavar="NAME")
     where.add_argument("--load", action="store_true")
+    where.add_argument("--archive", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in IMAGES]
     if unknown:
@@ -54,8 +61,8 @@ def main() -> int:
 def _build(name: str, given: argparse.Namespace) -> None:
     image, dockerfile = IMAGES[name]
     tag = f"{image}:{version('moorage')}"
-    if given.load:
-        _load(f"localhost/{tag}", dockerfile, given.base)
+    if given.load or given.archive:
+        _own_base(f"localhost/{tag}", dockerfile, given)
         return
     builder = next((each for each in BUILDERS if shutil.which(each)), None)
     if builder is None:
@@ -79,17 +86,22 @@ def _build(name: str, given: argparse.Namespace) -> None:
     sys.stdout.write(f"{tag}\n")
 
 
-def _load(tag: str, dockerfile: Path, base: str | None) -> None:
+def _own_base(tag: str, dockerfile: Path, given: argparse.Namespace) -> None:
+    """Without a registry: buildah on our base, then into the node or the folder."""
     folder = door.running()
-    if folder is None:
+    if given.load and folder is None:
         raise images.ImageFailed("no node runs: scripts/cluster up")
-    if base is None:
+    if given.base is None:
         images.base()
     with tempfile.TemporaryDirectory() as scratch:
-        archive = Path(scratch) / "image.tar"
-        images.build(tag, dockerfile, ROOT, base or images.BASE, archive)
-        Node(folder).load(archive)
-    sys.stdout.write(f"{tag}\n")
+        target = Path(scratch) / "image.tar"
+        if given.archive:
+            given.archive.mkdir(parents=True, exist_ok=True)
+            target = given.archive / f"{tag.rpartition('/')[2].replace(':', '-')}.tar"
+        images.build(tag, dockerfile, ROOT, given.base or images.BASE, target)
+        if given.load and folder is not None:
+            Node(folder).load(target)
+    sys.stdout.write(f"{target if given.archive else tag}\n")
 
 
 def _run(*command: str) -> None:
