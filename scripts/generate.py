@@ -1,4 +1,4 @@
-"""Writes what is made from the code: the manifest's schema and the pages of `docs/reference/`. Called by `scripts/generate`.
+"""Writes what is made from the code: the manifest's schema, the CRDs, the pages of `docs/reference/`. Called by `scripts/generate`.
 
 `--check` writes nothing and ends with 1, naming each file that differs. The same code gives the same bytes on any machine.
 """
@@ -26,6 +26,8 @@ from moorage_gateway import settings
 from moorage_gateway.routes.control import Services, create_control_app
 
 ROOT = Path(__file__).resolve().parent.parent
+CHART_CRDS = "charts/moorage/crds"
+"""Helm installs from here what stands in `crds/`."""
 
 # A number's unit is told by the end of its name.
 _UNITS = {
@@ -75,6 +77,7 @@ def generated() -> dict[str, str]:
         "docs/reference/openapi.json": openapi(),
         "docs/reference/errors.md": errors_page(),
         **{resource.file: definition(resource) for resource in RESOURCES},
+        **{f"{CHART_CRDS}/{Path(resource.file).name}": definition(resource) for resource in RESOURCES},
     }
 
 
