@@ -217,10 +217,10 @@ class SessionControl:
             await self._clock.sleep(POLL)
 
     async def _find(self, caller: Principal, session_id: str, agent: str | None) -> SessionRecord | StoredSession:
-        if agent is not None:
-            candidates = [self._sessions.agent(caller, agent).agent]
-        else:
+        if agent is None:
             candidates = [entry.agent for entry in self._sessions.catalog.list(caller.tenant)]
+        else:
+            candidates = [agent] if self._was_agent(caller, agent) else [self._sessions.agent(caller, agent).agent]
         if not names.SESSION.match(session_id):
             raise _not_found()
         partitions = [names.partition(caller.tenant, one, caller.user, session_id) for one in candidates]
@@ -233,6 +233,11 @@ class SessionControl:
         if not mine or mine[0].session != session_id:
             raise _not_found()
         return mine[0]
+
+    def _was_agent(self, caller: Principal, name: str) -> bool:
+        """Whether that may be an agent that was taken out: its sessions, and their files, are still their owners'."""
+        gone = names.AGENT.match(name) is not None and self._sessions.catalog.get(caller.tenant, name) is None
+        return gone and caller.may_use(name)
 
     async def _look(self, key: str) -> SessionRecord | StoredSession | None:
         tenant, _, partition = key.partition(":")

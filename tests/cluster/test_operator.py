@@ -136,7 +136,8 @@ def test_another_operator_finds_everything_as_it_is(world: Operated) -> None:
     world.apply("steady", pool={"min": 2, "max": 2})
     world.until_ready("steady")
     assert world.ask("steady", "one", "steady-session-1").output_text == "one "
-    poll("the pool is full again", lambda: len(world.ready_pods("steady")) == 3, within=60)
+    wanted = {"warm": 2, "active": 0, "idle": 1, "hibernated": 0}
+    poll("the pool is full again", lambda: world.agent("steady")["status"]["sessions"] == wanted, within=60)
     before, version = world.ready_pods("steady"), world.agent("steady")["metadata"]["resourceVersion"]
     world.processes[-1].send_signal(signal.SIGKILL)
     world.processes[-1].wait()
@@ -144,9 +145,9 @@ def test_another_operator_finds_everything_as_it_is(world: Operated) -> None:
     world.apply("after", pool={"min": 0, "max": 1})
     world.until_ready("after")
     assert fresh.poll() is None
+    assert world.agent("steady")["metadata"]["resourceVersion"] == version, "an unchanged object was written"
     assert world.ready_pods("steady") == before
     assert world.ask("steady", "two", "steady-session-1").output_text == "one two "
-    assert world.agent("steady")["metadata"]["resourceVersion"] == version, "an unchanged object was written"
 
 
 def test_a_deleted_agent_leaves_only_what_sessions_own(world: Operated) -> None:

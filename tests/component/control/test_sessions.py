@@ -128,6 +128,17 @@ async def test_a_key_for_some_agents_finds_no_session_of_another(world: World) -
     assert (await world.control.list(some)).data == ()
 
 
+async def test_an_agent_that_was_taken_out_leaves_its_sessions_to_their_owners(world: World) -> None:
+    await opened(world)
+    del world.catalog.entries["acme", "hello"]
+    assert (await world.control.get(ANN, "my-session", agent="hello"))["status"] == "new"
+    for caller in (BOB, RIVAL, Principal("acme", "ann", "e" * 16, frozenset({"review-agent"}), ANN.scopes)):
+        await refused(world.control.delete(caller, "my-session", agent="hello"), Kind.NOT_FOUND)
+    await refused(world.control.create(ANN, "hello", "another"), Kind.NOT_FOUND)
+    await world.control.delete(ANN, "my-session", agent="hello")
+    await refused(world.control.get(ANN, "my-session", agent="hello"), Kind.NOT_FOUND)
+
+
 async def test_an_unknown_agent_or_scope_or_user_is_refused(world: World) -> None:
     for agent in ("nope", "", "../hello", "HELLO", "hello\n", "x" * 500):
         await refused(world.resolve(ANN, agent), Kind.NOT_FOUND)
