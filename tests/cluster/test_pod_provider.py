@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import kopf
 import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
@@ -28,8 +27,8 @@ from moorage_api import names
 from moorage_api.ledger.records import Descriptor
 from moorage_api.provider.base import Revision
 from moorage_local import state
-from moorage_operator import handlers, marks, objects, pods
-from moorage_operator.kube import Kube
+from moorage_operator import marks, objects, pods
+from moorage_operator.kube import Kube, KubeError
 from moorage_operator.machine import PodMachine
 from moorage_operator.observed import Observed
 from moorage_operator.relisting import relist
@@ -111,33 +110,36 @@ class PodHands:
 
 @contextlib.asynccontextmanager
 async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine]:
-    """The operator's machine with its watches, in this process."""
+    """The operator's machine in this process. It looks at the cluster again and again: kopf, which it is told by elsewhere, ends every task
+    of its loop that it did not find there.
+    """
     configuration = Configuration()
     await config.load_kube_config(config_file=str(node.kubeconfig), client_configuration=configuration)
-    observed, stop = Observed(), asyncio.Event()
+    observed = Observed()
     async with ApiClient(configuration=configuration) as api:
         kube = Kube(api)
         machine = PodMachine(kube, observed, settings, lambda tenant, agent: None)
         machine.belongs(NAMESPACE, "dev")
-        watching = asyncio.create_task(
-            kopf.operator(
-                registry=handlers.registry(observed, settings), settings=handlers.configuration(),
-                namespaces=[NAMESPACE], standalone=True, stop_flag=stop,
-            )
-        )  # fmt: skip
+
+        async def look() -> None:
+            while True:
+                with contextlib.suppress(KubeError):
+                    await relist(kube, observed, settings.namespaces)
+                await asyncio.sleep(0.1)
+
+        await relist(kube, observed, settings.namespaces)
+        looking = asyncio.create_task(look())
         try:
-            await relist(kube, observed, settings.namespaces)
             yield machine
         finally:
-            stop.set()
-            await asyncio.wait([watching], timeout=20)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
 
 @pytest.fixture
 async def world(
-    node: Node, namespace: str, agent_image: str, sandbox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node, namespace: str, agent_image: str, sandbox_image: str, tmp_path: Path
 ) -> AsyncIterator[World]:
-    monkeypatch.setenv("KUBECONFIG", str(node.kubeconfig))
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}
     node.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(owner))
     uid = node.kubectl("get", "configmap", "owner", "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}")
