@@ -161,10 +161,17 @@ class Shims:
         attempt.ended = True
         attempt.put(End("done"))
 
-    async def stream(self, sandbox: Sandbox, attempt: Attempt, after: int, gate: Any) -> AsyncIterator[Frame]:
+    def own(self, attempt: Attempt) -> int:
+        """Drops the former owner: at once, when the shim takes a call, however late its caller reads the answer."""
         self._streams += 1
-        mine = attempt.owner = self._streams
+        attempt.owner = self._streams
         attempt.grown.set()
+        return attempt.owner
+
+    async def stream(
+        self, sandbox: Sandbox, attempt: Attempt, mine: int, after: int, gate: Any
+    ) -> AsyncIterator[Frame]:
+        """What the attempt says, for as long as `mine` owns it."""
         yield Acknowledged(attempt.begun)
         index = 0
         while True:
@@ -228,8 +235,9 @@ class ShimPort:
         await self._travel("start", "before", route)
         sandbox = self._shims.find(route)
         attempt = self._shims.start(sandbox, call)
+        mine = self._shims.own(attempt)
         await self._travel("start", "after", route)
-        async for frame in self._shims.stream(sandbox, attempt, 0, self._gate):
+        async for frame in self._shims.stream(sandbox, attempt, mine, 0, self._gate):
             yield frame
 
     async def _attach(self, route: Route, call: Attach) -> AsyncGenerator[Frame, None]:
@@ -239,7 +247,7 @@ class ShimPort:
         attempt = sandbox.attempt
         if attempt is None or attempt.begun != call.begun:
             raise ShimRefused("unknown")
-        async for frame in self._shims.stream(sandbox, attempt, call.src, self._gate):
+        async for frame in self._shims.stream(sandbox, attempt, self._shims.own(attempt), call.src, self._gate):
             yield frame
 
     async def stop(self, route: Route, call: Stop) -> None:
