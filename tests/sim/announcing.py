@@ -58,11 +58,13 @@ class Announcing:
             world.dark_at = world.loop.now  # nobody took the announcement: that gateway still mends its ledger
             return False
         except (Unreachable, Dead, TimeoutError):
+            sandbox.unheard_at = world.loop.now
             return False
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
+            sandbox.unheard_at = world.loop.now
             return False
         sandbox.last_gateway = world.loop.now
         if found.epoch > sandbox.epoch:

@@ -108,7 +108,10 @@ class Judge:
             self.broken(f"{call.turn} started although {running.decode() or 'no turn'} is the session's running turn")
 
     def _written(self, session: str, sandbox: Sandbox) -> None:
-        """A session keeps its workspace: after a loss too, if its sandbox lives, is reached and had the time to say so."""
+        """A session keeps its workspace: after a loss too, if its sandbox lives, is reached and had the time to say so.
+
+        turns.md §7 gives 10 s for that, and §3 an announcement every 10 s: for one that got no answer there may be no second.
+        """
         world = self._world
         first = self._workspace.setdefault(session, sandbox.volume)
         if first == sandbox.volume or session in self.removed:
@@ -118,7 +121,7 @@ class Judge:
         old = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and not s.cut and s.session]
         steady = bool(old) and old[0].whole_since < lost - 1.0 and world.dark_at < lost and world.noticed()
         # A binding of before an earlier loss, cut off then, may be the first to come back after another one.
-        steady = steady and sandbox.epoch > old[0].epoch
+        steady = steady and sandbox.epoch > old[0].epoch and old[0].unheard_at < world.founded[-1][0]
         if not world.losses or steady:
             self.broken(f"{session} has files on {first} and was given {sandbox.volume}")
 

@@ -52,6 +52,7 @@ class Sandbox:
     cut_until: float = 0.0
     bound_at: float = 0.0
     whole_since: float = 0.0  # alive and reachable since then
+    unheard_at: float = float("-inf")  # of the last announcement that got no answer
 
     @property
     def endpoint(self) -> str:

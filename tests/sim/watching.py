@@ -27,6 +27,7 @@ class Watch:
         self._given: dict[tuple[str, str], str] = {}  # (ledger, sandbox) → session
         self._flagged: set[str] = set()
         self._deleted: set[tuple[str, str]] = set()
+        self._kept: frozenset[tuple[str, str]] = frozenset()  # what of it the copy of Redis holds
         self.queued: set[str] = set()  # turns that had to wait: until they run nobody owns them
         self.session_of: dict[str, str] = {}  # sandbox → session, last known
         self.turns: dict[str, str] = {}  # response → session
@@ -63,6 +64,17 @@ class Watch:
         judge = self._judges.get(name)
         if judge is not None:
             judge(who, args, out, seen)
+
+    def kept(self) -> None:
+        """A copy of Redis was made."""
+        self._kept = frozenset(self._deleted)
+
+    def back(self) -> None:
+        """Redis is that copy again: a deletion that came later is undone.
+
+        A writer without a witness (it has not written yet) cannot know, and turns.md §9 promises nothing where none is left.
+        """
+        self._deleted = set(self._kept)
 
     def _broken(self, text: str) -> None:
         self._world.violations.append(text)

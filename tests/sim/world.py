@@ -334,10 +334,12 @@ class World:
         run = self.redis.execute_command
         self.redis.pipeline([("SELECT", 1), ("FLUSHDB",), ("SELECT", 0)])
         self.redis.pipeline([("COPY", key, key, "DB", 1) for key in sorted(run("KEYS", "*"))])
+        self.watch.kept()
         self._kept = True
 
     def _roll_back(self) -> None:
         self.redis.pipeline([("FLUSHDB",), ("SWAPDB", 0, 1)])
+        self.watch.back()
         self._kept = False
 
 
