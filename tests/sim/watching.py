@@ -92,8 +92,14 @@ class Watch:
             self._broken(f"{args[0]} was accepted into a session that was deleted")
 
     def _append(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
-        """Under the owner's fence only the owner writes: a longer log than it knows is its own group, sent again as another one."""
-        if out[0] == b"GAP" and int(out[1]) > int(args[2]):
+        """Under the owner's fence only the owner writes: a longer log than it knows is its own group, sent again as another one.
+
+        It knows what is acknowledged, and may send from further below what a loss took: by the time of the answer all may be back.
+        """
+        holder = next((g for g in self._world.alive() if g.name == who.who), None)
+        held = holder.keeper.get(args[0]) if holder is not None else None
+        known = max(int(args[2]), len(held.log) if held is not None else 0)
+        if out[0] == b"GAP" and int(out[1]) > known:
             self._broken(
                 f"{args[0]}: a group of {len(args) - 3} events at {args[2]} met a log of {int(out[1])} events of its own"
             )

@@ -48,19 +48,10 @@ class Closing(Steps):
             last = len(held.attempts) - 1, held.attempts[-1]
         while True:
             self._stay(held)
-            if normaliser is None:
-                events = [orjson.loads(e.data) for e in held.log]
-                normaliser = Normaliser(held.template, events, continues=True)
-                closing = normaliser.interrupt()
-                await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
-            finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
-            # A former owner of this attempt may have logged the closing events before it died.
-            closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
-            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
-            if finish.terminal["sequence_number"] != len(held.log):
+            terminal, index = await self._terminal(held, outcome, normaliser), len(held.log)
+            if terminal is None:
                 normaliser = None  # the log says something else: what is open in it is closed as it stands
                 continue
-            terminal, index = orjson.dumps(finish.terminal), len(held.log)
             send = functools.partial(
                 self._ledger.decide, held.response, held.fence, outcome.status, index, terminal, attempt=last
             )
@@ -70,6 +61,8 @@ class Closing(Steps):
             if word == "CANCEL":
                 outcome, normaliser = Outcome(status="cancelled"), None
                 continue
+            if word == "GAP" and await self._log(held, []) == index:
+                continue  # Redis lacked something that was acknowledged here
             if word != "OK":
                 held.interrupt(fenced=True)
                 self._stay(held)
@@ -80,6 +73,19 @@ class Closing(Steps):
             )
             held.decided_at = asked
             return
+
+    async def _terminal(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> bytes | None:
+        """The terminal event, once all that comes before it is logged; None where `normaliser` does not go on from this log."""
+        if normaliser is None:
+            events = [orjson.loads(e.data) for e in held.log]
+            normaliser = Normaliser(held.template, events, continues=True)
+            closing = normaliser.interrupt()
+            await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+        finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
+        # A former owner of this attempt may have logged the closing events before it died.
+        closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
+        await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
+        return orjson.dumps(finish.terminal) if finish.terminal["sequence_number"] == len(held.log) else None
 
     async def _settle(self, held: Held) -> None:
         """Stores the response, then shows the end (turns.md §2 rows 8 and 9)."""

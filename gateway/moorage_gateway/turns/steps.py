@@ -73,21 +73,25 @@ class Steps:
 
     async def _append(self, held: Held, entries: list[Entry]) -> None:
         """Logs a group, then shows it to the readers here."""
-        if not entries:
-            return
+        if entries:
+            await self._log(held, entries)
+            held.logged(entries)
+
+    async def _log(self, held: Held, entries: list[Entry]) -> int:
+        """Writes `entries` behind what is logged, and first what Redis lacks of that. The log's length then."""
         first, group = len(held.log), entries
         while True:
             send = functools.partial(self._ledger.append, held.response, held.fence, first, group)
             word, length = await self._insist(held, send)
-            if word == "GAP" and length < first:
-                # Restored from memory while an acknowledgement was still on its way here: send what it lacks again.
+            if word == "GAP" and length <= len(held.log):
+                # Restored from memory while an acknowledgement was still on its way here: send what it lacks again. Restored once more
+                # meanwhile, it may lack less.
                 first, group = length, [*held.log[length:], *entries]
                 continue
             if word != "OK":
                 held.interrupt(fenced=True)
                 self._stay(held)
-            break
-        held.logged(entries)
+            return length
 
     async def _note(self, held: Held) -> None:
         index = len(held.attempts) - 1
