@@ -300,9 +300,10 @@ class Keeper:
                 continue
             tenant = str(record.meta["tenant"])
             items = await self._store.input(tenant, response, record.input)
-            document = archive.compose(
-                record, items, await self._ledger.log(response), await self._ledger.attempts(response)
-            )
+            attempts, entries = await self._ledger.attempts(response), await self._ledger.log(response)
+            if not entries or entries[-1].encode() != record.terminal.encode():
+                continue  # Redis lost something between these reads: what is left of it is not the end of this turn
+            document = archive.compose(record, items, entries, attempts)
             await self._store.put_response(tenant, response, document)
             await self._ledger.flushed(response)
             await self._store.settled(response)
