@@ -110,17 +110,19 @@ class Judge:
     def _written(self, session: str, sandbox: Sandbox) -> None:
         """A session keeps its workspace: after a loss too, if its sandbox lives, is reached and had the time to say so.
 
-        turns.md §7 gives 10 s for that, and §3 an announcement every 10 s: for one that got no answer there may be no second.
+        turns.md §7 gives 10 s for that, and §3 an announcement every 10 s: for one that got no answer there may be no second. Of two bindings
+        the highest epoch wins (§7), so the newer one has the workspace, though one of before an earlier loss, cut off then, may come first.
         """
         world = self._world
         first = self._workspace.setdefault(session, sandbox.volume)
         if first == sandbox.volume or session in self.removed:
             return
-        self._workspace[session] = sandbox.volume
         lost = max(world.losses, default=0.0)
-        old = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and not s.cut and s.session]
+        living = [s for s in world.shims.by_endpoint.values() if s.volume == first and s.alive and s.session]
+        if not any(s.epoch > sandbox.epoch for s in living):
+            self._workspace[session] = sandbox.volume
+        old = [s for s in living if not s.cut]
         steady = bool(old) and old[0].whole_since < lost - 1.0 and world.dark_at < lost and world.noticed()
-        # A binding of before an earlier loss, cut off then, may be the first to come back after another one.
         steady = steady and sandbox.epoch > old[0].epoch and old[0].unheard_at < world.founded[-1][0]
         if not world.losses or steady:
             self.broken(f"{session} has files on {first} and was given {sandbox.volume}")
