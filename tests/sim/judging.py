@@ -110,8 +110,9 @@ class Judge:
     def _written(self, session: str, sandbox: Sandbox) -> None:
         """A session keeps its workspace: after a loss too, if its sandbox lives, is reached and had the time to say so.
 
-        turns.md §7 gives 10 s for that, and §3 an announcement every 10 s: for one that got no answer there may be no second. Of two bindings
-        the highest epoch wins (§7), so the newer one has the workspace, though one of before an earlier loss, cut off then, may come first.
+        turns.md §7 gives 10 s for that, and §3 an announcement every 10 s: for one that got no answer there may be no second.
+        Of two bindings the highest epoch wins (§7): the newer one has the workspace, though one of before an earlier loss, cut off then,
+        may be the first to come back.
         """
         world = self._world
         first = self._workspace.setdefault(session, sandbox.volume)
