@@ -129,7 +129,7 @@ def test_the_releases_own_test_passes(installed: Installed) -> None:
 def test_uninstalled_it_leaves_only_the_agents_namespace(installed: Installed) -> None:
     installed.run("uninstall", "moorage", "--wait", "--timeout", "100s")
     left = installed.node.kubectl("get", "clusterrole,clusterrolebinding", "-o", "name")
-    assert "moorage" not in left
+    assert "/moorage-operator" not in left
     assert AGENTS in installed.node.kubectl("get", "namespace", "-o", "name"), (
         "people's objects are not the chart's to delete"
     )
