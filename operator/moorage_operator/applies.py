@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from moorage_api.errors import Kind
+from moorage_api.kinds import ManifestError, parse
 from moorage_api.ledger.provider import ApplyRequest, ProviderLedger
 from moorage_api.ledger.script import LedgerError
+from moorage_api.provider.revisions import revision_of
 from moorage_operator.kube import AGENTS, Kube, KubeError
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,15 @@ class Applies:
         """Works until cancelled."""
         while True:
             try:
-                while (request := await self._ledger.next_apply()) is not None:
-                    await self._ledger.answer(request.id, await self._answer(request))
+                await self.serve()
             except LedgerError as fault:
                 log.warning("apply requests wait: %s", fault)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def serve(self) -> None:
+        """Answers everything that waits. Raises LedgerError."""
+        while (request := await self._ledger.next_apply()) is not None:
+            await self._ledger.answer(request.id, await self._answer(request))
 
     async def _answer(self, request: ApplyRequest) -> dict[str, Any]:
         namespace = next((name for name, tenant in self._tenants.items() if tenant == request.tenant), None)
@@ -61,7 +67,7 @@ class Applies:
         except KubeError as fault:
             return _refusal(fault)
         log.info("%s applied by %s", request.agent, request.by)
-        return {"ok": True, "generation": made["metadata"].get("generation", 1)}
+        return {"ok": True, "revision": _revision(made)}
 
     async def _delete(self, namespace: str, request: ApplyRequest) -> dict[str, Any]:
         found = await self._kube.get(AGENTS, namespace, request.agent)
@@ -78,6 +84,15 @@ class Applies:
             return {"ok": False, "error": message, "owner": others[0]}
         await self._kube.delete(AGENTS, namespace, request.agent, uid=found["metadata"]["uid"])
         return {"ok": True}
+
+
+def _revision(body: dict[str, Any]) -> str:
+    """The revision that the applied object names; "" where its source has to be resolved first."""
+    try:
+        spec = parse({name: body[name] for name in ("apiVersion", "kind", "metadata", "spec")}).spec
+    except (ManifestError, KeyError):
+        return ""
+    return revision_of(spec, spec.image) if spec.image is not None else ""
 
 
 def _no(message: str, kind: Kind) -> dict[str, Any]:
