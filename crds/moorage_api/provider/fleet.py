@@ -76,6 +76,16 @@ class AgentState:
         """The revision by its name, or None."""
         return next((state for state in self.revisions if state.revision.revision == revision), None)
 
+    def is_settled(self, revision: str | None) -> bool:
+        """Whether that revision (None: the newest) served or failed, or its source was refused."""
+        newest = self.newest
+        source = self.conditions.get(conditions.SOURCE_RESOLVED)
+        if source is not None and source.status == "False":
+            return True
+        if newest is None or (revision is not None and newest.revision.revision != revision):
+            return False
+        return (newest.proven or bool(newest.error)) and bool(self.published)
+
 
 class Fleet:
     """All agents and all sandboxes of one provider."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from moorage_api.provider.decide import Failures
 from moorage_api.provider.demands import Demands
 from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
 from moorage_api.provider.sweeping import Sweeper
+from moorage_api.provider.works import Works
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,12 @@ class Provider:
         self._found = found
         self._token_key = token_key
         self._settings = settings or ProviderSettings()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._works = Works(self._guarded, self.wake)
         self._wake = asyncio.Event()
         self._stepped = asyncio.Condition()
-        self._demands = Demands(self.fleet, ledger, machine, now=now, begin=self._begin, end=self._end)
-        self._sweeper = Sweeper(self.fleet, ledger, machine, begin=self._begin, end=self._end, runs=self._runs)
+        begin = self._begin = self._works.begin
+        self._demands = Demands(self.fleet, ledger, machine, now=now, begin=begin, end=self._end)
+        self._sweeper = Sweeper(self.fleet, ledger, machine, begin=begin, end=self._end, runs=self._works.runs)
         self._quota_at = self._sweep_at = 0.0
         self._keyed = False
 
@@ -124,7 +126,7 @@ class Provider:
             async with asyncio.timeout(within), self._stepped:
                 while True:
                     state = self.fleet.agents.get((tenant, agent))
-                    if state is not None and _is_settled(state, revision):
+                    if state is not None and state.is_settled(revision):
                         return state
                     await self._stepped.wait()
         return None
@@ -322,7 +324,7 @@ class Provider:
         key, revision = state.revision.key, state.revision
         held = self.fleet.ready(key)
         # Counted in the same instant: one that gets ready during what follows is in neither list else, and a further one is begun.
-        starting = sum(1 for name in self._tasks if name.startswith(f"fill {key} "))
+        starting = self._works.count(f"fill {key} ")
         for one in held:
             if not one.offered:
                 await self._ledger.offer(one.descriptor)
@@ -385,30 +387,8 @@ class Provider:
     def _bound(self, one: Descriptor) -> tuple[str, int] | None:
         return self._machine.bound(one.tenant, one.agent, one.volume)
 
-    # Tasks
-
-    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Runs work about one subject, unless it runs already; errors are logged and left to the next look."""
-        if name in self._tasks:
-            work.close()
-            return
-        task = asyncio.create_task(self._guarded(lambda: work), name=name)
-        self._tasks[name] = task
-        task.add_done_callback(lambda done: self._ended(name, done))
-
-    def _runs(self, name: str) -> bool:
-        return name in self._tasks
-
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(name, None)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s failed", name, exc_info=task.exception())
-        self._wake.set()
-
     async def _close(self) -> None:
-        for task in list(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*list(self._tasks.values()), return_exceptions=True)
+        await self._works.close()
         if self._machine.outlives:
             return
         ended = list(self.fleet.sandboxes)
@@ -417,13 +397,3 @@ class Provider:
                 await self._machine.close()
                 for sandbox in ended:
                     await self._forget(sandbox, await self._ledger.gone(sandbox, "the platform was stopped"))
-
-
-def _is_settled(state: AgentState, revision: str | None) -> bool:
-    newest = state.newest
-    source = state.conditions.get(conditions.SOURCE_RESOLVED)
-    if source is not None and source.status == "False":
-        return True
-    if newest is None or (revision is not None and newest.revision.revision != revision):
-        return False
-    return (newest.proven or bool(newest.error)) and bool(state.published)
