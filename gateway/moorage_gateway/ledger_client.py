@@ -1,6 +1,6 @@
 """The Redis client behind every ledger call: pipelined, guarded, counted.
 
-Layer: I/O rim of the gateway (the local provider uses it too). Implements `moorage_api.ledger.script.Runner`. Calls made while a
+Layer: I/O rim of the gateway (the local provider uses it too). Implements `moorage_api.ledger.script.PostingRunner`. Calls made while a
 pipeline is in flight share the next one (performance.md §4: appends of all turns share one pipeline). Nothing here decides.
 """
 
@@ -159,7 +159,7 @@ class LedgerClient:
         return self._heard(script, guard[0], out)
 
     def post(self, script: Script, args: Arguments, landed: Landed) -> None:
-        """See Runner."""
+        """See PostingRunner."""
         ident = self.identity
         sha, _ = self._loaded(script)
         sent_to = ident.ledger

@@ -352,7 +352,7 @@ class Machine:
             self._store.set_label(one.tenant, one.agent, one.volume, dict(identity.__dict__))
             agent_logs.note_session(self._state.logs, one, key)
 
-    async def over_quota(self) -> list[tuple[str, str]]:
+    async def unfit(self) -> list[tuple[str, str]]:
         """Measures every running sandbox's volume. One that began over its quota may shrink, but not grow."""
         found = []
         for sandbox, one in list(self._running.items()):

@@ -145,7 +145,7 @@ class MemoryMachine:
         """See Machine."""
         self._volumes[one.tenant, one.agent, one.volume].label = identity
 
-    async def over_quota(self) -> list[tuple[str, str]]:
+    async def unfit(self) -> list[tuple[str, str]]:
         """Those named in `full`."""
         return [(sandbox, "disk quota: 2Gi of 1Gi used") for sandbox in self.full if sandbox in self._sandboxes]
 

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from moorage_api import names
 from moorage_api.ledger.records import text
-from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Arguments, Landed, Lost, Script, Unreachable
+from moorage_api.ledger.script import FOUND, REDIS_CLOCK, SETTLE_MS, Lost, Script, Unreachable
 
 CALL_SECONDS = 5.0
 # Replies that say "not now" rather than "no": the server is loading, may not write, or is out of memory or disk.
@@ -64,10 +64,6 @@ class LedgerRunner:
         if self._ledger == sent_to and witness > self._told:
             self._told = witness
         return list(out[1:])
-
-    def post(self, script: Script, args: Arguments, landed: Landed) -> None:
-        """See Runner. A provider has nothing to post."""
-        raise NotImplementedError("an operator waits for every answer")
 
     async def read(self, *command: str | bytes | int) -> Any:
         """See Runner."""

@@ -191,7 +191,7 @@ class PodMachine:
         note = {"metadata": {"annotations": marks.noted(key, epoch, identity)}}
         self._observed.claims.put(await self._kube.merge(CLAIMS, found["metadata"]["namespace"], one.volume, note))
 
-    async def over_quota(self) -> list[tuple[str, str]]:
+    async def unfit(self) -> list[tuple[str, str]]:
         """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved."""
         found = []
         for body in self._observed.pods:

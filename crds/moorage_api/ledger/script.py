@@ -80,12 +80,18 @@ Arguments: TypeAlias = Callable[[], Sequence[str | bytes | int] | None]
 
 
 class Runner(Protocol):
-    """How scripts and reads reach Redis: the gateway's pipelining client, the provider's, the simulation's.
+    """How scripts and reads reach Redis: the gateway's pipelining client, the operator's, the simulation's.
 
     `run` adds the writer's identity and witness, raises `Lost` or `Unreachable`, and returns the reply after the witness.
     """
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]: ...
+
+    async def read(self, *command: str | bytes | int) -> Any: ...
+
+
+class PostingRunner(Runner, Protocol):
+    """A runner that also takes what nobody waits for: an owner's events, many times a second."""
 
     def post(self, script: Script, args: Arguments, landed: Landed) -> None:
         """`run` without a task of its own; it may leave a little later, together with others.
@@ -93,8 +99,6 @@ class Runner(Protocol):
         `args` is called as it leaves: what came up to then goes along. None takes the call back. Otherwise `landed` is called once, later,
         with the reply or None for whatever `run` raises. Neither may raise.
         """
-
-    async def read(self, *command: str | bytes | int) -> Any: ...
 
 
 # Makes a ledger where none is, or a later generation after a loss. Not guarded: it *makes* what the guard checks.

@@ -9,7 +9,7 @@ from typing import Any
 
 from moorage_api.ledger import keys, records, turn_scripts
 from moorage_api.ledger.records import Entry, SessionIdentity, TurnRecord, text
-from moorage_api.ledger.script import LEASE_MS, Runner
+from moorage_api.ledger.script import LEASE_MS, PostingRunner
 
 ENDED_TTL_S = (
     1800  # an ended, stored turn stays readable in Redis: longer than the 15 minutes a counted retry may join it
@@ -55,7 +55,7 @@ class Accepted:
 class TurnLedger:
     """Turns in Redis. Every method may raise `Lost` or `Unreachable`; the words it returns are its script's."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: PostingRunner) -> None:
         self._runner = runner
 
     async def accept(self, a: Acceptance) -> Accepted:

@@ -134,8 +134,8 @@ class Machine(Protocol):
     async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
         """Notes on a sandbox's volume whose session it holds."""
 
-    async def over_quota(self) -> list[tuple[str, str]]:
-        """(sandbox, reason) of those that hold more than their manifest allows."""
+    async def unfit(self) -> list[tuple[str, str]]:
+        """(sandbox, reason) of those that must end: they hold more than their manifest allows, or part of them ended already."""
 
     async def close(self) -> None:
         """Ends everything."""

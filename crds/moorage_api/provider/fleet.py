@@ -30,6 +30,7 @@ class Held:
     claimed: bool = False
     ending: bool = False
     labelled: bool = False
+    doubtful: bool = False  # claimed in a ledger that was lost: its volume may hold a session's files
     scratch: bool = False  # `workspace.fileSystem: false`: its files end with it
 
 

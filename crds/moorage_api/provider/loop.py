@@ -22,6 +22,7 @@ from moorage_api.provider.base import Ledger, Machine, MakeFailed, Revision
 from moorage_api.provider.decide import Failures
 from moorage_api.provider.demands import Demands
 from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
+from moorage_api.provider.returning import Returning
 from moorage_api.provider.sweeping import Sweeper
 from moorage_api.provider.works import Works
 
@@ -59,7 +60,6 @@ class Provider:
         self._ledger = ledger
         self._machine = machine
         self._now = now
-        self._found = found
         self._token_key = token_key
         self._settings = settings or ProviderSettings()
         self._works = Works(self._guarded, self.wake)
@@ -67,9 +67,10 @@ class Provider:
         self._stepped = asyncio.Condition()
         begin = self._begin = self._works.begin
         self._demands = Demands(self.fleet, ledger, machine, now=now, begin=begin, end=self._end)
-        self._sweeper = Sweeper(self.fleet, ledger, machine, begin=begin, end=self._end, runs=self._works.runs)
+        self._returning = Returning(self.fleet, ledger, machine, now=now, found=found, begin=begin, end=self._end)
+        self._sweeper = Sweeper(self.fleet, ledger, machine, begin=begin, end=self._end)
         self._quota_at = self._sweep_at = 0.0
-        self._keyed = False
+        self._keyed, self._lost = False, True
 
     # What the deployments say
 
@@ -108,14 +109,20 @@ class Provider:
         self.wake()
 
     async def withdraw(self, tenant: str, agent: str) -> None:
-        """Takes an agent out: nothing new starts, its sandboxes end; sessions' files stay until the sessions are deleted."""
+        """Takes an agent out: nothing new starts, its sandboxes end; sessions' files stay until the sessions are deleted.
+
+        Raises LedgerError: then it is to be called again.
+        """
         state = self.fleet.agents.pop((tenant, agent), None)
-        await self._ledger.unpublish(tenant, agent)
-        if state is None:
-            return
-        keys = {revision.revision.key for revision in state.revisions}
-        for held in [h for h in self.fleet.sandboxes.values() if h.revision in keys]:
-            await self._ledger.doom(held.descriptor.sandbox, "the agent was removed")
+        keys = {revision.revision.key for revision in state.revisions} if state is not None else set()
+        try:
+            await self._ledger.unpublish(tenant, agent)
+            for held in [h for h in self.fleet.sandboxes.values() if h.revision in keys]:
+                await self._ledger.doom(held.descriptor.sandbox, "the agent was removed")
+        except BaseException:  # it stands as before, for whoever tries again
+            if state is not None:
+                self.fleet.agents.setdefault((tenant, agent), state)
+            raise
         for key in keys:
             self._begin(f"release {key}", self._machine.release(key))
         self.wake()
@@ -140,10 +147,13 @@ class Provider:
     async def run(self) -> None:
         """Works until cancelled; then every sandbox is ended and reported gone."""
         self._machine.watch(self.wake)
-        await self._adopt()
+        await self._returning.adopt(pause=self._settings.tick)
+        await self._mend()
+        await self._guarded(self._sweeper.sweep)
         try:
             while True:
                 self._wake.clear()
+                await self._mend()
                 await self._guarded(self._step)
                 async with self._stepped:
                     self._stepped.notify_all()
@@ -154,65 +164,27 @@ class Provider:
             await self._close()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs one look. A loss founds the ledger anew and offers again; no answer is left to the next look."""
+        """Runs one look. A loss is mended before the next one; no answer is left to it."""
         try:
             await work()
         except Lost:
             log.warning("the ledger lost writes; pools and labels are given to it anew")
-            with contextlib.suppress(LedgerError, OSError):
-                await self._found()
-                await self._restore()
+            self._lost = True
+            self.wake()
         except (LedgerError, OSError) as error:
             log.warning("the ledger does not answer (%s); looking again", error)
 
-    async def _adopt(self) -> None:
-        """Reports what an earlier run left: its sandboxes are dead, volumes that no session was bound to go."""
-        for sandbox in await self._machine.leftovers():
-            while True:
-                try:
-                    await self._ledger.gone(sandbox, "the platform was restarted")
-                    break
-                except Lost:
-                    await self._found()
-                except LedgerError:
-                    await asyncio.sleep(self._settings.tick)
-            self._machine.forget(sandbox)
-        for revision, descriptor in await self._machine.adopted():
-            self._take_over(revision, descriptor)
-        await self._guarded(self._restore)
-        await self._guarded(self._sweeper.sweep)
-
-    def _take_over(self, revision: Revision, one: Descriptor) -> None:
-        """A ready sandbox of an earlier run; its revision is an old one if it is not the newest."""
-        agent = self.fleet.agents.get((one.tenant, one.agent))
-        state = agent.find(one.revision) if agent is not None else None
-        if agent is not None and state is None:
-            state = RevisionState(revision)
-            agent.revisions.append(state)
-        if state is not None:
-            state.prepared = True
-            state.served()
-        bound = self._bound(one)
-        scratch = not revision.spec.workspace.file_system
-        held = Held(one, revision.key, self._now(), session=bound[0] if bound is not None else "", scratch=scratch)
-        held.labelled = bound is not None
-        self.fleet.sandboxes[one.sandbox] = held
-        if agent is None:
-            self._begin(f"end {one.sandbox}", self._end(one.sandbox, "the agent was removed"))
-
-    async def _restore(self) -> None:
-        """Gives a ledger that may have lost it what only this machine knows: the key, bound volumes, unclaimed sandboxes."""
+    async def _mend(self) -> None:
+        """Gives a ledger that was lost, or is new to this process, all that this machine knows; again until all of that was written."""
+        if not self._lost:
+            return
         self._keyed = False
-        for agent in self.fleet.agents.values():
-            agent.published = ""
-        for held in self.fleet.sandboxes.values():
-            if not held.session and self._bound(held.descriptor) is None:
-                held.offered = held.claimed = False
-        for tenant, agent_name, volume in self._machine.volumes():
-            bound = self._machine.bound(tenant, agent_name, volume)
-            identity = self._machine.label(tenant, agent_name, volume)
-            if bound is not None and identity is not None and self.fleet.on_volume(volume) is None:
-                await self._ledger.label(bound[0], bound[1], volume, identity)
+        try:
+            await self._returning.restore()
+        except (LedgerError, OSError) as error:
+            log.warning("the ledger is not whole yet (%s)", error)
+        else:
+            self._lost = False
 
     async def _step(self) -> None:
         """One look: observe → decide → begin → report."""
@@ -258,6 +230,9 @@ class Provider:
             if held is not None:
                 held.ending = True
             self._begin(f"end {sandbox}", self._end(sandbox, reason))
+        for sandbox, held in self.fleet.sandboxes.items():
+            if held.ending:  # a ledger that was lost meanwhile no longer says so
+                self._begin(f"end {sandbox}", self._end(sandbox, "its end was begun before"))
 
     async def _end(self, sandbox: str, reason: str) -> None:
         held = self.fleet.sandboxes.get(sandbox)
@@ -276,13 +251,15 @@ class Provider:
         no                        | one, not `new`   | any     | stays: the mark had no time to be made
         no                        | none             | yes     | stays: a ledger that lost the claim cannot say no
         no                        | otherwise        |         | goes
+
+        `doubtful` stands for a claim of a ledger that was lost: then it stays.
         """
         self._machine.forget(sandbox)
         held = self.fleet.sandboxes.pop(sandbox, None)
         if held is None:
             return
         key, state = of
-        known_free = state == "new" if key else not held.claimed
+        known_free = not held.doubtful and (state == "new" if key else not held.claimed)
         if held.scratch or (self._bound(held.descriptor) is None and known_free):
             one = held.descriptor
             await self._machine.remove_volume(one.tenant, one.agent, one.volume)
@@ -379,7 +356,7 @@ class Provider:
     # The rest
 
     async def _quota(self) -> None:
-        for sandbox, reason in await self._machine.over_quota():
+        for sandbox, reason in await self._machine.unfit():
             held = self.fleet.sandboxes.get(sandbox)
             if held is not None and not held.ending:
                 await self._ledger.doom(sandbox, reason)

@@ -5,25 +5,20 @@ Layer: the floor; a part of `loop.Provider`, which owns its tasks. Level-trigger
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from moorage_api.provider.base import Ledger, Machine
 from moorage_api.provider.demands import Begin, End
 from moorage_api.provider.fleet import Fleet
 
 
 class Sweeper:
-    """`begin` runs named work, `end` ends a sandbox, `runs` says whether work of that name is under way."""
+    """`begin` runs named work unless it runs already, `end` ends a sandbox."""
 
-    def __init__(
-        self, fleet: Fleet, ledger: Ledger, machine: Machine, *, begin: Begin, end: End, runs: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, machine: Machine, *, begin: Begin, end: End) -> None:
         self._fleet = fleet
         self._ledger = ledger
         self._machine = machine
         self._begin = begin
         self._end = end
-        self._runs = runs
 
     async def sweep(self) -> None:
         """One look over everything there is. Of a machine whose sandboxes end with the provider only at its start: it knows no strays."""
@@ -33,8 +28,8 @@ class Sweeper:
                 self._begin(f"end {sandbox}", self._end(sandbox, "nobody asks for it any more"))
         if self._machine.outlives:
             for sandbox in await self._ledger.sandboxes():
-                if sandbox not in held and sandbox not in there and not self._runs(f"end {sandbox}"):
-                    await self._ledger.gone(sandbox, "it ended while no provider looked")
+                if sandbox not in held and sandbox not in there:
+                    self._begin(f"end {sandbox}", self._end(sandbox, "it ended while no provider looked"))
         for tenant, agent, volume in self._machine.volumes():
             if self._machine.bound(tenant, agent, volume) is None and self._fleet.on_volume(volume) is None:
                 origin = self._machine.origin(tenant, agent, volume)

@@ -29,10 +29,6 @@ class Works:
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._over(name, done))
 
-    def runs(self, name: str) -> bool:
-        """Whether work of that name is under way."""
-        return name in self._tasks
-
     def count(self, prefix: str) -> int:
         """How many names under way begin so."""
         return sum(1 for name in self._tasks if name.startswith(prefix))
