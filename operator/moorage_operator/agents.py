@@ -44,6 +44,12 @@ class Known:
     revision: str = ""
     image: str = ""
 
+    @property
+    def clashes(self) -> bool:
+        """Whether the name is another namespace's: then nothing of it runs."""
+        found = self.refused.get(conditions.SOURCE_RESOLVED) if self.refused is not None else None
+        return found is not None and found.reason == NAME_TAKEN
+
 
 class Agents:
     """Takes HostedAgents in and writes their status."""
@@ -68,16 +74,17 @@ class Agents:
         """Where an agent's objects go, and what it runs; None when there is no such HostedAgent."""
         for name, known in self._known.items():
             body = self._observed.agents.get(name)
-            if (known.tenant, known.agent) == (tenant, agent) and known.refused is None and body is not None:
+            if (known.tenant, known.agent) == (tenant, agent) and not known.clashes and body is not None:
                 return objects.Program(name[0], known.image, _owner(body))
         return None
 
     async def look(self, provider: Provider) -> None:
-        """Takes in what is new or changed, and takes out what is gone."""
+        """Takes in what is new or changed, and takes out what is gone. Raises LedgerError: then it is to be called again."""
         for name in [name for name in self._known if self._observed.agents.get(name) is None]:
-            known = self._known.pop(name)
-            if known.refused is None or known.revision:
+            known = self._known[name]
+            if not known.clashes:
                 await provider.withdraw(known.tenant, known.agent)
+            del self._known[name]
         bodies = sorted(self._observed.agents, key=lambda body: (body["metadata"]["creationTimestamp"], name_of(body)))
         for body in bodies:
             self._take(provider, body)
@@ -88,11 +95,10 @@ class Agents:
         taken = (str(meta["uid"]), int(meta.get("generation", 1)))
         old = self._known.get(name)
         owner = next(
-            (n for n, k in self._known.items() if n != name and (k.tenant, k.agent) == (tenant, agent) and k.refused is None),
+            (n for n, k in self._known.items() if n != name and (k.tenant, k.agent) == (tenant, agent) and not k.clashes),
             None,
         )  # fmt: skip
-        clash = old is not None and old.refused is not None and _reason(old.refused) == NAME_TAKEN
-        if old is not None and old.taken == taken and clash == (owner is not None):
+        if old is not None and old.taken == taken and old.clashes == (owner is not None):
             return
         generation = taken[1]
         if owner is not None:
@@ -127,15 +133,26 @@ class Agents:
 
     # Back
 
+    async def tidy(self, provider: Provider, ledger: ProviderLedger) -> None:
+        """Takes agents of our tenants out of the catalog whose HostedAgent went while no operator looked."""
+        ours = set(self._tenants.values())
+        for entry in await ledger.catalog():
+            if entry.tenant in ours and (entry.tenant, entry.agent) not in provider.fleet.agents:
+                await ledger.unpublish(entry.tenant, entry.agent)
+
     async def guard(self, machine: PodMachine) -> None:
-        """Puts accounts and policies right that were edited or deleted by hand."""
-        for known in list(self._known.values()):
+        """Puts accounts and policies right that were edited or deleted by hand. One that is refused holds up no other."""
+        for name, known in list(self._known.items()):
             program = self.place(known.tenant, known.agent) if known.revision else None
-            if program is not None:
+            if program is None:
+                continue
+            try:
                 await machine.guard(known.agent, program)
+            except KubeError as fault:
+                log.warning("%s/%s: its account or policy: %s", *name, fault.message)
 
     async def report(self, provider: Provider, ledger: ProviderLedger) -> None:
-        """Writes every status that says something else than what is so."""
+        """Writes every status that says something else than what is so. One that is refused holds up no other."""
         for name, known in list(self._known.items()):
             body = self._observed.agents.get(name)
             if body is None:
@@ -150,7 +167,7 @@ class Agents:
                 self._observed.agents.put(await self._kube.merge(AGENTS, *name, {"status": fresh}, part="status"))
             except KubeError as fault:
                 if fault.status != 404:
-                    raise
+                    log.warning("%s/%s: its status: %s", *name, fault.message)
 
     async def _report(self, known: Known, provider: Provider, ledger: ProviderLedger) -> Report | None:
         if known.refused is not None:
@@ -181,7 +198,7 @@ class Agents:
             for body in self._observed.claims
             if marks.text(body, "labels", marks.AGENT) == known.agent
             and self._tenants.get(body["metadata"]["namespace"]) == known.tenant
-            and marks.bound(body) is not None
+            and marks.bound(body, known.tenant) is not None
             and body["metadata"]["name"] not in volumes
         )
         return Counts(warm, active, idle, hibernated)
@@ -195,11 +212,6 @@ async def _runs(ledger: ProviderLedger, session: str, sandbox: str) -> bool:
     key = session or await ledger.holder(sandbox)
     record = await ledger.session(key) if key else None
     return record is None or bool(record.running)
-
-
-def _reason(held: Conditions) -> str:
-    found = held.get(conditions.SOURCE_RESOLVED)
-    return found.reason if found is not None else ""
 
 
 def _document(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Operator:
         self._leads = False
         self._tenants: dict[str, str] = {}
         self._agents = Agents(kube, self._observed, settings, now=time.time, tenants=self._tenants)
-        self._machine = PodMachine(kube, self._observed, settings, self._agents.place)
+        self._machine = PodMachine(kube, self._observed, settings, tenants=self._tenants, place=self._agents.place)
+        self._pod_tokens: PodTokens | None = None
         self._provider: Provider | None = None
 
     async def run(self) -> None:
@@ -87,7 +88,7 @@ class Operator:
         await self._until_whole()
         await lease.held()
         log.info("%s holds the lease", me)
-        self._leads = True
+        self._moved, self._leads = time.monotonic(), True
         working = asyncio.create_task(self._work(me), name="work")
         try:
             await _first(working, asyncio.create_task(lease.lost(), name="renew"))
@@ -112,14 +113,17 @@ class Operator:
         runner = ledger.LedgerRunner(ledger.connect(settings.redis_url.get_secret_value()), who=me)
         try:
             doors = ProviderLedger(runner)
+            await self._until_whole()  # what a watch has missed while another replica worked
             await _until_found(runner)
             await self._belongings()
-            await self._publish_keys(doors)  # before the provider's own key: see set_pod_tokens
+            await self._read_keys()
 
             async def found() -> None:
+                """Before the provider's own key: see set_pod_tokens. No API server is needed, which may be away as well."""
                 await runner.found()
                 await self._publish_keys(doors)
 
+            await found()
             provider = self._provider = Provider(
                 doors,
                 self._machine,
@@ -139,7 +143,7 @@ class Operator:
 
     async def _look(self, provider: Provider, doors: ProviderLedger) -> None:
         """Brings what people want to the provider, and what is so back to them."""
-        relisted = published = 0.0
+        relisted = 0.0
         while True:
             try:
                 await self._agents.look(provider)
@@ -150,8 +154,8 @@ class Operator:
                     relisted = now + self._settings.resync_seconds
                     await relist(self._kube, self._observed, self._settings.namespaces)
                     await self._belongings()
-                if now >= published:
-                    published = now + self._settings.resync_seconds
+                    await self._agents.tidy(provider, doors)
+                    await self._read_keys()
                     await self._publish_keys(doors)
             except (KubeError, LedgerError) as fault:
                 log.warning("looking again: %s", fault)
@@ -160,8 +164,12 @@ class Operator:
 
     async def _publish_keys(self, doors: ProviderLedger) -> None:
         """Tells gateways how to verify the tokens of our pods."""
+        assert self._pod_tokens is not None
+        await doors.set_pod_tokens(self._pod_tokens)
+
+    async def _read_keys(self) -> None:
         issuer, keys = await self._kube.issuer(), await self._kube.public_keys()
-        await doors.set_pod_tokens(PodTokens(issuer, AUDIENCE, keys, dict(self._tenants)))
+        self._pod_tokens = PodTokens(issuer, AUDIENCE, keys, dict(self._tenants))
 
     async def _belongings(self) -> None:
         """To whom each namespace belongs: its label, else its own name."""
@@ -169,7 +177,6 @@ class Operator:
             body = await self._kube.get(NAMESPACES, None, name)
             tenant = marks.text(body, "labels", marks.TENANT) if body is not None else ""
             self._tenants[name] = tenant or name
-            self._machine.belongs(name, self._tenants[name])
 
     def _alive(self) -> bool:
         return not self._leads or time.monotonic() - self._moved < STALL_SECONDS

@@ -37,7 +37,7 @@ def may_take(watched: Watched, me: str, *, now: float) -> bool:
 
 
 class Lease:
-    """Holds one Lease object. `held` waits for it; `lost` returns when it is no longer surely held."""
+    """Holds one Lease object. `held` waits for it; `lost`, called at once after it, returns when it is no longer surely held."""
 
     def __init__(
         self, kube: Kube, namespace: str, name: str, me: str, *, now: Callable[[], float], wall: Callable[[], float]
@@ -60,10 +60,16 @@ class Lease:
     async def lost(self) -> None:
         """Renews it; returns when that failed for `GIVE_UP_SECONDS`, or another one holds it."""
         renewed = self._now()
-        while self._now() - renewed < GIVE_UP_SECONDS:
-            await asyncio.sleep(RENEW_SECONDS)
-            if await self._try():
-                renewed = self._now()
+        while (left := renewed + GIVE_UP_SECONDS - self._now()) > 0:
+            await asyncio.sleep(min(RENEW_SECONDS, left))
+            asked = self._now()  # what was written then lasts from then
+            try:
+                async with asyncio.timeout(max(0.0, renewed + GIVE_UP_SECONDS - asked)):
+                    mine = await self._try()
+            except TimeoutError:
+                return
+            if mine:
+                renewed = asked
             elif self._watched is not None and self._watched.holder != self._me:
                 return
 

@@ -30,26 +30,28 @@ LOOK_SECONDS = 5.0  # a pod is looked at again although nothing was told
 
 
 class PodMachine:
-    """Where sandboxes run: the watched namespaces. `place` gives an agent's (namespace, owner reference) or None."""
+    """Where sandboxes run: the watched namespaces. `tenants`: namespace → tenant; `place`: where an agent is, or None."""
 
     outlives = True
 
     def __init__(
-        self, kube: Kube, observed: Observed, settings: Settings, place: Callable[[str, str], objects.Program | None]
+        self,
+        kube: Kube,
+        observed: Observed,
+        settings: Settings,
+        *,
+        tenants: Mapping[str, str],
+        place: Callable[[str, str], objects.Program | None],
     ) -> None:
         self._kube = kube
         self._observed = observed
         self._settings = settings
+        self._tenants = tenants
         self._place = place
         self._key = settings.token_key.get_secret_value()
         self._making: set[str] = set()
-        self._namespaces: dict[str, str] = {}  # tenant of each namespace
         self._dead: dict[str, Death] = {}
         self._known: dict[str, tuple[str, str]] = {}  # sandbox → namespace, why it is being ended or ""
-
-    def belongs(self, namespace: str, tenant: str) -> None:
-        """Tells to whom a namespace belongs."""
-        self._namespaces[namespace] = tenant
 
     # The seam
 
@@ -105,18 +107,18 @@ class PodMachine:
         try:
             await self._create(revision, sandbox, volume)
             address = await self._ready(namespace, sandbox)
-        except BaseException as fault:
-            self._making.discard(sandbox)
+        except (KubeError, MakeFailed) as fault:
             await self._clear(namespace, sandbox)
             if isinstance(fault, KubeError):
                 raise MakeFailed(f"the cluster refused the pod: {fault.message}", fault=False) from fault
             raise
-        self._making.discard(sandbox)
+        finally:  # an operator that is ended here leaves a pod that the next one sweeps
+            self._making.discard(sandbox)
         return self._descriptor(revision, sandbox, volume, address)
 
     async def destroy(self, sandbox: str, reason: str) -> None:
         """See Machine. Raises KubeError when the pod is still there after `END_SECONDS`: the loop comes again."""
-        found = self._pod(sandbox)
+        found = await self._pod(sandbox)
         if found is None:
             self._known.pop(sandbox, None)
             return
@@ -129,7 +131,7 @@ class PodMachine:
         """See Machine. Nothing is kept for a revision; account and policy go with their HostedAgent."""
 
     def dead(self) -> list[Death]:
-        """See Machine. A pod whose containers ended counts once its object is gone, which `ended` sees to."""
+        """See Machine. A pod whose containers ended counts once its object is gone; `unfit` names it before."""
         for sandbox, (namespace, why) in list(self._known.items()):
             if sandbox in self._making or why or self._observed.pods.get((namespace, sandbox)) is not None:
                 continue
@@ -152,7 +154,7 @@ class PodMachine:
     def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
         """See Machine."""
         found = self._claim(tenant, agent, volume)
-        return marks.bound(found) if found is not None else None
+        return marks.bound(found, tenant) if found is not None else None
 
     async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
         """See Machine."""
@@ -232,9 +234,7 @@ class PodMachine:
                 tail = await self._kube.log_tail(namespace, sandbox, "agent", LOG_LINES)
                 within = f"not ready within {self._settings.ready_seconds:g} s: {seen.reason}"
                 raise MakeFailed(within, tail)
-            step = min(left, LOOK_SECONDS)
-            if not await self._observed.change((namespace, sandbox), step):
-                left -= step
+            left -= await self._look(namespace, sandbox)
 
     async def _clear(self, namespace: str, sandbox: str) -> None:
         try:
@@ -250,8 +250,18 @@ class PodMachine:
         while self._observed.pods.get((namespace, sandbox)) is not None:
             if left <= 0:
                 raise KubeError(0, "StillThere", f"the pod {sandbox} is still there after {END_SECONDS:g} s")
-            if not await self._observed.change((namespace, sandbox), LOOK_SECONDS):
-                left -= LOOK_SECONDS
+            left -= await self._look(namespace, sandbox)
+
+    async def _look(self, namespace: str, sandbox: str) -> float:
+        """Waits for news of a pod; asks for it where none come, as when a watch is lost. Seconds that passed without any."""
+        if await self._observed.change((namespace, sandbox), LOOK_SECONDS):
+            return 0.0
+        found, held = await self._kube.get(PODS, namespace, sandbox), self._observed.pods.get((namespace, sandbox))
+        if found is not None:
+            self._observed.pods.put(plain(found))
+        elif held is not None:
+            self._observed.pods.drop(held)
+        return LOOK_SECONDS
 
     def _shim(self, revision: Revision, sandbox: str, volume: str) -> Mapping[str, Any]:
         who = tokens.Identity(sandbox, revision.tenant, revision.agent, revision.revision, volume)
@@ -306,14 +316,17 @@ class PodMachine:
         revision = Revision(tenant, agent, who.revision, spec, str(shim.get("contract", "moorage")), program)
         return revision, self._descriptor(revision, who.sandbox, who.volume, seen.address)
 
-    def _pod(self, sandbox: str) -> Mapping[str, Any] | None:
-        namespace = self._known.get(sandbox, ("", ""))[0]
-        if namespace:
-            return self._observed.pods.get((namespace, sandbox))
-        return next((one for one in self._observed.pods if sandbox_of(one) == sandbox and marks.is_ours(one)), None)
+    async def _pod(self, sandbox: str) -> Mapping[str, Any] | None:
+        """The pod of a sandbox. That there is none is a proof of death, so the API server is asked before that is said."""
+        for namespace in self._tenants:
+            found = self._observed.pods.get((namespace, sandbox)) or await self._kube.get(PODS, namespace, sandbox)
+            if found is not None and marks.is_ours(found):
+                self._observed.pods.put(plain(found))
+                return found
+        return None
 
     def _claim(self, tenant: str, agent: str, volume: str) -> Mapping[str, Any] | None:
-        for namespace, owner in self._namespaces.items():
+        for namespace, owner in self._tenants.items():
             found = self._observed.claims.get((namespace, volume)) if owner == tenant else None
             if found is not None and marks.is_ours(found) and marks.text(found, "labels", marks.AGENT) == agent:
                 return found
@@ -321,7 +334,7 @@ class PodMachine:
 
     def _tenant(self, body: Mapping[str, Any]) -> str:
         namespace = str(body["metadata"]["namespace"])
-        return self._namespaces.get(namespace, namespace)
+        return self._tenants.get(namespace, namespace)
 
 
 def _spec(agent: str, wire: Mapping[str, Any]) -> HostedAgentSpec:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from moorage_api import names
 from moorage_api.ledger.records import SessionIdentity
 
 MANAGER = "moorage-operator"  # field manager, and value of `OURS`
@@ -40,18 +41,24 @@ def text(body: Mapping[str, Any], part: str, name: str) -> str:
     return str(((body.get("metadata") or {}).get(part) or {}).get(name, ""))
 
 
-def bound(claim: Mapping[str, Any]) -> tuple[str, int] | None:
-    """(session key, epoch) noted on a claim, or None."""
-    key, epoch = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH)
-    return (key, int(epoch)) if key and epoch.isdigit() else None
+def bound(claim: Mapping[str, Any], tenant: str) -> tuple[str, int] | None:
+    """(session key, epoch) noted on a claim of a tenant's, or None.
+
+    Whoever may edit claims of a namespace may write a note: one that is not of a session of this tenant and this claim's agent is none.
+    """
+    key, epoch, whose = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH), identity(claim)
+    if whose is None or not epoch.isdigit() or (whose.tenant, whose.agent) != (tenant, text(claim, "labels", AGENT)):
+        return None
+    partition = names.partition(tenant, whose.agent, whose.user, whose.session)
+    return (key, int(epoch)) if key == names.session_key(tenant, partition) and whose.partition == partition else None
 
 
 def identity(claim: Mapping[str, Any]) -> SessionIdentity | None:
-    """Whose session a claim holds, or None for a claim without (or with a spoilt) note."""
+    """Whose session the note on a claim says it holds, or None. Believe it only where `bound` does."""
     try:
         found = json.loads(text(claim, "annotations", IDENTITY) or "null")
-        return SessionIdentity(**found) if found else None
-    except (ValueError, TypeError):
+        return SessionIdentity(**{name: str(part) for name, part in found.items()}) if found else None
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

@@ -7,6 +7,7 @@ the watch to come round.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from moorage_operator.kube import ACCOUNTS, AGENTS, CLAIMS, PODS, POLICIES
 
 Object: TypeAlias = Mapping[str, Any]
 Name: TypeAlias = tuple[str, str]  # namespace, name
+REMEMBERED = 4096
 
 
 class Shelf:
@@ -22,13 +24,15 @@ class Shelf:
 
     def __init__(self, changed: Callable[[Name], None]) -> None:
         self._held: dict[Name, Object] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()  # uids; an old list may still show them
         self._changed = changed
 
     def put(self, body: Object) -> None:
-        """An object as it is now; an older version than the one held is passed over."""
+        """An object as it is now; an older version than the one held is passed over, and one that is gone."""
         name = name_of(body)
         held = self._held.get(name)
-        if held is not None and _uid(held) == _uid(body) and _version(held) > _version(body):
+        older = held is not None and _uid(held) == _uid(body) and _version(held) > _version(body)
+        if older or _uid(body) in self._gone:
             return
         self._held[name] = body
         self._changed(name)
@@ -39,6 +43,9 @@ class Shelf:
         held = self._held.get(name)
         if held is not None and _uid(held) == _uid(body):
             del self._held[name]
+        self._gone[_uid(body)] = None
+        while len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
         self._changed(name)
 
     def get(self, name: Name) -> Object | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.conftest import ROOT
+from cluster.desk import TENANT
 from cluster.node import plan
 from cluster.node.node import Node
 from cluster.operated import Operated, operated
@@ -154,7 +155,7 @@ def test_a_deleted_agent_leaves_only_what_sessions_own(world: Operated) -> None:
     world.apply("passing")
     world.until_ready("passing")
     world.ask("passing", "one", "passing-session-1")
-    poll("the claim is marked", lambda: any(marks.bound(one) for one in world.claims("passing")), within=30)
+    poll("the claim is marked", lambda: any(marks.bound(one, TENANT) for one in world.claims("passing")), within=30)
     world.kubectl("delete", "hostedagent", "passing", "--wait=true")
     poll("no pod is left", lambda: not world.pods("passing"), within=60)
     poll("one claim is left", lambda: len(world.claims("passing")) == 1, within=60)

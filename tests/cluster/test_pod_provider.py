@@ -11,7 +11,6 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from kubernetes.aio import config
@@ -81,16 +80,7 @@ class PodHands:
         return path.read_bytes() if path.exists() else None
 
     async def call(self, one: Descriptor, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        where = urlsplit(one.endpoint)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
-        data = json.dumps(body).encode()
-        verb = "GET" if path == "/shim/status" else "POST"
-        head = f"{verb} {path} HTTP/1.1\r\nhost: x\r\nx-moorage-secret: {one.secret}\r\ncontent-length: {len(data)}\r\n"
-        writer.write(f"{head}content-type: application/json\r\nconnection: close\r\n\r\n".encode() + data)
-        answer = await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-        top, _, rest = answer.partition(b"\r\n\r\n")
-        return int(top.split(b" ")[1]), json.loads(rest or b"{}")
+        return await worlds.call(one, path, body)
 
     def alive(self, one: Descriptor) -> bool:
         found = self.node.kubectl("get", "pod", one.sandbox, "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
@@ -118,8 +108,7 @@ async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine
     observed = Observed()
     async with ApiClient(configuration=configuration) as api:
         kube = Kube(api)
-        machine = PodMachine(kube, observed, settings, lambda tenant, agent: None)
-        machine.belongs(NAMESPACE, "dev")
+        machine = PodMachine(kube, observed, settings, tenants={NAMESPACE: "dev"}, place=lambda tenant, agent: None)
 
         async def look() -> None:
             while True:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
@@ -72,7 +73,11 @@ async def world_of(
 
 async def call(one: Descriptor, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """One call of the shim's interface."""
-    reader, writer = await asyncio.open_unix_connection(one.endpoint.removeprefix("unix:"))
+    if one.endpoint.startswith("unix:"):
+        reader, writer = await asyncio.open_unix_connection(one.endpoint.removeprefix("unix:"))
+    else:
+        where = urlsplit(one.endpoint)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
     data = json.dumps(body).encode()
     verb = "GET" if path == "/shim/status" else "POST"
     head = f"{verb} {path} HTTP/1.1\r\nhost: x\r\nx-moorage-secret: {one.secret}\r\ncontent-length: {len(data)}\r\n"
