@@ -44,6 +44,8 @@ def describe(project: dict[str, Any], packages: Path) -> None:
     folder = packages / f"{name}-{version}.dist-info"
     folder.mkdir(exist_ok=True)
     text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: {project['license']}\n"
+    # What the SDK needs: a build makes the wheel of agents' environments out of it.
+    text += "".join(f"Requires-Dist: {line}\n" for line in project.get("dependencies", ()))
     (folder / "METADATA").write_text(text, encoding="utf-8")
 
 

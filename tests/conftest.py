@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Seeds and sizes of the seeded groups, so that a failing one replays alone."""
     parser.addoption("--sim-seed", type=int, default=1, help="first seed of the simulation")
     parser.addoption("--sim-schedules", type=int, default=0, help="schedules per fault set (0: the group's own number)")
+    parser.addoption("--platform", default="", help="a file that tells of a running platform, for the journeys")
     parser.addoption("--crash-seed", type=int, default=0, help="seed of the crash group (0: one by the day's date)")
 
 

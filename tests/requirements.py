@@ -7,7 +7,7 @@ yet. A row may be proved less than whole; its `lacking` says what is missing. Wh
 
 from __future__ import annotations
 
-from promises import controls, faults
+from promises import controls, faults, operating
 from promises.shape import Row
 
 IDS = (
@@ -17,7 +17,7 @@ IDS = (
     *(f"S{n}" for n in range(1, 13)),
 )
 
-ROWS: dict[str, Row] = faults.ROWS | controls.ROWS
+ROWS: dict[str, Row] = faults.ROWS | controls.ROWS | operating.ROWS
 
 GAPS: dict[str, str] = {
     "F29": "clocks are arguments and leases are judged by Redis' clock, but no run shifts the machine's clock",
@@ -35,13 +35,11 @@ GAPS: dict[str, str] = {
 _OPERATOR = "the operator, next issue"
 _CLUSTER = "a cluster, next issue"
 _JOURNAL = "journal and tools, a later issue"
-_CHECKPOINT = "workspace checkpoints, a later issue"
 _ROUTINES = "routines, a later issue"
 
 LATER: dict[str, str] = {
-    **dict.fromkeys(("F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F12", "T3", "T17", "R1"), _OPERATOR),
+    **dict.fromkeys(("F4", "F6", "F7", "F8", "F9", "F10", "F11", "T3", "T17"), _OPERATOR),
     **dict.fromkeys(("F24", "F25", "F39", "F40", "F44", "S8"), _CLUSTER),
-    **dict.fromkeys(("F21", "T14", "R9"), _CHECKPOINT),
     **dict.fromkeys(("F30", "F31"), _ROUTINES),
     **dict.fromkeys(("F37", "T10", "T16"), _JOURNAL),
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),

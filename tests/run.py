@@ -40,7 +40,9 @@ TIERS = (
     Tier("journey", "journey and not long and not crash and not tenancy", workers=2, dist="loadfile"),
     Tier("crash", "crash and not long"),
     Tier("sim", "sim and not long", workers=2),
+    Tier("api", "api and not long"),
 )
+"""`api` runs on a real API server and etcd without a node wherever these can be had, and says why it does not elsewhere."""
 CLUSTER = Tier("cluster", "cluster and not long")
 """On a real Kubernetes node of its own: only when asked for (--cluster, --only cluster), since it needs root, Go and Debian packages."""
 

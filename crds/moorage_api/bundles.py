@@ -61,8 +61,10 @@ class SourceFile:
     executable: bool
 
 
-def files_of(folder: Path, *, limits: Limits | None = None) -> list[SourceFile]:
+def files_of(folder: Path, *, limits: Limits | None = None, everything: bool = False) -> list[SourceFile]:
     """The files of a source folder, sorted by name; ignored ones left out. Raises BundleError for what cannot travel.
+
+    `everything`: nothing is ignored, as for what a build has made.
 
     A link to a file inside the folder counts as that file; any other link is refused, since it would mean something
     else elsewhere.
@@ -71,7 +73,7 @@ def files_of(folder: Path, *, limits: Limits | None = None) -> list[SourceFile]:
     root = folder.resolve()
     if not root.is_dir():
         raise BundleError(f"{folder} is not a folder")
-    patterns = (*ALWAYS_IGNORED, *_patterns(root))
+    patterns = () if everything else (*ALWAYS_IGNORED, *_patterns(root))
     found: list[SourceFile] = []
     for current, folders, files in os.walk(root):
         here = Path(current)
@@ -100,10 +102,10 @@ def tree_digest(files: list[SourceFile]) -> str:
     return whole.hexdigest()
 
 
-def pack(folder: Path, target: IO[bytes], *, limits: Limits | None = None) -> Packed:
-    """Writes the folder as tar.gz: the same files give the same bytes on every machine. Raises BundleError."""
+def pack(folder: Path, target: IO[bytes], *, limits: Limits | None = None, everything: bool = False) -> Packed:
+    """Writes the folder as tar.gz: the same files give the same bytes on every machine. Raises BundleError. See `files_of`."""
     bounds = limits or Limits()
-    files = files_of(folder, limits=bounds)
+    files = files_of(folder, limits=bounds, everything=everything)
     if not files:
         raise BundleError(f"{folder} has no files to pack")
     counted = _Counted(target)

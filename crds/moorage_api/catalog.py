@@ -6,7 +6,7 @@ Stored in the Redis hash `catalog` under `TENANT/AGENT`; every change raises `ca
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -39,8 +39,9 @@ class AgentEntry:
 
     def to_json(self) -> str:
         """Canonical JSON, so that an unchanged entry is byte for byte the same."""
-        data = asdict(self)
+        data: dict[str, Any] = dict(self.__dict__)  # `asdict` would copy the whole spec, for each look at the agent
         data["protocols"] = sorted(self.protocols)
+        data["revisions"] = [one.__dict__ for one in self.revisions]
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @classmethod

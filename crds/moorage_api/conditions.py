@@ -6,7 +6,7 @@ Layer: the floor; stdlib only, pure (`now` is an argument). Providers mark; the 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Status = Literal["True", "False", "Unknown"]
@@ -51,7 +51,7 @@ class Condition:
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form, with Kubernetes' field names."""
-        data = asdict(self)
+        data: dict[str, Any] = dict(self.__dict__)
         data["observedGeneration"] = data.pop("generation")
         data["lastTransitionTime"] = data.pop("transition")
         return data

@@ -11,12 +11,13 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import uvloop
 
 from moorage_api.ledger.script import LedgerError
-from moorage_gateway import collector
+from moorage_gateway import collector, package_index
 from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.first_keys import ensure_key, first_key
 from moorage_gateway.ledger_client import UnsafePolicy
@@ -51,7 +52,8 @@ def main() -> None:
 
 async def serve(settings: Settings) -> int:
     """Serves until a signal or a failure; the exit status."""
-    gateway = await create_gateway(settings)
+    index = package_index.Offer(package_index.read_settings(os.environ, Path.home()), now=time.monotonic)
+    gateway = await create_gateway(settings, index=index)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.records import Claim, SessionIdentity
@@ -17,12 +18,15 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.wire.shim import Bind
 from moorage_gateway.clock import Clock
+from moorage_gateway.files import NoFiles
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
+from moorage_gateway.store import StoreUnavailable
 from moorage_gateway.upstream import Route, ShimLost, ShimRefused, Shims
 
 POLL_S = 0.25  # hints may be lost
 RETRY_S = 0.1
+PATIENT = ("not_ready", "starting", "not_kept", "damaged")  # refusals after which the same sandbox is asked again
 ANNOUNCED_S = 15.0  # a bound shim announces itself every 10 s (turns.md §3)
 
 
@@ -34,6 +38,24 @@ class Wanted:
     identity: SessionIdentity
     named: bool
     dead_epoch: int = 0  # this binding was found dead: wait until the provider has proved it
+
+
+class Sources(Protocol):
+    """Where the files of a session on a fresh volume come from; `files.Files` is the real one."""
+
+    async def source(self, tenant: str, agent: str, partition: str, claim: Claim, damaged: Collection[str]) -> str: ...
+
+
+@dataclass
+class _Binding:
+    """One session's way to a bound sandbox: since when (monotonic), which checkpoints were found damaged, and what the binding of
+    `epoch` begins from: it is looked up once, though a bind is repeated while the files are on their way.
+    """
+
+    since: float
+    damaged: set[str] = field(default_factory=set)
+    epoch: int = 0
+    restore: str = ""
 
 
 class NotReady(ApiError):
@@ -55,7 +77,9 @@ class Activation:
         clock: Clock,
         recovery: Recovery,
         gateways: Callable[[], Sequence[str]],
+        files: Sources,
     ) -> None:
+        self._files = files
         self._ledger = ledger
         self._shims = shims
         self._table = table
@@ -114,7 +138,7 @@ class Activation:
             task.exception()  # whoever waited has it; nobody else is owed it
 
     async def _acquire(self, wanted: Wanted, deadline: float) -> Route:
-        reason, since = "", self._clock.monotonic()
+        reason, way = "", _Binding(self._clock.monotonic())
         while self._clock.monotonic() < deadline:
             try:
                 claim = await self._ledger.claim(wanted.key, wanted.identity.revision, named=wanted.named)
@@ -124,7 +148,7 @@ class Activation:
                         await self._ledger.doom(claim.sandbox, "it did not answer")  # again: Redis may have lost it
                         await self._table.changed(wanted.key, POLL_S)
                     case "ROUTE" | "CLAIMED":
-                        route = await self._bind(wanted, claim, since)
+                        route = await self._bind(wanted, claim, way)
                         if route is not None:
                             return route
                         await self._table.changed(wanted.key, RETRY_S)
@@ -137,18 +161,24 @@ class Activation:
             except Lost:
                 with suppress(Unreachable):  # asked again below, until the deadline
                     await self._recovery.recover()
-            except Unreachable:
+            except (Unreachable, StoreUnavailable) as fault:
+                reason = str(fault) or reason
                 await self._clock.sleep(RETRY_S)
+            except NoFiles as fault:
+                raise ApiError(Kind.SESSION_NOT_READY, f"The session cannot begin: {fault}") from fault
         raise NotReady(reason)
 
-    async def _bind(self, wanted: Wanted, claim: Claim, since: float) -> Route | None:
-        """The route once its shim holds the binding; None: ask the ledger again. `since`: when this was first asked.
+    async def _bind(self, wanted: Wanted, claim: Claim, way: _Binding) -> Route | None:
+        """The route once its shim holds the binding, and the session's files; None: ask the ledger again.
 
         Redis may have been an old one when it gave a sandbox that is another session's: its shim soon says so there.
         """
-        route = Route(wanted.key, claim.sandbox, claim.endpoint, claim.secret, claim.epoch, claim.volume)
+        route = Route(
+            wanted.key, claim.sandbox, claim.endpoint, claim.secret, claim.epoch, claim.volume, claim.kept
+        )  # fmt: skip
         who = wanted.identity
         if not claim.bound:
+            restore = await self._source(wanted, claim, way)
             call = Bind(
                 session=wanted.key,
                 epoch=claim.epoch,
@@ -157,12 +187,16 @@ class Activation:
                 session_id=who.session,
                 user=who.user,
                 gateways=list(self._gateways()),
+                restore=restore,
             )
             try:
                 await self._shims.bind(route, call)
             except ShimRefused as refusal:
-                innocent = refusal.word == "other_session" and self._clock.monotonic() < since + ANNOUNCED_S
-                if refusal.word not in ("not_ready", "starting") and not innocent:
+                innocent = refusal.word == "other_session" and self._clock.monotonic() < way.since + ANNOUNCED_S
+                if refusal.word == "damaged":
+                    way.damaged.add(restore)
+                    way.epoch = 0
+                if refusal.word not in PATIENT and not innocent:
                     await self._ledger.doom(route.sandbox, f"bind refused: {refusal.word}")
                 return None
             except ShimLost as fault:
@@ -172,3 +206,13 @@ class Activation:
                 return None
         self._table.put(route)
         return route
+
+    async def _source(self, wanted: Wanted, claim: Claim, way: _Binding) -> str:
+        """Which checkpoint the volume begins from. A session that nobody named is new: it has none."""
+        if not (wanted.named or claim.restore):
+            return ""
+        if way.epoch != claim.epoch:
+            who = wanted.identity
+            way.restore = await self._files.source(who.tenant, who.agent, who.partition, claim, way.damaged)
+            way.epoch = claim.epoch
+        return way.restore

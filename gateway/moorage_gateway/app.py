@@ -19,17 +19,20 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from moorage_api.kinds import quantities
 from moorage_api.ledger.script import LedgerError
-from moorage_gateway import layers, telemetry
+from moorage_gateway import layers, package_index, telemetry
 from moorage_gateway.access_log import AccessLog
 from moorage_gateway.boundary.announce import SandboxPort
+from moorage_gateway.boundary.builds import BuildPort
+from moorage_gateway.boundary.checkpoint_port import CheckpointPort
 from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
 from moorage_gateway.core import Core, background, build
 from moorage_gateway.deploy import Deployer
-from moorage_gateway.egress.proxy import EgressProxy
-from moorage_gateway.egress.rules import Target
+from moorage_gateway.egress.proxy import EgressProxy, Own
+from moorage_gateway.egress.rules import Target, parse_authority
 from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
@@ -56,6 +59,7 @@ class Gateway:
         traces: telemetry.Telemetry,
         logs: LogSource,
         named_hosts: Mapping[str, frozenset[Target]],
+        index: package_index.Offer | None,
         owns_store: bool,
     ) -> None:
         self.settings = settings
@@ -90,10 +94,23 @@ class Gateway:
         )
         self.public = self._listener("public", layers.public_app(settings, parts))
         proofs = Proofs(core.catalog, core.clock)
-        sandbox_port = SandboxPort(core.session_ledger, core.recovery, proofs, core.neighbours.urls)
+        builds = BuildPort(
+            core.store,
+            proofs,
+            index.found if index is not None else None,
+            room=quantities.octets(settings.scratch) // 2,
+        )
+        kept = CheckpointPort(core.checkpoints, core.session_ledger, core.runner)
+        sandbox_port = SandboxPort(core.session_ledger, core.recovery, proofs, core.neighbours.urls, builds, kept)
         self.sandbox = self._listener("sandbox", sandbox_port)
         self.control = self._listener("control", Health(probes, self._draining, monotonic, self.metrics))
-        self.egress = EgressProxy(core.catalog, proofs, core.clock, named=named_hosts)
+        self.egress = EgressProxy(
+            core.catalog,
+            proofs,
+            core.clock,
+            named=named_hosts if index is None else index.named,
+            own=Own(None if index is None else _looking(index), frozenset(map(parse_authority, settings.build_hosts))),
+        )
         self.egress_port = 0
 
     def _services(self, logs: LogSource) -> Services:
@@ -103,6 +120,7 @@ class Gateway:
         return Services(
             sessions=core.sessions,
             session_control=core.session_control,
+            session_files=core.session_files,
             keys=core.keys,
             audit=core.audit,
             bundles=bundles,
@@ -199,7 +217,7 @@ class Gateway:
         """The outermost frame of a loop: one that dies makes the gateway fail, and its process is started anew."""
         try:
             await loop()
-        except Exception:
+        except Exception:  # whatever it was: told, and the process ends
             log.exception("the loop %s died; this gateway can serve no longer", name)
             self._draining.notify()
             self.failed.set()
@@ -213,11 +231,13 @@ async def create_gateway(
     access_sink: Callable[[bytes], object] | None = None,
     logs: LogSource | None = None,
     named_hosts: Mapping[str, frozenset[Target]] | None = None,
+    index: package_index.Offer | None = None,
 ) -> Gateway:
     """The composition. Must be called in the event loop that will serve. A given `store` stays its giver's to close.
 
     `access_sink` takes batches of access lines (called in a thread); by default they go where `access_log` says. `logs` is where
-    agents' lines can be read, `named_hosts` the platform's sets of egress hosts; the local platform knows both.
+    agents' lines can be read, `named_hosts` the platform's sets of egress hosts; the local platform knows both. `index` is the package
+    index of a gateway that is a process of its own: the set `package-index`, and what builds use.
     """
     clock = clock or SystemClock()
     exporter = telemetry.otlp_exporter(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -231,8 +251,19 @@ async def create_gateway(
         traces=traces,
         logs=logs or MemoryLogs(),
         named_hosts={} if named_hosts is None else named_hosts,
+        index=index,
         owns_store=store is None,
     )
+
+
+def _looking(index: package_index.Offer) -> Callable[[], Awaitable[None]]:
+    async def look() -> None:
+        try:
+            await index.found()
+        except package_index.IndexRefused as why:
+            log.warning("package-index: %s", why)
+
+    return look
 
 
 def connect(settings: Settings) -> aioredis.Redis:

@@ -66,6 +66,11 @@ def bundle_key(tenant: str, digest: str) -> str:
     return f"t/{tenant}/bundles/{digest}.tar.gz"
 
 
+def built_key(tenant: str, agent: str, digest: str) -> str:
+    """Where what a build made of an agent's source is stored."""
+    return f"t/{tenant}/built/{agent}/{digest}.tar.gz"
+
+
 class Bundles:
     """Uploads of all tenants. Raises ApiError only."""
 

@@ -25,7 +25,9 @@ from moorage_gateway.activation import Activation
 from moorage_gateway.audit import AuditLog, new_writer
 from moorage_gateway.auth import Anonymous, Authenticator
 from moorage_gateway.catalog import Catalog
+from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
+from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
 from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient
@@ -35,6 +37,7 @@ from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.session_control import SessionControl
+from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
@@ -69,6 +72,7 @@ class Core:
     recovery: Recovery
     store: Store
     archive: Archive
+    checkpoints: Checkpoints
     hop: HopPool
     catalog: Catalog
     hints: Hints
@@ -78,6 +82,7 @@ class Core:
     records: SessionRecords
     sessions: Sessions
     session_control: SessionControl
+    session_files: SessionFiles
     activation: Activation
     keeper: Keeper
     turns: Turns
@@ -145,14 +150,16 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         catalog=Catalog(runner, clock),
         logs=LogHints(),
     )
+    checkpoints = Checkpoints(store, clock, lambda: base.catalog.token_key)
     neighbours, table, hop = Neighbours(runner, clock), RouteTable(clock), HopPool()
     shims = HttpShims(hop)
-    activation = Activation(base.session_ledger, shims, table, clock, base.recovery, neighbours.urls)
+    files = Files(checkpoints, shims, base.session_ledger, base.catalog.get)
+    activation = Activation(base.session_ledger, shims, table, clock, base.recovery, neighbours.urls, files)
     keeper, turns = _turns(base, activation, shims, traces)
     records = SessionRecords(store, clock)
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
-    control = SessionControl(sessions, store, runner, turns, clock)
+    control = SessionControl(sessions, store, runner, turns, checkpoints, clock)
     return Core(
         clock=clock,
         redis=redis,
@@ -161,6 +168,7 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         recovery=base.recovery,
         store=store,
         archive=archive,
+        checkpoints=checkpoints,
         hop=hop,
         catalog=base.catalog,
         hints=_hints(redis, base, keeper, table),
@@ -170,13 +178,25 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
         records=records,
         sessions=sessions,
         session_control=control,
+        session_files=SessionFiles(
+            control, sessions, checkpoints, activation, shims, clock, settings.acquire_seconds
+        ),  # fmt: skip
         activation=activation,
         keeper=keeper,
         turns=turns,
         keys=key_service,
         authenticator=Authenticator(key_service, Anonymous(settings.anonymous, is_loopback(settings.public_host))),
         audit=AuditLog(store, runner, clock, writer=new_writer(settings.gateway_id)),
-        lifecycle=Lifecycle(base.session_ledger, shims, base.catalog, clock, base.recovery, control.remove),
+        lifecycle=Lifecycle(
+            base.session_ledger,
+            shims,
+            base.catalog,
+            clock,
+            base.recovery,
+            control.remove,
+            files,
+            int(settings.archive_seconds * 1000),
+        ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
     )
 

@@ -29,11 +29,13 @@ WAITING = 200  # requests on the list; beyond that no provider is taking them
 
 @dataclass(frozen=True)
 class Deployed:
-    """What the provider made of a manifest."""
+    """What the provider made of a manifest. `revision` is "" where the source is still to be built; then `generation` tells the spec
+    by which the agent's conditions will speak of it (0: not told)."""
 
     agent: str
     revision: str
     warnings: tuple[str, ...] = ()
+    generation: int = 0
 
 
 class Deployer:
@@ -60,7 +62,8 @@ class Deployer:
             )
         await self._check_source(caller, agent.spec.source, bool(agent.spec.mounts))
         answer = await self._ask("apply", caller, name, manifest)
-        return Deployed(name, str(answer.get("revision") or ""), tuple(warnings_of(agent)))
+        generation = int(answer.get("generation") or 0)
+        return Deployed(name, str(answer.get("revision") or ""), tuple(warnings_of(agent)), generation)
 
     async def delete(self, caller: Principal, name: str) -> None:
         """Takes the agent away; its sessions end. NOT_FOUND when the provider has none of that name."""

@@ -31,6 +31,7 @@ PROBED = "pip"  # a project that every index has, or can answer 404 for
 
 FETCH_WITHIN = 10.0  # seconds
 PAGE = 8 << 20  # bytes of a project page at most
+REFRESH = 600.0  # seconds
 FILE_HOSTS = 8  # hosts taken from one page at most
 INSIDE_CA = "/etc/moorage/ca.pem"
 
@@ -114,12 +115,38 @@ async def discover(settings: Settings, *, fetch: Fetch | None = None) -> Package
 
     An index that does not answer now still gets its own host in, and the file host where that is known.
     """
+    if not settings.index:
+        raise IndexRefused("no package index is known here: set UV_DEFAULT_INDEX (the chart's builds.packageIndex.url)")
     hosts: set[Target] = set()
     indexes = [settings.index, *settings.extra]
     for url in indexes:
         hosts.add(_target(_checked(url)))
     found = await asyncio.gather(*(_file_hosts(url, settings.ca_file, fetch or _fetch) for url in indexes))
     return PackageIndex(frozenset(hosts.union(*found)), _environment(settings), settings.ca_file)
+
+
+class Offer:
+    """This machine's index, looked at when somebody asks for it, and anew after `REFRESH` seconds.
+
+    `named` is the set of egress hosts as the proxy holds it: filled in, and later replaced, by `found`.
+    """
+
+    def __init__(self, settings: Settings, *, now: Callable[[], float]) -> None:
+        self.named: dict[str, frozenset[Target]] = {NAME: frozenset()}
+        self._settings = settings
+        self._now = now
+        self._looking = asyncio.Lock()
+        self._known: PackageIndex | None = None
+        self._at = 0.0
+
+    async def found(self) -> PackageIndex:
+        """The index. Raises IndexRefused."""
+        async with self._looking:
+            if self._known is None or self._now() - self._at > REFRESH:
+                self._known = await discover(self._settings)
+                self._at = self._now()
+                self.named[NAME] = self._known.hosts
+            return self._known
 
 
 def _environment(settings: Settings) -> dict[str, str]:

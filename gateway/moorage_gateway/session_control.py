@@ -19,6 +19,7 @@ from moorage_api.ledger.records import SessionIdentity, SessionRecord, text
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import session_views
 from moorage_gateway.auth import INVOKE, OPERATOR, Principal
+from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
 from moorage_gateway.keys import Commands
 from moorage_gateway.refusals import unavailable
@@ -57,7 +58,16 @@ class Page:
 class SessionControl:
     """Another tenant's or user's session is NOT_FOUND in every method; a store or Redis that is away is UNAVAILABLE."""
 
-    def __init__(self, sessions: Sessions, store: Store, commands: Commands, turns: TurnsDoor, clock: Clock) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        store: Store,
+        commands: Commands,
+        turns: TurnsDoor,
+        checkpoints: Checkpoints,
+        clock: Clock,
+    ) -> None:
+        self._checkpoints = checkpoints
         self._sessions = sessions
         self._ledger = sessions.ledger
         self._records = sessions.records
@@ -101,6 +111,10 @@ class SessionControl:
         """One session object. Without `agent` the id is looked for under every agent of the tenant."""
         with unavailable("The session cannot be looked up"):
             return await self._view(await self._find(caller, session_id, agent), caller)
+
+    async def record(self, caller: Principal, session_id: str, agent: str | None) -> SessionRecord | StoredSession:
+        """The caller's own session, as Redis or else the store has it. Raises what those raise, or NOT_FOUND."""
+        return await self._find(caller, session_id, agent)
 
     async def find(self, caller: Principal, session_id: str, *, agent: str | None = None) -> tuple[str, str]:
         """(session key, agent) of the caller's own session."""
@@ -179,6 +193,7 @@ class SessionControl:
             return False
         tenant, _, partition = key.partition(":")
         await self._drop_responses(tenant, partition)
+        await self._checkpoints.remove(tenant, partition)
         await self._records.remove(tenant, partition)
         await self._commands.read("SREM", keys.ENDING, key)
         return True

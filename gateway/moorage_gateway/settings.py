@@ -7,12 +7,15 @@ generated from the text under each field, so unit, default and reason stand ther
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from moorage_api.kinds import quantities
 
 PREFIX = "MOORAGE_"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
@@ -102,6 +105,10 @@ class Settings(BaseSettings):
     egress_port: Port = 8082
     """Port of the egress proxy; 0 picks a free one."""
 
+    build_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, as `host:port`, that builds may reach although their addresses are private: git servers of your own network. A build
+    reaches only the one its agent's manifest names, and only by name."""
+
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""
 
@@ -160,6 +167,9 @@ class Settings(BaseSettings):
     upload_bytes: Bytes = 512 * MiB
     """Largest uploaded bundle."""
 
+    scratch: str = "6Gi"
+    """Room for temporary files; half of it for bundles on their way between builds, pods and the store. What finds none gets 503."""
+
     # Admission
 
     max_requests: int = Field(default=8_192, ge=1)
@@ -197,6 +207,11 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 30.0
     """Running requests get this long to end when the gateway stops."""
 
+    # Sessions
+
+    archive_seconds: float = Field(default=86_400.0, ge=0)
+    """A hibernated session unused for this many seconds gives up its volume, once its last checkpoint was read whole. 0: never."""
+
     # Telemetry
 
     otlp_endpoint: str | None = None
@@ -220,7 +235,7 @@ class Settings(BaseSettings):
         """Keywords only: `load` hands over the environment, so a test or the local platform never inherits one."""
         return (init_settings,)
 
-    @field_validator("hosts", mode="before")
+    @field_validator("hosts", "build_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (
@@ -228,6 +243,19 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("build_hosts")
+    @classmethod
+    def _have_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(r"[a-z0-9_.-]*[a-z][a-z0-9_-]*:[1-9][0-9]{0,4}", each) is None for each in value):
+            raise ValueError("must be names with a port, as git.example:443, comma separated")
+        return value
+
+    @field_validator("scratch")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        quantities.octets(value)
+        return value
 
     @field_validator("redis_url")
     @classmethod

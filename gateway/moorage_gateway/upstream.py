@@ -16,19 +16,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from moorage_api.wire import frames, headers
+from moorage_api.wire.checkpoints import Restore, Save, Saved
 from moorage_api.wire.hop import HopError, HopPool, HopResponse
 from moorage_api.wire.shim import Attach, Bind, Drain, Frame, Start, Stop
 
 CONNECT_S = 2.0
 ANSWER_S = 10.0
 START_S = 30.0  # killing an earlier attempt, a fresh process and its readiness come before the acknowledgement
+FILES_S = 300.0  # the same where the session's files are kept or brought back first (`turn.retryWorkspace: restore`)
 SILENCE_S = 15.0  # keep-alive frames come every 5 s
 MAX_ANSWER = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where a session's sandbox is, and the epoch that proves it."""
+    """Where a session's sandbox is, and the epoch that proves it. `kept`: its volume was the session's workspace before."""
 
     session_key: str
     sandbox: str
@@ -36,6 +38,7 @@ class Route:
     secret: str
     epoch: int
     volume: str = ""
+    kept: bool = False
 
 
 class ShimError(Exception):
@@ -83,6 +86,10 @@ class Shims(Protocol):
 
     async def drain(self, route: Route, call: Drain) -> bool: ...
 
+    async def save(self, route: Route, call: Save) -> Saved: ...
+
+    async def restore(self, route: Route, call: Restore) -> str: ...
+
 
 class HttpShims:
     """Shims over HTTP/1.1, on unix sockets or TCP."""
@@ -96,7 +103,8 @@ class HttpShims:
 
     def start(self, route: Route, call: Start) -> HttpFrames:
         """The frames of a new attempt; the first one acknowledges it. Raises ShimRefused, ShimLost while they are poured."""
-        return HttpFrames(functools.partial(self._open, route, "/shim/start", call.model_dump(), START_S))
+        within = START_S if call.workspace == "keep" else START_S + FILES_S
+        return HttpFrames(functools.partial(self._open, route, "/shim/start", call.model_dump(), within))
 
     def attach(self, route: Route, call: Attach) -> HttpFrames:
         """The frames of the running attempt after `call.src`; ShimRefused("unknown") when it is lost."""
@@ -115,6 +123,19 @@ class HttpShims:
                 return False
             raise
         return True
+
+    async def save(self, route: Route, call: Save) -> Saved:
+        """A checkpoint, made and stored. Raises ShimRefused (`busy`, `not_kept`), ShimLost."""
+        found = await self._call(route, "/shim/checkpoint", call.model_dump(), call.deadline + ANSWER_S)
+        try:
+            return Saved.model_validate(found)
+        except ValueError as fault:
+            raise ShimLost(f"unreadable answer: {fault}") from fault
+
+    async def restore(self, route: Route, call: Restore) -> str:
+        """The id of the checkpoint whose files are in place now. Raises ShimRefused (`busy`, `not_kept`, `damaged`), ShimLost."""
+        found = await self._call(route, "/shim/restore", call.model_dump(), call.deadline + ANSWER_S)
+        return str(found.get("restored", ""))
 
     async def _open(self, route: Route, path: str, body: dict[str, Any], timeout: float) -> HopResponse:
         head = [

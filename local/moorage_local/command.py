@@ -37,6 +37,16 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
     otlp: Annotated[
         str | None, typer.Option(envvar="MOORAGE_OTLP_ENDPOINT", help="OTLP/HTTP base URL that traces are sent to.")
     ] = None,
+    archive: Annotated[
+        float,
+        typer.Option(
+            "--archive-after",
+            envvar="MOORAGE_ARCHIVE_SECONDS",
+            min=0,
+            metavar="SECONDS",
+            help="Unused sessions keep their files in a checkpoint alone after this long; 0: never.",
+        ),
+    ] = 86_400.0,
 ) -> None:
     """Runs the whole platform on this machine until Ctrl-C: Valkey, gateway, sandboxes."""
     from moorage_local.state import default_root
@@ -52,8 +62,9 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
     from moorage_local.platform import PlatformSettings
 
     settings = PlatformSettings(
-        folder=folder.resolve(), state=root, host=host, port=port, fsync=fsync, plain=plain, otlp_endpoint=otlp or None
-    )
+        folder=folder.resolve(), state=root, host=host, port=port, fsync=fsync, plain=plain, otlp_endpoint=otlp or None,
+        archive_seconds=archive,
+    )  # fmt: skip
     raise typer.Exit(asyncio.run(_serve(settings, once=once, as_json=json_, demonstrate=demo)))
 
 

@@ -14,18 +14,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_api import conditions
+from moorage_api import conditions, source_tree
 from moorage_api.kinds import HostedAgent, notes_outside_kubernetes
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.values import PACKAGE_INDEX
 from moorage_api.provider.base import Revision
 from moorage_api.provider.loop import Provider
 from moorage_api.provider.revisions import revision_of
+from moorage_api.source_tree import SourceError
 from moorage_gateway.package_index import PackageIndex
 from moorage_local import sources
 from moorage_local.environments import BuildError, Environments
 from moorage_local.program import Program
-from moorage_local.sources import SourceError, SourceTree
+from moorage_local.sources import SourceTree
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Deployments:
         if spec.workspace.mount != WORKSPACE:
             raise Refused(f"spec.workspace.mount: on this machine it is always {WORKSPACE}", "spec.workspace.mount")
         tree = await sources.resolve(spec.source, base=base, tenant=tenant, root=self._sources, fetch=self._fetch)
-        return tree, sources.entrypoint(tree.path, spec.source)
+        return tree, source_tree.entrypoint(tree.path, spec.source.entrypoint)
 
     async def _bring_up(
         self, key: tuple[str, str], known: _Known, tree: SourceTree, entry: str, base: Path | None
@@ -157,7 +158,7 @@ class Deployments:
             agent=key[1],
             revision=known.digest,
             spec=spec,
-            contract=sources.contract(tree.path, entry, spec),
+            contract=source_tree.contract(tree.path, entry, spec.contract),
             program=Program(tree.path, made.python, entry, mounts, env, index.ca_file if index else None),
         )
         self._provider.deploy(revision, generation=known.generation)

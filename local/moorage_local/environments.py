@@ -19,25 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_api import source_tree, uv_commands
+from moorage_api.platform_wheel import PlatformWheel
+from moorage_api.source_tree import Requirements, SourceError
 from moorage_gateway import package_index
-from moorage_local.platform_wheel import PlatformWheel
 
 _OUTPUT_LINES = 20
 _OUTPUT_LIMIT = 1 << 20
 _LOCAL_REQUIREMENT = re.compile(r"^\s*(-e\b|--editable\b|\.|[\w.-]+\s*@\s*file:|file:)", re.MULTILINE)
-
-# What belongs to this interpreter; with the last two the bytecode would go elsewhere or nowhere.
-_NOT_FOR_UV = {
-    "VIRTUAL_ENV",
-    "CONDA_PREFIX",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONPYCACHEPREFIX",
-    "PYTHONDONTWRITEBYTECODE",
-}
-
-# What is looked for in a source that names no requirements, in this order.
-FOUND = ("uv.lock", "pylock.toml", "requirements.lock", "requirements.txt", "pyproject.toml")
 
 
 class BuildError(RuntimeError):
@@ -66,13 +55,6 @@ class AgentEnvironment:
         return self.path / "bin" / "python"
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    arguments: tuple[str, ...]
-    named: str
-    locked: bool = False
-
-
 class Environments:
     """Makes and keeps environments below `root`. Equal requests at one time share one build."""
 
@@ -94,11 +76,11 @@ class Environments:
 
     def digest(self, source: Path, *, requirements: str | None, python: str | None) -> str:
         """The hash that will name the environment of this code, before it is made. Raises BuildError."""
-        return self._digest(source, _wanted(source, requirements), python)
+        return self._digest(source, _requirements(source, requirements), python)
 
     async def of(self, source: Path, *, requirements: str | None, python: str | None) -> AgentEnvironment:
         """The environment for the code in `source`; made if it is not there yet. Raises BuildError."""
-        wanted = _wanted(source, requirements)
+        wanted = _requirements(source, requirements)
         digest = self._digest(source, wanted, python)
         path = self._root / digest
         lock = self._building.setdefault(digest, asyncio.Lock())
@@ -119,7 +101,7 @@ class Environments:
                 removed.append(path.name)
         return removed
 
-    def _digest(self, source: Path, wanted: _Wanted | None, python: str | None) -> str:
+    def _digest(self, source: Path, wanted: Requirements | None, python: str | None) -> str:
         whole = hashlib.sha256()
         parts = [sys.version, sys.platform, os.uname().machine, python or sys.executable, self._wheel.digest]
         for part in parts:
@@ -128,7 +110,7 @@ class Environments:
             whole.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         return whole.hexdigest()[:24]
 
-    async def _build(self, source: Path, wanted: _Wanted | None, python: str | None, path: Path) -> None:
+    async def _build(self, source: Path, wanted: Requirements | None, python: str | None, path: Path) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".building-", dir=self._root))
         try:
@@ -145,24 +127,21 @@ class Environments:
             shutil.rmtree(fresh, ignore_errors=True)
 
     async def _venv(self, folder: Path, python: str | None) -> None:
-        command = ["venv", "--relocatable", "--allow-existing", "--no-project", "--python", python or sys.executable]
-        await self._run([*command, str(folder)], folder, within=60.0, what=f"Python {python or 'of the platform'}")
+        command = uv_commands.venv(folder, python or sys.executable)
+        await self._run(command, folder, within=60.0, what=f"Python {python or 'of the platform'}")
 
-    async def _install(self, source: Path, wanted: _Wanted | None, folder: Path, *, offline: bool) -> None:
+    async def _install(self, source: Path, wanted: Requirements | None, folder: Path, *, offline: bool) -> None:
         within = self._settings.offline_within if offline else self._settings.online_within
         flags = ["--offline"] if offline else []
         what = wanted.named if wanted else "the SDK's own requirements"
         arguments = list(wanted.arguments) if wanted else []
         if wanted is not None and wanted.locked:
             exported = folder / "locked.txt"
-            export = ["export", "--frozen", "--no-emit-project", "--no-dev", "--project", str(source), "-q"]
-            await self._run([*export, *flags, "-o", str(exported)], source, within=within, what=what)
+            await self._run([*uv_commands.export(source, exported), *flags], source, within=within, what=what)
             arguments = ["-r", str(exported)]
-        # The override wins over whatever version of `moorage` the agent's own files ask for.
         override = folder / "overrides.txt"
-        await asyncio.to_thread(override.write_text, f"moorage @ {self._wheel.path.as_uri()}\n", "utf-8")
-        command = ["pip", "install", "--python", str(folder / "bin" / "python"), "--compile-bytecode", "--overrides"]
-        command += [str(override), *flags, *arguments, f"moorage @ {self._wheel.path.as_uri()}"]
+        await asyncio.to_thread(override.write_text, uv_commands.overrides(self._wheel.path), "utf-8")
+        command = [*uv_commands.install(folder, self._wheel.path, override), "--compile-bytecode", *flags, *arguments]
         await self._run(command, source, within=within, what=what)
 
     async def _run(self, command: Sequence[str], cwd: Path, *, within: float, what: str) -> None:
@@ -186,7 +165,9 @@ class Environments:
                 process.kill()
                 await process.wait()
         if code != 0:
-            raise BuildError(f"the environment for {what} cannot be made; uv says:\n{_last_lines(output)}")
+            raise BuildError(
+                f"the environment for {what} cannot be made; uv says:\n{uv_commands.last_lines(output, _OUTPUT_LINES)}"
+            )
 
 
 def _put_in_place(fresh: Path, path: Path) -> None:
@@ -196,24 +177,14 @@ def _put_in_place(fresh: Path, path: Path) -> None:
     fresh.rename(path)
 
 
-def _wanted(source: Path, requirements: str | None) -> _Wanted | None:
-    if requirements is not None:
-        if not (source / requirements).is_file():
-            raise BuildError(f"spec.source.requirements: there is no file {requirements} in the source")
-        return _of_file(requirements)
-    for name in FOUND:
-        if (source / name).is_file() and (name != "uv.lock" or (source / "pyproject.toml").is_file()):
-            return _of_file(name)
-    return None
+def _requirements(source: Path, named: str | None) -> Requirements | None:
+    try:
+        return source_tree.requirements(source, named)
+    except SourceError as error:
+        raise BuildError(str(error)) from error
 
 
-def _of_file(name: str) -> _Wanted:
-    if Path(name).name == "uv.lock":
-        return _Wanted((), name, locked=True)
-    return _Wanted(("-r", name), name)
-
-
-def _inputs(source: Path, wanted: _Wanted | None) -> list[tuple[str, bytes]]:
+def _inputs(source: Path, wanted: Requirements | None) -> list[tuple[str, bytes]]:
     """Every file that can change what is installed: those beside the named one that it may include, or the whole tree."""
     if wanted is None:
         return []
@@ -229,8 +200,6 @@ def _inputs(source: Path, wanted: _Wanted | None) -> list[tuple[str, bytes]]:
 
 def _variables(environment: Mapping[str, str], index: package_index.Settings) -> dict[str, str]:
     """The environment of uv: this machine's own, with the index, links and CA file that its pip is set to."""
-    kept = {name: value for name, value in environment.items() if name not in _NOT_FOR_UV}
-    fixed = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_LINK_MODE": "hardlink"}
     given = {"UV_DEFAULT_INDEX": index.index} if index.index else {}
     if index.extra:
         given["UV_INDEX"] = " ".join(index.extra)
@@ -239,7 +208,7 @@ def _variables(environment: Mapping[str, str], index: package_index.Settings) ->
     links = [link for link in environment.get("PIP_FIND_LINKS", "").split() if "://" in link or Path(link).is_dir()]
     if links and "UV_FIND_LINKS" not in environment:
         given["UV_FIND_LINKS"] = ",".join(links)
-    return {**kept, **given, **fixed}
+    return {**uv_commands.kept(environment), **given, **uv_commands.FIXED}
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> bytes:
@@ -250,12 +219,6 @@ async def _bounded(process: asyncio.subprocess.Process) -> bytes:
     while chunk := await process.stdout.read(1 << 16):
         kept = (kept + chunk)[-_OUTPUT_LIMIT:]
     return kept
-
-
-def _last_lines(output: bytes) -> str:
-    lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
-    hidden = re.compile(r"(https?://)[^/\s@]+@")
-    return "\n".join(hidden.sub(r"\1", line) for line in lines[-_OUTPUT_LINES:])
 
 
 def _uv() -> str:

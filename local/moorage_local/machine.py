@@ -114,7 +114,7 @@ class Machine:
         """None: what is there, this process made."""
         return []
 
-    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, str] | None:
         """None: a volume bears the mark of its own shim."""
         return None
 
@@ -258,6 +258,7 @@ class Machine:
             contract=revision.contract,
             readiness=spec.readiness or ("/ping" if agentcore else "/readiness"),
             port=spec.port or (8080 if agentcore else 8088),
+            keeps=spec.workspace.file_system,
             ready_timeout=self._settings.ready_within,
             log_file=str(agent_logs.path_of(self._state.logs, revision.tenant, revision.agent, sandbox)),
         )

@@ -70,7 +70,7 @@ class MemoryMachine:
         """None: what is there, this process made."""
         return []
 
-    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, str] | None:
         """None: a volume bears the mark of its own shim."""
         return None
 

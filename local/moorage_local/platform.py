@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from moorage_api import platform_wheel
 from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.provider.fleet import AgentState
@@ -32,7 +33,7 @@ from moorage_gateway.hints import Hints
 from moorage_gateway.keys import new_text
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import Settings
-from moorage_local import agent_logs, machine, manifests, platform_wheel, probe, watch
+from moorage_local import agent_logs, machine, manifests, probe, watch
 from moorage_local.applies import Applies
 from moorage_local.deployments import Deployments, Refused
 from moorage_local.environments import BuildSettings, Environments
@@ -61,6 +62,7 @@ class PlatformSettings:
     fsync: Fsync = "always"
     plain: bool = False
     otlp_endpoint: str | None = None
+    archive_seconds: float = 86_400.0
     watch: bool = True
     settle_within: float = 600.0
 
@@ -224,6 +226,7 @@ async def _gateway(
             drain_seconds=10.0,
             access_log="none",
             otlp_endpoint=settings.otlp_endpoint,
+            archive_seconds=settings.archive_seconds,
         ),
         logs=agent_logs.FolderLogs(state.logs),
         named_hosts=named,
@@ -362,7 +365,7 @@ class _Tasks:
         """The outermost frame of a loop."""
         try:
             await work
-        except Exception:
+        except Exception:  # whatever it was: told, and the platform ends
             log.exception("the loop %s died; the platform ends", name)
             if self.failed is not None:
                 self.failed.set()

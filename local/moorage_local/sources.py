@@ -3,46 +3,28 @@
 Layer: local; called by deployments. A folder is copied (so that saving a file never changes a running sandbox), a bundle unpacked by
 its digest, a git source cloned at one commit. Snapshots are kept by digest and shared.
 
-    SourceError   the code cannot be had; the message says which field and what to do
+    SourceError   the code cannot be had (`moorage_api.source_tree`)
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from moorage_api import bundles
-from moorage_api.kinds.agent import HostedAgentSpec
-from moorage_api.kinds.source import ENTRYPOINTS, Git, Source
-
-Contract = Literal["moorage", "foundry", "agentcore"]
+from moorage_api.kinds.source import Git, Source
+from moorage_api.source_tree import SourceError
 
 # Writes the object under a key to a path; False when there is none. The store's `get_file`.
 Fetch = Callable[[str, Path], Awaitable[bool]]
 
 _GIT_WITHIN = 300.0
 _GIT_LINES = 10
-_IMPORTS: tuple[tuple[Contract, re.Pattern[str]], ...] = (
-    ("moorage", re.compile(r"^\s*(from|import)\s+moorage\b", re.MULTILINE)),
-    (
-        "foundry",
-        re.compile(
-            r"^\s*(from|import)\s+(azure\.ai\.agentserver|agent_framework(_foundry_hosting|\.foundry))\b", re.MULTILINE
-        ),
-    ),
-    ("agentcore", re.compile(r"^\s*(from|import)\s+bedrock_agentcore\b", re.MULTILINE)),
-)
-
-
-class SourceError(RuntimeError):
-    """The source of an agent is missing, refused or incomplete."""
 
 
 @dataclass(frozen=True)
@@ -63,30 +45,6 @@ async def resolve(source: Source, *, base: Path | None, tenant: str, root: Path,
     if source.git is not None:
         return await _from_git(source.git, root)
     raise SourceError("spec.source: give path, bundle or git")
-
-
-def entrypoint(tree: Path, source: Source) -> str:
-    """The program: as the manifest names it, else the first of the usual names that is there. Raises SourceError."""
-    if source.entrypoint is not None:
-        if ":" not in source.entrypoint and not (tree / source.entrypoint).is_file():
-            raise SourceError(f"spec.source.entrypoint: there is no file {source.entrypoint} in the source")
-        return source.entrypoint
-    for name in ENTRYPOINTS:
-        if (tree / name).is_file():
-            return name
-    raise SourceError(f"the source has none of {', '.join(ENTRYPOINTS)}; name the program in spec.source.entrypoint")
-
-
-def contract(tree: Path, entry: str, spec: HostedAgentSpec) -> Contract:
-    """How the program is spoken to: as the manifest says, else by what the program imports; `moorage` when nothing tells."""
-    if spec.contract != "auto":
-        return spec.contract
-    file = tree / (entry.partition(":")[0].replace(".", "/") + ".py" if ":" in entry else entry)
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "moorage"
-    return next((name for name, pattern in _IMPORTS if pattern.search(text)), "moorage")
 
 
 def _from_folder(path: str, base: Path | None, root: Path) -> SourceTree:

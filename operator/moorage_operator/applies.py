@@ -67,7 +67,7 @@ class Applies:
         except KubeError as fault:
             return _refusal(fault)
         log.info("%s applied by %s", request.agent, request.by)
-        return {"ok": True, "revision": _revision(made)}
+        return {"ok": True, "revision": _revision(made), "generation": int(made["metadata"].get("generation", 0))}
 
     async def _delete(self, namespace: str, request: ApplyRequest) -> dict[str, Any]:
         found = await self._kube.get(AGENTS, namespace, request.agent)

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from urllib.request import getproxies
 
 import kopf
+import redis.asyncio as aioredis
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -25,12 +27,15 @@ from moorage_api.provider.loop import Provider, ProviderSettings
 from moorage_operator import handlers, ledger, marks
 from moorage_operator.agents import Agents
 from moorage_operator.applies import Applies
+from moorage_operator.builds import Builds
+from moorage_operator.following import follow
 from moorage_operator.health import Health
-from moorage_operator.kube import NAMESPACES, Kube, KubeError
+from moorage_operator.hints import listen
+from moorage_operator.kube import NAMESPACES, Kind, Kube, KubeError
 from moorage_operator.lease import Lease
 from moorage_operator.machine import PodMachine
-from moorage_operator.objects import AUDIENCE
 from moorage_operator.observed import Observed
+from moorage_operator.parts import AUDIENCE
 from moorage_operator.relisting import relist
 from moorage_operator.settings import Settings
 
@@ -38,23 +43,36 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
+GATHER_SECONDS = 0.02  # from the first news to a look between: what comes meanwhile is seen by it
+FRESH_SECONDS = 5.0  # a look at everything that is no older, with watches since, need not be taken again
 STALL_SECONDS = 60.0  # a loop that did not move for so long is stuck
 AWAY_SECONDS = 2.0
+CANCEL_SECONDS = 5.0  # for a task to end before it is cancelled once more
 
 
 class Operator:
-    """One replica. `run` works until it is cancelled or the lease is lost."""
+    """One replica. `run` works until it is cancelled or the lease is lost. `connect`: a Redis client for a URL."""
 
-    def __init__(self, settings: Settings, kube: Kube) -> None:
+    def __init__(
+        self, settings: Settings, kube: Kube, *, connect: Callable[[str], aioredis.Redis] = ledger.connect
+    ) -> None:
         self._settings = settings
         self._kube = kube
+        self._connect = connect
         self._observed = Observed()
         self._whole = asyncio.Event()
+        self._whole_at = float("-inf")
+        self._news = asyncio.Event()
+        self._observed.news = self._news.set
         self._moved = time.monotonic()
         self._leads = False
         self._tenants: dict[str, str] = {}
-        self._agents = Agents(kube, self._observed, settings, now=time.time, tenants=self._tenants)
-        self._machine = PodMachine(kube, self._observed, settings, tenants=self._tenants, place=self._agents.place)
+        builds = Builds(kube, self._observed, settings, now=time.monotonic)
+        self._agents = Agents(kube, self._observed, settings, builds, now=time.time, tenants=self._tenants)
+        self._machine = PodMachine(
+            kube, self._observed, settings, tenants=self._tenants, place=self._agents.place, ledger=self._ledger
+        )
+        self._runner: ledger.LedgerRunner | None = None
         self._pod_tokens: PodTokens | None = None
         self._provider: Provider | None = None
 
@@ -67,11 +85,14 @@ class Operator:
         stop = asyncio.Event()
         watching = asyncio.create_task(self._watch(stop), name="watch")
         try:
-            await _first(watching, asyncio.create_task(self._lead(lease, me), name="lead"))
+            await _first(
+                watching,
+                asyncio.create_task(self._follow(), name="follow"),
+                asyncio.create_task(self._lead(lease, me), name="lead"),
+            )
         finally:
             stop.set()
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await _end(watching)
             await lease.release()
             await health.close()
 
@@ -84,8 +105,12 @@ class Operator:
             stop_flag=stop,
         )
 
+    async def _follow(self) -> None:
+        """Every replica's, from its first look at everything."""
+        await follow(self._kube, self._observed, await self._until_whole())
+
     async def _lead(self, lease: Lease, me: str) -> None:
-        await self._until_whole()
+        await self._whole.wait()
         await lease.held()
         log.info("%s holds the lease", me)
         self._moved, self._leads = time.monotonic(), True
@@ -94,26 +119,28 @@ class Operator:
             await _first(working, asyncio.create_task(lease.lost(), name="renew"))
         finally:
             self._leads = False
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            await _end(working)
 
-    async def _until_whole(self) -> None:
+    async def _until_whole(self) -> dict[tuple[Kind, str], str]:
         while True:
             try:
-                await relist(self._kube, self._observed, self._settings.namespaces)
+                versions = await relist(self._kube, self._observed, self._settings.namespaces)
             except KubeError as fault:
                 log.warning("waiting for the cluster: %s", fault)
                 await asyncio.sleep(AWAY_SECONDS)
             else:
                 self._whole.set()
-                return
+                self._whole_at = time.monotonic()
+                return versions
 
     async def _work(self, me: str) -> None:
         settings = self._settings
-        runner = ledger.LedgerRunner(ledger.connect(settings.redis_url.get_secret_value()), who=me)
+        runner = ledger.LedgerRunner(self._connect(settings.redis_url.get_secret_value()), who=me)
+        self._runner = runner
         try:
             doors = ProviderLedger(runner)
-            await self._until_whole()  # what a watch has missed while another replica worked
+            if time.monotonic() - self._whole_at > FRESH_SECONDS:
+                await self._until_whole()  # what a watch has missed while another replica worked
             await _until_found(runner)
             await self._belongings()
             await self._read_keys()
@@ -134,33 +161,58 @@ class Operator:
             )
             await self._agents.look(provider)
             applies = Applies(doors, self._kube, self._tenants)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(provider.run(), name="provider")
-                tasks.create_task(self._look(provider, doors), name="agents")
-                tasks.create_task(applies.run(), name="applies")
+            hints = self._connect(settings.redis_url.get_secret_value())
+            await _first(
+                asyncio.create_task(provider.run(), name="provider"),
+                asyncio.create_task(self._look(provider, doors), name="agents"),
+                asyncio.create_task(applies.run(), name="applies"),
+                asyncio.create_task(listen(hints, provider.wake), name="hints"),
+            )
         finally:
             await runner.aclose()
 
     async def _look(self, provider: Provider, doors: ProviderLedger) -> None:
-        """Brings what people want to the provider, and what is so back to them."""
-        relisted = 0.0
+        """Brings what people want to the provider, and what is so back to them: all of it once a second, what is new at once."""
+        fresh: set[tuple[str, str]] = set()
+        look_at, relist_at, tidy = 0.0, time.monotonic() + self._settings.resync_seconds, True
+
+        def changed(tenant: str, agent: str) -> None:
+            fresh.add((tenant, agent))
+            self._news.set()
+
+        provider.changed = changed
         while True:
+            now = time.monotonic()
+            only = None if now >= look_at else frozenset(fresh)
+            fresh.clear()
             try:
                 await self._agents.look(provider)
-                await self._agents.guard(self._machine)
-                await self._agents.report(provider, doors)
-                now = time.monotonic()
-                if now >= relisted:
-                    relisted = now + self._settings.resync_seconds
+                if only is None:
+                    look_at = now + LOOK_SECONDS
+                    await self._agents.guard(self._machine)
+                await self._agents.report(provider, doors, only)
+                if now >= relist_at:
+                    relist_at, tidy = now + self._settings.resync_seconds, True
                     await relist(self._kube, self._observed, self._settings.namespaces)
                     await self._belongings()
-                    await self._agents.tidy(provider, doors)
                     await self._read_keys()
                     await self._publish_keys(doors)
+                if tidy:
+                    await self._agents.tidy(provider, doors)
+                    tidy = False
             except (KubeError, LedgerError) as fault:
                 log.warning("looking again: %s", fault)
+                await asyncio.sleep(LOOK_SECONDS)
             self._moved = time.monotonic()
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._until_news(look_at)
+
+    async def _until_news(self, at: float) -> None:
+        """Waits for news, or until `at` (time.monotonic); a moment at least."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, at - time.monotonic())):
+                await self._news.wait()
+        await asyncio.sleep(GATHER_SECONDS)
+        self._news.clear()
 
     async def _publish_keys(self, doors: ProviderLedger) -> None:
         """Tells gateways how to verify the tokens of our pods."""
@@ -177,6 +229,9 @@ class Operator:
             body = await self._kube.get(NAMESPACES, None, name)
             tenant = marks.text(body, "labels", marks.TENANT) if body is not None else ""
             self._tenants[name] = tenant or name
+
+    def _ledger(self) -> str:
+        return self._runner.ledger if self._runner is not None else ""
 
     def _alive(self) -> bool:
         return not self._leads or time.monotonic() - self._moved < STALL_SECONDS
@@ -199,6 +254,8 @@ async def connected() -> AsyncIterator[Kube]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    if not getproxies():  # else the client looks for one at every request, in a thread
+        configuration.client_session_kwargs = {"trust_env": False}
     async with ApiClient(configuration=configuration) as api:
         yield Kube(api)
 
@@ -218,8 +275,23 @@ async def _first(*tasks: asyncio.Task[None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(*tasks)
     for task in done:
         task.result()
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancels until they have ended: a library under them may swallow one cancellation, and who lost the lease must not go on."""
+    left, cancelled = set(tasks), False
+    while left:
+        for task in left:
+            task.cancel()
+        until = time.monotonic() + CANCEL_SECONDS
+        while left and (rest := until - time.monotonic()) > 0:
+            try:
+                _, left = await asyncio.wait(left, timeout=rest)
+            except asyncio.CancelledError:  # by its own owner, for the same reason: they end first
+                left, cancelled = {task for task in left if not task.done()}, True
+    await asyncio.gather(*tasks, return_exceptions=True)  # read, so that nothing warns
+    if cancelled:
+        raise asyncio.CancelledError

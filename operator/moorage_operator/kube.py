@@ -8,6 +8,7 @@ Raw calls on the official client's connection (credentials, TLS, rotation): its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,16 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client.api_client import ApiClient
 
 Object: TypeAlias = dict[str, Any]
 CALL_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
+WATCH_SECONDS = 240.0
+"""A watch is begun anew after so long."""
+SILENT_SECONDS = 100.0
+"""A watch that says nothing for so long is dead: servers send a bookmark about once a minute."""
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -45,6 +52,7 @@ CLAIMS = Kind("v1", "persistentvolumeclaims")
 ACCOUNTS = Kind("v1", "serviceaccounts")
 NAMESPACES = Kind("v1", "namespaces")
 POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
+JOBS = Kind("batch/v1", "jobs")
 LEASES = Kind("coordination.k8s.io/v1", "leases")
 
 
@@ -76,7 +84,15 @@ class Kube:
             raise
 
     async def each(self, kind: Kind, namespace: str, *, labels: Mapping[str, str]) -> AsyncIterator[Object]:
-        """All objects with these labels, a page at a time."""
+        """All objects with these labels."""
+        async for items, _ in self.pages(kind, namespace, labels=labels):
+            for item in items:
+                yield item
+
+    async def pages(
+        self, kind: Kind, namespace: str, *, labels: Mapping[str, str]
+    ) -> AsyncIterator[tuple[list[Object], str]]:
+        """All objects with these labels, a page at a time, with the version of the whole list."""
         selector = ",".join(f"{key}={text}" for key, text in labels.items())
         query = [("limit", str(PAGE)), *([("labelSelector", selector)] if selector else [])]
         more = ""
@@ -84,16 +100,41 @@ class Kube:
             page = await self._json(
                 "GET", kind.path(namespace), query=[*query, *([("continue", more)] if more else [])]
             )
-            kind_name = str(page.get("kind", "")).removesuffix("List")
-            for item in page.get("items", []):
-                yield {
-                    "apiVersion": page.get("apiVersion", kind.api),
-                    "kind": kind_name,
-                    **item,
-                }  # lists leave both out
+            named = {
+                "apiVersion": page.get("apiVersion", kind.api),
+                "kind": str(page.get("kind", "")).removesuffix("List"),
+            }  # lists leave both out
+            yield (
+                [{**named, **item} for item in page.get("items", [])],
+                str(page.get("metadata", {}).get("resourceVersion", "")),
+            )
             more = page.get("metadata", {}).get("continue", "")
             if not more:
                 return
+
+    async def watch(self, kind: Kind, namespace: str, version: str) -> AsyncIterator[tuple[str, Object]]:
+        """What changes after `version` (ADDED, MODIFIED, DELETED, BOOKMARK; the object), until the server or `WATCH_SECONDS` end it.
+
+        KubeError 410: the server no longer knows that version.
+        """
+        query = [("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version)]
+        limits = aiohttp.ClientTimeout(total=WATCH_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        try:
+            answer = await self._ask("GET", kind.path(namespace), query, None, "application/json", limits)
+            if answer.status >= 300:
+                raise _refusal(answer.status, bytes(await answer.read()))
+            with contextlib.closing(answer.response):
+                async for line in answer.response.content:
+                    told, body = _event(line)
+                    if told == "ERROR":
+                        raise _refusal(int(body.get("code") or 0), json.dumps(body).encode())
+                    yield told, body
+        except TimeoutError:
+            return
+        except KubeError:
+            raise
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as fault:
+            raise KubeError(0, "NoAnswer", f"the watch broke off: {type(fault).__name__}") from fault
 
     async def create(self, kind: Kind, body: Object) -> Object:
         """Makes an object; KubeError 409 when it is there."""
@@ -168,22 +209,46 @@ class Kube:
         body: Object | None = None,
         content: str = "application/json",
     ) -> bytes:
-        self.calls += 1
-        self.writes += method != "GET"
-        heads = {"Accept": "application/json, */*", "Content-Type": content}
         try:
-            _, url, sent, data, _ = await self._api.param_serialize(
-                method, path, query_params=list(query), header_params=heads, body=body, auth_settings=["BearerToken"]
-            )
             async with asyncio.timeout(CALL_SECONDS):
-                ask: Any = self._api.rest_client.request
-                answer = await ask(method, url, sent, data, _request_timeout=CALL_SECONDS)
+                answer = await self._ask(method, path, query, body, content, CALL_SECONDS)
                 raw = bytes(await answer.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as fault:
             raise KubeError(0, "NoAnswer", f"the API server does not answer: {type(fault).__name__}") from fault
         if answer.status < 300:
             return raw
         raise _refusal(answer.status, raw)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Object | None,
+        content: str,
+        timeout: float | aiohttp.ClientTimeout,
+    ) -> Any:
+        """The head of an answer."""
+        self.calls += 1
+        self.writes += method != "GET"
+        heads = {"Accept": "application/json, */*", "Content-Type": content}
+        # The body is plain already: the client would walk through all of it.
+        _, url, sent, _, _ = await self._api.param_serialize(
+            method, path, query_params=list(query), header_params=heads, auth_settings=["BearerToken"]
+        )
+        ask: Any = self._api.rest_client.request
+        return await ask(method, url, sent, body, _request_timeout=timeout)
+
+
+def _event(line: bytes) -> tuple[str, Object]:
+    """One line of a watch. Raises ValueError for what is no event of an object."""
+    event = json.loads(line)
+    told, body = (event.get("type"), event.get("object")) if isinstance(event, dict) else (None, None)
+    if not isinstance(told, str) or not isinstance(body, dict):
+        raise ValueError("no event")
+    if told != "ERROR" and not isinstance(body.get("metadata"), dict):
+        raise ValueError("an event of no object")
+    return told, body
 
 
 def _refusal(status: int, raw: bytes) -> KubeError:

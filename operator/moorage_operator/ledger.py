@@ -5,10 +5,13 @@ The gateways have a quicker one; the operator asks some commands a second.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from moorage_api import names
@@ -29,6 +32,12 @@ class LedgerRunner:
         self._ledger = ""
         self._generation = 0
         self._told = 0
+        self._texts: dict[str, tuple[str, str]] = {}  # by a script's name: SHA-1, text
+
+    @property
+    def ledger(self) -> str:
+        """Which ledger this process knows; empty before the first `found`."""
+        return self._ledger
 
     async def found(self) -> bool:
         """Adopts the ledger, or makes the next generation after a loss. True when this call made one. Raises Unreachable."""
@@ -50,8 +59,7 @@ class LedgerRunner:
 
     async def run(self, script: Script, *args: str | bytes | int) -> list[Any]:
         """See Runner."""
-        body = script.text(REDIS_CLOCK)
-        sha = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()
+        sha, body = self._text(script)
         sent_to = self._ledger
         guard = (sent_to, self._generation, self._who, self._told)
         try:
@@ -65,6 +73,14 @@ class LedgerRunner:
             self._told = witness
         return list(out[1:])
 
+    def _text(self, script: Script) -> tuple[str, str]:
+        known = self._texts.get(script.name)
+        if known is None:
+            body = script.text(REDIS_CLOCK)
+            known = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest(), body
+            self._texts[script.name] = known
+        return known
+
     async def read(self, *command: str | bytes | int) -> Any:
         """See Runner."""
         try:
@@ -77,9 +93,19 @@ class LedgerRunner:
         await self._redis.aclose()
 
     async def _ask(self, *command: str | bytes | int) -> Any:
+        """One command, in a task of its own: Python 3.11's `wait_for`, which the client uses, may swallow a cancellation, and an operator
+        that lost its lease must not go on."""
+        ask: Any = self._redis.execute_command
+        asked = asyncio.ensure_future(ask(*command))
         try:
-            ask: Any = self._redis.execute_command
-            return await ask(*command)
+            await asyncio.wait({asked}, timeout=CALL_SECONDS)
+        finally:
+            asked.cancel()
+        if not asked.done():
+            asked.add_done_callback(_heard)
+            raise Unreachable(f"no answer from Redis within {CALL_SECONDS:g} s")
+        try:
+            return asked.result()
         except NoScriptError:
             raise
         except ResponseError as fault:
@@ -90,6 +116,14 @@ class LedgerRunner:
             raise Unreachable(f"no answer from Redis: {type(fault).__name__}") from fault
 
 
+def _heard(late: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more: what it raised is no news."""
+    if not late.cancelled():
+        late.exception()
+
+
 def connect(url: str) -> aioredis.Redis:
-    """A client for `url` whose every call ends within `CALL_SECONDS`."""
-    return aioredis.Redis.from_url(url, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS)
+    """A client for `url` that asks once: whoever calls comes again."""
+    return aioredis.Redis.from_url(
+        url, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS, retry=Retry(NoBackoff(), 0)
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from moorage_api import names, tokens
+from moorage_api.built import Built
 from moorage_api.kinds import parse
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.records import Descriptor, SessionIdentity
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 LOG_LINES = 20
 END_SECONDS = 90.0  # the pod's grace and what the kubelet adds to it
+LOOK_CALLS = (
+    10  # of `dead`, half a second each at the slowest: then pods are looked for although none was told to have gone
+)
 LOOK_SECONDS = 5.0  # a pod is looked at again although nothing was told
 
 
@@ -42,7 +45,10 @@ class PodMachine:
         *,
         tenants: Mapping[str, str],
         place: Callable[[str, str], objects.Program | None],
+        ledger: Callable[[], str],
     ) -> None:
+        """`ledger`: which one is known now."""
+        self._ledger = ledger
         self._kube = kube
         self._observed = observed
         self._settings = settings
@@ -51,24 +57,35 @@ class PodMachine:
         self._key = settings.token_key.get_secret_value()
         self._making: set[str] = set()
         self._dead: dict[str, Death] = {}
+        self._unseen = LOOK_CALLS  # calls of `dead` since pods were looked for
         self._known: dict[str, tuple[str, str]] = {}  # sandbox → namespace, why it is being ended or ""
 
     # The seam
 
     def watch(self, wake: Callable[[], None]) -> None:
         """See Machine."""
-        self._observed.wake = wake
+
+        def went() -> None:
+            self._unseen = LOOK_CALLS
+            wake()
+
+        self._observed.wake = went
 
     async def leftovers(self) -> list[str]:
         """See Machine. None is dead for certain; the loop's sweep compares pods with the ledger."""
         return []
 
     async def adopted(self) -> list[tuple[Revision, Descriptor]]:
-        """See Machine. What was being started by an operator that ended is started anew."""
+        """See Machine. What was being started by an operator that ended is started anew.
+
+        One that is not ready only now is taken over as well: when a node was cut off from its API server none of its pods is, though
+        their calls run on.
+        """
         found = []
         for body in self._observed.pods:
             seen = pods.seen(body)
-            one = self._revived(body, seen) if marks.is_ours(body) and seen.state == "ready" else None
+            lives = marks.is_ours(body) and (seen.state == "ready" or seen.lapsed)
+            one = self._revived(body, seen) if lives else None
             if one is not None:
                 self._known[sandbox_of(body)] = (body["metadata"]["namespace"], "")
                 found.append(one)
@@ -132,6 +149,10 @@ class PodMachine:
 
     def dead(self) -> list[Death]:
         """See Machine. A pod whose containers ended counts once its object is gone; `unfit` names it before."""
+        self._unseen += 1
+        if self._unseen < LOOK_CALLS:  # no pod went since: hundreds need not be looked for at each look
+            return list(self._dead.values())
+        self._unseen = 0
         for sandbox, (namespace, why) in list(self._known.items()):
             if sandbox in self._making or why or self._observed.pods.get((namespace, sandbox)) is not None:
                 continue
@@ -171,13 +192,12 @@ class PodMachine:
             if marks.is_ours(one) and marks.text(one, "labels", marks.SANDBOX) not in self._making
         )
 
-    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, float] | None:
+    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, str] | None:
         """See Machine."""
         found = self._claim(tenant, agent, volume)
         if found is None:
             return None
-        made = datetime.fromisoformat(found["metadata"]["creationTimestamp"]).timestamp()
-        return marks.text(found, "labels", marks.SANDBOX), made
+        return marks.text(found, "labels", marks.SANDBOX), marks.text(found, "annotations", marks.LEDGER)
 
     def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
         """See Machine."""
@@ -191,7 +211,9 @@ class PodMachine:
             return
         key = names.session_key(one.tenant, identity.partition)
         note = {"metadata": {"annotations": marks.noted(key, epoch, identity)}}
-        self._observed.claims.put(await self._kube.merge(CLAIMS, found["metadata"]["namespace"], one.volume, note))
+        self._observed.claims.put(
+            plain(await self._kube.merge(CLAIMS, found["metadata"]["namespace"], one.volume, note))
+        )
 
     async def unfit(self) -> list[tuple[str, str]]:
         """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved."""
@@ -209,12 +231,12 @@ class PodMachine:
 
     async def _create(self, revision: Revision, sandbox: str, volume: str) -> None:
         if revision.spec.workspace.file_system and not self.has_volume(revision.tenant, revision.agent, volume):
-            body = objects.claim(revision, sandbox, volume, self._settings)
-            self._observed.claims.put(await self._kube.create(CLAIMS, body))
+            body = objects.claim(revision, sandbox, volume, self._settings, ledger=self._ledger())
+            self._observed.claims.put(plain(await self._kube.create(CLAIMS, body)))
         shim = self._shim(revision, sandbox, volume)
         body = objects.pod(revision, sandbox, volume, shim, self._settings)
         try:
-            self._observed.pods.put(await self._kube.create(PODS, body))
+            self._observed.pods.put(plain(await self._kube.create(PODS, body)))
         except KubeError as fault:
             if fault.status == 409 and fault.reason == "AlreadyExists":
                 return
@@ -277,13 +299,13 @@ class PodMachine:
             "token_file": objects.TOKEN_FILE,
             "volume": "/volume",
             "gateways": [self._settings.sandbox_url],
-            "egress": self._settings.egress_url if spec.egress else None,
+            "egress": (self._settings.egress_url or "").removeprefix("http://") or None if spec.egress else None,
             "contract": revision.contract,
+            "keeps": spec.workspace.file_system,
         }
-        if spec.port is not None:
-            told["port"] = spec.port
-        if spec.readiness is not None:
-            told["readiness"] = spec.readiness
+        foreign = {"port": 8080, "readiness": "/ping"} if revision.contract == "agentcore" else {}
+        given = {"port": spec.port, "readiness": spec.readiness}
+        told |= foreign | {name: value for name, value in given.items() if value is not None}
         return told
 
     def _descriptor(self, revision: Revision, sandbox: str, volume: str, address: str) -> Descriptor:
@@ -305,14 +327,16 @@ class PodMachine:
             spec = _spec(agent, json.loads(marks.text(body, "annotations", marks.SPEC)))
             shim = json.loads(marks.text(body, "annotations", marks.SHIM))
             who = tokens.verify(str(shim["token"]), self._key)
+            text = marks.text(body, "annotations", marks.BUILT)
+            made = Built.from_json(text) if text else None
+            image = _image(body)
         except (ValueError, KeyError, TypeError):
             return None
         program = self._place(tenant, agent)
         if who is None or (who.tenant, who.agent, who.sandbox) != (tenant, agent, sandbox_of(body)):
             return None
         if program is not None:
-            image = str(spec.image or program.image)
-            program = objects.Program(program.namespace, image, program.owner)
+            program = objects.Program(program.namespace, image, program.owner, made)
         revision = Revision(tenant, agent, who.revision, spec, str(shim.get("contract", "moorage")), program)
         return revision, self._descriptor(revision, who.sandbox, who.volume, seen.address)
 
@@ -335,6 +359,14 @@ class PodMachine:
     def _tenant(self, body: Mapping[str, Any]) -> str:
         namespace = str(body["metadata"]["namespace"])
         return self._tenants.get(namespace, namespace)
+
+
+def _image(body: Mapping[str, Any]) -> str:
+    """What its agent runs in: what was built of a source is for that very image, whichever is the stock one now. Raises ValueError."""
+    for one in body["spec"]["containers"]:
+        if one["name"] == "agent":
+            return str(one["image"])
+    raise ValueError("the pod has no agent")
 
 
 def _spec(agent: str, wire: Mapping[str, Any]) -> HostedAgentSpec:

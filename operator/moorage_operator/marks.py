@@ -18,12 +18,22 @@ TENANT = "moorage.dev/tenant"  # of a namespace; its own name where it has none
 
 # On a pod.
 SHIM = "moorage.dev/shim"  # the shim's configuration, which the pod gets as a file; nothing secret is in it
+BUILT = "moorage.dev/built"  # what its code was made of, for one of a source; as `moorage_api.built` says it
 SPEC = "moorage.dev/spec"  # what it was made from, so that an operator that starts knows old revisions
+
+# On a Job, and on the pods of one.
+BUILD = "moorage.dev/build"  # label of its pods: the agent's name
+CONFIG = "moorage.dev/config"  # what the build is told, which its pod gets as a file; nothing secret is in it
+GIT = "moorage.dev/git"  # what a ref was resolved for
+LOST = "moorage.dev/lost"  # how often it was made again because nobody had heard its pod
+MADE = "moorage.dev/made"  # what it was made from, so that one that runs and should run otherwise is known
+OUTCOME = "moorage.dev/outcome"  # how it ended, once that is known; as `moorage_api.built` says it
 
 # On a claim.
 SESSION = "moorage.dev/session"  # TENANT:PARTITION
 EPOCH = "moorage.dev/epoch"
 IDENTITY = "moorage.dev/identity"  # whose session it is, JSON
+LEDGER = "moorage.dev/ledger"  # the ledger that its operator knew when it was made
 
 
 def labels(agent: str, **more: str) -> dict[str, str]:
@@ -46,8 +56,9 @@ def bound(claim: Mapping[str, Any], tenant: str) -> tuple[str, int] | None:
 
     Whoever may edit claims of a namespace may write a note: one that is not of a session of this tenant and this claim's agent is none.
     """
-    key, epoch, whose = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH), identity(claim)
-    if whose is None or not epoch.isdigit() or (whose.tenant, whose.agent) != (tenant, text(claim, "labels", AGENT)):
+    key, epoch = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH)
+    whose = identity(claim) if key and epoch.isdigit() else None
+    if whose is None or (whose.tenant, whose.agent) != (tenant, text(claim, "labels", AGENT)):
         return None
     partition = names.partition(tenant, whose.agent, whose.user, whose.session)
     return (key, int(epoch)) if key == names.session_key(tenant, partition) and whose.partition == partition else None

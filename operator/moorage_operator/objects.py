@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from moorage_api.built import CODE as CODE_IN
+from moorage_api.built import CODE_AT, ENVIRONMENT, ENVIRONMENT_AT, Built
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.provider.base import Revision
-from moorage_operator import marks
+from moorage_operator import marks, parts
 from moorage_operator.kube import Object
 from moorage_operator.settings import Settings
 
 SHIM_PORT = 8090
-USER = 10001  # of the stock image
 LAUNCHER = "/moorage/launcher"
 SOCKET = "/run/moorage/init.sock"
 TOKEN_FILE = "/etc/moorage/token"
-AUDIENCE = "moorage"
-TOKEN_SECONDS = 3600
 GRACE_SECONDS = 30
+CODE = "8Gi"  # of code and environment in a pod, at most
 # Of the image's own: where its folders are when the volume is empty (design.md §6: seeded from the image).
 FOLDERS = """
 import os, shutil, sys
@@ -46,11 +46,15 @@ for name, own in (("workspace", sys.argv[1]), ("home", "/home/agent")):
 
 @dataclass(frozen=True)
 class Program:
-    """What a revision runs in a cluster. `owner`: the HostedAgent's reference, so that the cluster ends its objects with it."""
+    """What a revision runs in a cluster. `owner`: the HostedAgent's reference, so that the cluster ends its objects with it.
+
+    `built`: what was made of a source, which then runs in the stock image; None for an image that holds the agent.
+    """
 
     namespace: str
     image: str
     owner: Mapping[str, Any]
+    built: Built | None = None
 
     @staticmethod
     def of(revision: Revision) -> Program:
@@ -70,19 +74,19 @@ def account(agent: str, namespace: str, owner: Mapping[str, Any]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _meta(account_name(agent), namespace, marks.labels(agent), owner),
+        "metadata": parts.meta(account_name(agent), namespace, marks.labels(agent), owner),
         "automountServiceAccountToken": False,
     }
 
 
 def policy(agent: str, namespace: str, owner: Mapping[str, Any], settings: Settings) -> Object:
     """Default deny both ways: in, the gateway to the shim; out, to the gateways' sandbox and egress ports. No DNS leaves a sandbox."""
-    peer = _gateways(settings)
+    peer = parts.gateways(settings)
     ports = [urlsplit(url).port or 80 for url in (settings.sandbox_url, settings.egress_url) if url is not None]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _meta(account_name(agent), namespace, marks.labels(agent), owner),
+        "metadata": parts.meta(account_name(agent), namespace, marks.labels(agent), owner),
         "spec": {
             "podSelector": {"matchLabels": {marks.OURS: marks.MANAGER, marks.AGENT: agent}},
             "policyTypes": ["Ingress", "Egress"],
@@ -92,8 +96,11 @@ def policy(agent: str, namespace: str, owner: Mapping[str, Any], settings: Setti
     }
 
 
-def claim(revision: Revision, sandbox: str, volume: str, settings: Settings) -> Object:
-    """The workspace of one session, made for that sandbox. It outlives pod and HostedAgent: files go when the session is deleted."""
+def claim(revision: Revision, sandbox: str, volume: str, settings: Settings, *, ledger: str) -> Object:
+    """The workspace of one session, made for that sandbox while `ledger` was known.
+
+    It outlives pod and HostedAgent: files go when the session is deleted.
+    """
     workspace = revision.spec.workspace
     labels = marks.labels(revision.agent, **{marks.SANDBOX: sandbox})
     spec: Object = {
@@ -103,18 +110,15 @@ def claim(revision: Revision, sandbox: str, volume: str, settings: Settings) -> 
     storage = workspace.storage_class_name or settings.storage_class
     if storage is not None:
         spec["storageClassName"] = storage
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": _meta(volume, Program.of(revision).namespace, labels, None),
-        "spec": spec,
-    }
+    meta = parts.meta(volume, Program.of(revision).namespace, labels, None)
+    meta["annotations"] = {marks.LEDGER: ledger}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
 
 
 def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], settings: Settings) -> Object:
     """The pod of one sandbox. `shim`: the shim's configuration, nothing secret in it."""
     program, spec = Program.of(revision), revision.spec
-    meta = _meta(
+    meta = parts.meta(
         sandbox,
         program.namespace,
         marks.labels(revision.agent, **{marks.REVISION: revision.revision, marks.SANDBOX: sandbox}),
@@ -124,67 +128,33 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
         marks.SHIM: json.dumps(shim, separators=(",", ":"), sort_keys=True),
         marks.SPEC: json.dumps(spec.model_dump(mode="json", by_alias=True), separators=(",", ":"), sort_keys=True),
     }
-    inner: Object = {
-        "restartPolicy": "Never",
-        "serviceAccountName": account_name(revision.agent),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "dnsPolicy": "None",  # no name leaves a sandbox: the gateway resolves
-        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+    first = [_launcher(settings), _folders(revision)]
+    volumes = _volumes(spec, volume)
+    if program.built is not None:
+        meta["annotations"][marks.BUILT] = program.built.to_json()
+        first.append(_code(program.built, settings))
+        volumes.append({"name": "code", "emptyDir": {"sizeLimit": CODE}})
+    inner: Object = parts.closed(account_name(revision.agent)) | {
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "initContainers": [_launcher(settings), _folders(revision)],
+        "initContainers": first,
         "containers": [_agent(revision, sandbox, settings), _shim(settings)],
-        "volumes": _volumes(spec, volume),
+        "volumes": volumes,
     }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": inner | _placement(spec)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": inner | parts.placement(spec)}
 
 
 def covers(held: Any, wanted: Any) -> bool:
-    """Whether an object of the cluster says all that `wanted` says; what the server or others added does not count."""
+    """Whether an object of the cluster says all that `wanted` says; what the server or others added does not count.
+
+    An API server keeps no empty list: what is not there says the same.
+    """
     if isinstance(wanted, Mapping):
         return isinstance(held, Mapping) and all(
-            name in held and covers(held[name], part) for name, part in wanted.items()
+            covers(held[name], part) if name in held else part == [] for name, part in wanted.items()
         )
     if isinstance(wanted, list):
         return isinstance(held, list) and len(held) == len(wanted) and all(map(covers, held, wanted))
     return bool(held == wanted)
-
-
-def _meta(name: str, namespace: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None) -> Object:
-    meta: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
-    if owner is not None:
-        meta["ownerReferences"] = [dict(owner)]
-    return meta
-
-
-def _gateways(settings: Settings) -> Object:
-    if settings.gateway_cidr is not None:
-        return {"ipBlock": {"cidr": settings.gateway_cidr}}
-    return {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
-        "podSelector": {"matchLabels": settings.gateway_pods},
-    }
-
-
-def _placement(spec: HostedAgentSpec) -> Object:
-    found: Object = {
-        "runtimeClassName": spec.runtime_class_name,
-        "nodeSelector": spec.node_selector or None,
-        "priorityClassName": spec.priority_class_name,
-        "tolerations": [
-            one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in spec.tolerations
-        ] or None,
-        "imagePullSecrets": [{"name": name} for name in spec.image_pull_secrets] or None,
-    }  # fmt: skip
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
@@ -193,16 +163,13 @@ def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
         if spec.workspace.file_system
         else {"emptyDir": {"sizeLimit": spec.workspace.size}}
     )
-    token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
-    text = {"path": "shim.json", "fieldRef": {"fieldPath": f"metadata.annotations['{marks.SHIM}']"}}
-    sources = [{"downwardAPI": {"items": [text]}}, {"serviceAccountToken": token}]
     return [
         {"name": "volume", **kept},
         {"name": "control", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "launcher", "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": spec.resources.ephemeral_storage}},
         {"name": "shim-tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": "told", "projected": {"defaultMode": 0o440, "sources": sources}},
+        parts.told(marks.SHIM, "shim.json"),
     ]
 
 
@@ -210,34 +177,55 @@ def _launcher(settings: Settings) -> Object:
     """Brings the launcher (standard library only) into whatever image the agent has."""
     source = "/opt/moorage/src/moorage_sandbox/launcher"
     command = ["python", "-c", f"import shutil; shutil.copytree({source!r}, {LAUNCHER!r}, dirs_exist_ok=True)"]
-    return _container("launcher", settings.sandbox_image, command, {"launcher": "/moorage"}, settings) | {
-        "resources": _resources("50m", "64Mi", "500m", "128Mi"),
+    return parts.container("launcher", settings.sandbox_image, command, {"launcher": "/moorage"}, settings) | {
+        "resources": parts.resources("50m", "64Mi", "500m", "128Mi"),
     }
 
 
 def _folders(revision: Revision) -> Object:
     command = ["python3", "-c", FOLDERS, revision.spec.workspace.mount]
-    return _container("folders", Program.of(revision).image, command, {"volume": "/volume"}, None) | {
-        "resources": _resources("50m", "64Mi", "500m", "256Mi"),
+    return parts.container("folders", Program.of(revision).image, command, {"volume": "/volume"}, None) | {
+        "resources": parts.resources("50m", "64Mi", "500m", "256Mi"),
+    }
+
+
+def _code(made: Built, settings: Settings) -> Object:
+    """Brings code and environment of a source; only this container of the platform's and the shim see the pod's token."""
+    command = [
+        "python", "-m", "moorage_sandbox.fetching", "--config", "/etc/moorage/shim.json", "--digest", made.digest,
+        "--to", "/code", "--within", str(int(settings.ready_seconds / 2)),
+    ]  # fmt: skip
+    mounts = {"told": "/etc/moorage", "code": "/code"}
+    return parts.container("code", settings.sandbox_image, command, mounts, settings) | {
+        "resources": parts.resources("50m", "64Mi", "1", "512Mi"),
     }
 
 
 def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
-    spec = revision.spec
+    spec, made = revision.spec, Program.of(revision).built
+    python = "python3" if made is None else f"{ENVIRONMENT_AT}/bin/python"
     command = [
-        "python3", LAUNCHER, "pod", "--socket", SOCKET, "--code", ".", "--sandbox", sandbox,
+        python, LAUNCHER, "pod", "--socket", SOCKET, "--code", "." if made is None else CODE_AT, "--sandbox", sandbox,
         "--workspace", spec.workspace.mount, "--wait", str(int(settings.ready_seconds)),
+        *(["--entry", made.entry] if made is not None else []), *(["--exec"] if revision.contract != "moorage" else []),
     ]  # fmt: skip
     mounts = {"control": "/run/moorage", "launcher": "/moorage", "tmp": "/tmp"}
-    one = _container("agent", Program.of(revision).image, command, mounts, None)
+    one = parts.container("agent", Program.of(revision).image, command, mounts, None)
     one["volumeMounts"] += [
         {"name": "volume", "mountPath": spec.workspace.mount, "subPath": "workspace"},
         {"name": "volume", "mountPath": "/home/agent", "subPath": "home"},
     ]
     one["volumeMounts"][1]["readOnly"] = True
-    one["env"] = [{"name": name, "value": text} for name, text in sorted(revision.environment.items())]
+    variables = revision.environment
+    if made is not None:
+        one["volumeMounts"] += [
+            {"name": "code", "mountPath": CODE_AT, "subPath": CODE_IN, "readOnly": True},
+            {"name": "code", "mountPath": ENVIRONMENT_AT, "subPath": ENVIRONMENT, "readOnly": True},
+        ]
+        variables = {"PATH": f"{ENVIRONMENT_AT}/bin:/usr/local/bin:/usr/bin:/bin", **variables}
+    one["env"] = [{"name": name, "value": text} for name, text in sorted(variables.items())]
     given = spec.resources
-    one["resources"] = _resources("50m", "64Mi", given.cpu, given.memory)
+    one["resources"] = parts.resources("50m", "64Mi", given.cpu, given.memory)
     if settings.ephemeral_storage:
         one["resources"]["requests"]["ephemeral-storage"] = "64Mi"
         one["resources"]["limits"]["ephemeral-storage"] = given.ephemeral_storage
@@ -255,32 +243,8 @@ def _shim(settings: Settings) -> Object:
         "volume": "/volume",
         "shim-tmp": "/tmp",
     }
-    return _container("shim", settings.sandbox_image, command, mounts, settings) | {
+    return parts.container("shim", settings.sandbox_image, command, mounts, settings) | {
         "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "readinessProbe": {"tcpSocket": {"port": SHIM_PORT}, "periodSeconds": 1, "failureThreshold": 3},
-        "resources": _resources("20m", "32Mi", "500m", "128Mi"),
+        "resources": parts.resources("20m", "32Mi", "1", "384Mi"),  # 200,000 files take 200 MiB to save
     }
-
-
-def _resources(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Object:
-    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
-
-
-def _container(
-    name: str, image: str, command: list[str], mounts: Mapping[str, str], settings: Settings | None
-) -> Object:
-    """`settings`: for a container of the stock image, how it is pulled."""
-    one: Object = {
-        "name": name,
-        "image": image,
-        "command": command,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in mounts.items()],
-    }
-    if settings is not None:
-        one["imagePullPolicy"] = settings.sandbox_image_pull_policy
-    return one

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from moorage_operator import marks
-from moorage_operator.kube import ACCOUNTS, AGENTS, CLAIMS, PODS, POLICIES
+from moorage_operator.kube import ACCOUNTS, AGENTS, CLAIMS, JOBS, PODS, POLICIES
 
 Object: TypeAlias = Mapping[str, Any]
 Name: TypeAlias = tuple[str, str]  # namespace, name
@@ -20,9 +20,9 @@ REMEMBERED = 4096
 
 
 class Shelf:
-    """Objects of one kind. `changed` is called after each change with the object's name."""
+    """Objects of one kind. `changed` is called after each change with the object as it was and as it is; None where there is none."""
 
-    def __init__(self, changed: Callable[[Name], None]) -> None:
+    def __init__(self, changed: Callable[[Object | None, Object | None], None]) -> None:
         self._held: dict[Name, Object] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()  # uids; an old list may still show them
         self._changed = changed
@@ -35,18 +35,20 @@ class Shelf:
         if older or _uid(body) in self._gone:
             return
         self._held[name] = body
-        self._changed(name)
+        self._changed(held, body)
 
     def drop(self, body: Object) -> None:
         """An object that is gone; another one of the same name stays."""
         name = name_of(body)
         held = self._held.get(name)
-        if held is not None and _uid(held) == _uid(body):
+        mine = held is not None and _uid(held) == _uid(body)
+        if mine:
             del self._held[name]
         self._gone[_uid(body)] = None
         while len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)
-        self._changed(name)
+        if mine:
+            self._changed(held, None)
 
     def get(self, name: Name) -> Object | None:
         """The object, or None."""
@@ -64,22 +66,29 @@ class Shelf:
 
 
 class Observed:
-    """Everything of ours. `waiting` gives an event that the next change of one pod sets."""
+    """Everything of ours.
+
+    `wake` is called when a pod went, `news` when people changed a HostedAgent. Nobody is called for anything else: whoever waits for a pod
+    hears by `change`, and the rest of what changes is mostly our own doing.
+    """
 
     def __init__(self) -> None:
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[], None] = _nobody
+        self.news: Callable[[], None] = _nobody
         self._waiters: dict[Name, set[asyncio.Event]] = {}
-        self.pods = Shelf(self._told)
-        self.claims = Shelf(self._told)
-        self.agents = Shelf(self._told)
-        self.accounts = Shelf(self._told)
-        self.policies = Shelf(self._told)
+        self.pods = Shelf(self._pod)
+        self.claims = Shelf(_passed_over)
+        self.agents = Shelf(self._agent)
+        self.accounts = Shelf(_passed_over)
+        self.policies = Shelf(_passed_over)
+        self.jobs = Shelf(_passed_over)
         self.shelves = {
             AGENTS: self.agents,
             PODS: self.pods,
             CLAIMS: self.claims,
             ACCOUNTS: self.accounts,
             POLICIES: self.policies,
+            JOBS: self.jobs,
         }
 
     async def change(self, name: Name, within: float) -> bool:
@@ -98,15 +107,32 @@ class Observed:
                 del self._waiters[name]
         return True
 
-    def _told(self, name: Name) -> None:
-        for event in self._waiters.get(name, ()):
-            event.set()
-        self.wake()
+    def _pod(self, was: Object | None, now: Object | None) -> None:
+        for one in (was, now):
+            for event in self._waiters.get(name_of(one), ()) if one is not None else ():
+                event.set()
+        if now is None:
+            self.wake()
+
+    def _agent(self, was: Object | None, now: Object | None) -> None:
+        if was is None or now is None or _generation(was) != _generation(now):  # else it is its status, which we wrote
+            self.news()
+
+
+def _nobody() -> None:
+    """Nobody has asked to be told yet."""
+
+
+def _passed_over(_: Object | None, __: Object | None) -> None:
+    """Nobody waits for it: it is looked at in its time."""
 
 
 def plain(body: Object) -> dict[str, Any]:
-    """A plain copy without what nobody here reads: managed fields are half of a pod."""
+    """A plain copy without what nobody here reads: managed fields, and what a pod is made of but for its images, are most of it."""
     found = dict(body)
+    if found.get("kind") == "Pod":
+        made_of = (found.get("spec") or {}).get("containers") or ()
+        found["spec"] = {"containers": [{"name": one["name"], "image": one.get("image", "")} for one in made_of]}
     meta = dict(found["metadata"])
     meta.pop("managedFields", None)
     found["metadata"] = meta
@@ -126,6 +152,11 @@ def sandbox_of(pod: Object) -> str:
 
 def _uid(body: Object) -> str:
     return str(body["metadata"].get("uid", ""))
+
+
+def _generation(body: Object) -> tuple[str, int]:
+    """Which object, and how often people changed it."""
+    return _uid(body), int(body["metadata"].get("generation", 0))
 
 
 def _version(body: Object) -> int:

@@ -27,12 +27,16 @@ STUCK = frozenset(
 
 @dataclass(frozen=True)
 class PodSeen:
-    """`reason`: why it ended, fails or waits, for people. `faulty`: the container whose last lines explain it, or ""."""
+    """`reason`: why it ended, fails or waits, for people. `faulty`: the container whose last lines explain it, or "".
+
+    `lapsed`: it was ready before and runs on, as when its node was not heard of for a while, or a probe came late.
+    """
 
     state: State
     address: str = ""
     reason: str = ""
     faulty: str = ""
+    lapsed: bool = False
 
 
 def seen(body: Mapping[str, Any] | None) -> PodSeen:
@@ -56,6 +60,8 @@ def seen(body: Mapping[str, Any] | None) -> PodSeen:
         if waiting and waiting.get("reason") in STUCK:
             detail = waiting.get("message") or waiting["reason"]
             return PodSeen("failing", reason=f"container {one['name']}: {waiting['reason']}: {detail}")
+    if _lapsed(status, own):
+        return PodSeen("starting", address=str(status["podIP"]), reason="it is not ready any more", lapsed=True)
     return PodSeen("starting", reason=_waits(status))
 
 
@@ -66,6 +72,17 @@ def _part(one: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 def _holds(status: Mapping[str, Any], kind: str) -> bool:
     return any(c.get("type") == kind and c.get("status") == "True" for c in status.get("conditions") or ())
+
+
+def _lapsed(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> bool:
+    """Not ready since a later moment than its first containers' end: one that never was is not ready since it was made."""
+    conditions = {one.get("type"): one for one in status.get("conditions") or ()}
+    ready, begun = conditions.get("Ready", {}), conditions.get("Initialized", {})
+    if ready.get("status") == "True" or begun.get("status") != "True" or not status.get("podIP"):
+        return False
+    runs = bool(containers) and all(_part(one, "running") is not None for one in containers)
+    # Times of one format, in UTC, to the second: their text is their order.
+    return runs and str(ready.get("lastTransitionTime") or "") > str(begun.get("lastTransitionTime") or "")
 
 
 def _end(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> str:

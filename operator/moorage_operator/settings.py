@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     resync_seconds: float = Field(default=300.0, gt=0)
     """Between two looks at everything, whatever was told."""
 
+    build_seconds: float = Field(default=900.0, ge=60)
+    """A build of a source that takes longer has failed; what its pod waits for before it starts does not count."""
+
+    build_memory: str = Field(default="2Gi", pattern=r"^[1-9][0-9]*(Mi|Gi)$")
+    """Memory limit of a build."""
+
     lease_name: str = "moorage-operator"
     """Name of the Lease that lets one of several replicas work."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,14 @@ class Agent:
         async with self._lock:
             if self._dirty:
                 await self._kill()
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """None of the sandbox's processes lives, and none is made, as long as the body runs. Raises NotReady, ControlLost."""
+        async with self._lock:
+            self._dirty = True
+            await self._kill()
+            yield
 
     def taint(self) -> None:
         """Something of an unfinished attempt may live: nothing is served before all is killed."""

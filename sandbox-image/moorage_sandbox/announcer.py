@@ -57,6 +57,11 @@ class Announcer:
         """Seconds since a gateway was heard."""
         return self._clock.now() - self._heard
 
+    @property
+    def gateways(self) -> list[str]:
+        """Those known, the one that answered last first."""
+        return list(self._gateways)
+
     def heard(self) -> None:
         """A gateway has just shown itself."""
         self._heard = self._clock.now()

@@ -35,6 +35,8 @@ class Limits:
     """For one gateway to answer an announcement."""
     silence: float = 60.0
     """Without any answer from a gateway for this long, a bound shim stops everything."""
+    checkpoint: float = 600.0
+    """A bound sandbox with activity that no checkpoint has seen makes one so often; 0: never by itself."""
     tick: float = 2.0
     """Between two looks at the clocks above."""
     control: float = 8.0
@@ -83,6 +85,8 @@ class ShimConfig:
     port: int = 8088
     ready_timeout: float = 30.0
     env: dict[str, str] = field(default_factory=dict)
+    keeps: bool = True
+    """Whether the session's files outlive the sandbox, so that checkpoints are made of them."""
     log_file: str | None = None
     limits: Limits = Limits()
 

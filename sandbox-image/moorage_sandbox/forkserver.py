@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import os
 import select
@@ -26,11 +25,11 @@ import orjson
 
 from moorage_sandbox.clock import SystemClock
 from moorage_sandbox.config import ShimConfig
+from moorage_sandbox.lifeline import die_with
 from moorage_sandbox.main import Status, run
 
 MAX_PACKET = 128 * 1024
 MAX_FDS = 4
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -125,15 +124,6 @@ def _shim(config: ShimConfig, control: int, status: int | None, log: int | None)
         sys.stderr.flush()
     finally:
         os._exit(code)
-
-
-def die_with(parent: int, number: int) -> None:
-    """Asks the kernel to send `number` when the parent ends; ends at once if it already has."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def warm_up() -> None:

@@ -11,25 +11,29 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from moorage_api.wire.checkpoints import Save
 from moorage_sandbox.agent import Agent
 from moorage_sandbox.announcer import Announcer
 from moorage_sandbox.attempt import Parts
 from moorage_sandbox.binding import BindingFile
+from moorage_sandbox.checkpoint import swapping
 from moorage_sandbox.clock import Clock
 from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.control import Control
 from moorage_sandbox.door import Door
-from moorage_sandbox.errors import ControlLost, NotReady
+from moorage_sandbox.errors import ControlLost, NotReady, Refused
+from moorage_sandbox.keeping import Keeping
 from moorage_sandbox.output import Output
 from moorage_sandbox.proof import Proof
 from moorage_sandbox.relay import Relay
 from moorage_sandbox.routes import Routes
 from moorage_sandbox.server import HttpServer
-from moorage_sandbox.shim import Shim
+from moorage_sandbox.shim import Busy, Shim
 
 HELLO_SECONDS = 10.0
 LAST_WORDS = 0.5
@@ -73,10 +77,17 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         agent = Agent(config, output, clock)
         stack.push_async_callback(agent.close)
         parts = Parts(agent, output, clock, config.limits)
-        shim = Shim(config, BindingFile(config.volume), parts, bound=lambda call: _bound(announcer, call.gateways))
+        proof = Proof(config.token, config.token_file)
+        keeping = Keeping(config.volume, proof, lambda: announcer.gateways, clock)
+        stack.push_async_callback(keeping.close)
+        if swapping.finish(Path(config.volume)):
+            output.shim("files whose restoring was interrupted are in place")
+        file = BindingFile(config.volume)
+        shim = Shim(config, file, parts, keeping, bound=lambda call: _bound(announcer, call.gateways))
+        stack.push_async_callback(shim.close)
         announcer = Announcer(
             config.gateways,
-            Proof(config.token, config.token_file),
+            proof,
             describe=shim.announcement,
             answered=shim.answered,
             note=output.shim,
@@ -103,11 +114,12 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         await server.listen(config.endpoint)
         stack.push_async_callback(server.close)
         status.tell("listening")
-        await stack.enter_async_context(_looping(shim, announcer, config))
+        await stack.enter_async_context(_looping(shim, announcer, output, clock, config))
         if not await _came_up(shim, loop.create_task(_open(config, control, agent, output, stack)), status, output):
             return EXIT_FAILED
         announcer.poke()
         status.tell("over", reason=await shim.over)
+        await shim.close()  # what it does to files ends before its processes
         with suppress(NotReady, ControlLost):
             await agent.finish()
         await asyncio.sleep(LAST_WORDS)
@@ -155,10 +167,14 @@ async def _open(config: ShimConfig, control: Control, agent: Agent, output: Outp
 
 
 @asynccontextmanager
-async def _looping(shim: Shim, announcer: Announcer, config: ShimConfig) -> AsyncIterator[None]:
-    """Runs the two loops of a shim as long as the body runs."""
+async def _looping(
+    shim: Shim, announcer: Announcer, output: Output, clock: Clock, config: ShimConfig
+) -> AsyncIterator[None]:
+    """Runs the loops of a shim as long as the body runs."""
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(announcer.run()), loop.create_task(watch(shim, announcer, config))]
+    if config.keeps and config.limits.checkpoint:
+        tasks.append(loop.create_task(keep(shim, output, clock, config)))
     try:
         yield
     finally:
@@ -172,6 +188,25 @@ async def watch(shim: Shim, announcer: Announcer, config: ShimConfig) -> None:
     while True:
         await asyncio.sleep(config.limits.tick)
         look(shim, announcer, config)
+
+
+async def keep(shim: Shim, output: Output, clock: Clock, config: ShimConfig) -> None:
+    """Makes a checkpoint now and then while there is activity that none has seen, until cancelled."""
+    last = clock.now()
+    while True:
+        await asyncio.sleep(config.limits.tick)
+        bound = shim.binding
+        if bound is None or clock.now() < last + config.limits.checkpoint or not shim.unsaved_since:
+            continue
+        try:
+            await shim.save(
+                Save(session=bound.session, epoch=bound.epoch, why="schedule", deadline=config.limits.checkpoint)
+            )
+        except (Refused, Busy) as fault:
+            output.shim(f"no checkpoint now: {fault}")
+        except Exception as fault:  # the outermost frame of the loop: the next one may come through
+            output.shim(f"no checkpoint, by a mistake of ours: {fault!r}")
+        last = clock.now()
 
 
 def look(shim: Shim, announcer: Announcer, config: ShimConfig) -> None:

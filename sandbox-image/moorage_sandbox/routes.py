@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from moorage_api import tokens
 from moorage_api.wire import headers as names
+from moorage_api.wire.checkpoints import Restore, Save
 from moorage_api.wire.shim import Attach, Bind, Drain, Start, Stop
 from moorage_sandbox.attempt import Attempt
 from moorage_sandbox.config import ShimConfig
@@ -80,6 +81,10 @@ class Routes:
             case "POST", "/shim/drain":
                 self._shim.drain(await self._body(request, Drain))
                 _say(answer, 200, {"status": "draining"})
+            case "POST", "/shim/checkpoint":
+                _say(answer, 200, (await self._shim.save(await self._body(request, Save))).model_dump())
+            case "POST", "/shim/restore":
+                _say(answer, 200, {"restored": await self._shim.restore(await self._body(request, Restore))})
             case "GET", "/shim/status":
                 _say(answer, 200, self._shim.status())
             case _:

@@ -11,24 +11,32 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from moorage_api.wire.checkpoints import Restore, Save, Saved
 from moorage_api.wire.shim import Announcement, Attach, Bind, Drain, Start, Stop
 from moorage_sandbox import prompt
 from moorage_sandbox.attempt import Attempt, Parts
 from moorage_sandbox.binding import Binding, BindingFile
 from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.errors import NotReady, Refused
+from moorage_sandbox.files import Files
+from moorage_sandbox.keeping import Keeping, NotKept
 from moorage_sandbox.owner import Owner
 from moorage_sandbox.server import Answer
 
 
 class Busy(Exception):
-    """A drain that came while something ran, or after newer activity."""
+    """A call for a quiet sandbox that came while something ran, or after newer activity."""
 
 
 class Shim:
     """One sandbox's state: binding, highest fence, the attempt. `bound` is called when a binding was accepted."""
 
-    def __init__(self, config: ShimConfig, file: BindingFile, parts: Parts, *, bound: Callable[[Bind], None]) -> None:
+    def __init__(
+        self, config: ShimConfig, file: BindingFile, parts: Parts, keeping: Keeping, *, bound: Callable[[Bind], None]
+    ) -> None:
+        self._starting = asyncio.Lock()
+        self._files = Files(keeping, parts.agent, parts.output, self._starting, self.retire)
+        self._saved_at = parts.clock.wall_ms()
         self._config = config
         self._file = file
         self._parts = parts
@@ -45,7 +53,6 @@ class Shim:
         self._stopped = 0
         self._floor = 0
         self._attempt: Attempt | None = None
-        self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
         self._relays = 0
         self._draining = False
@@ -58,7 +65,10 @@ class Shim:
     # -- binding
 
     def bind(self, call: Bind) -> dict[str, Any]:
-        """Binds the sandbox, for ever, to one session. Raises Refused; OSError when the volume takes no binding."""
+        """Binds the sandbox, for ever, to one session. Raises Refused; OSError when the volume takes no binding.
+
+        One whose files come from a checkpoint is bound when they are there: until then nobody is told of it, this volume neither.
+        """
         self._serving()
         known = self._known
         if known is not None and known.session != call.session:
@@ -67,6 +77,8 @@ class Shim:
             raise Refused("stale_epoch", "a higher epoch of this session is known")
         if self._draining:
             raise Refused("draining", "this sandbox is about to end")
+        if self._bound is None:
+            self._files.require(call)
         binding = Binding(
             call.session, call.epoch, self._config.sandbox, call.tenant, call.agent, call.session_id, call.user
         )
@@ -114,6 +126,8 @@ class Shim:
         if self._attempt is not None and self._attempt.end is None:
             self._attempt.conclude("stopped", "a later attempt began")
             await self._attempt.settle()
+        if call.workspace == "restore":
+            await self._files.before_turn(call, bound, lambda: not self._relays)
         process = await self._parts.agent.ready(self._config.ready_timeout)
         self.require(call.session, call.epoch)
         self._fenced(call.fence, starts=True)
@@ -177,6 +191,10 @@ class Shim:
             # A full volume must not keep the agent from working; it only costs a restarted shim its memory.
             self._parts.output.shim(f"the attempt's name could not be stored: {fault}")
 
+    async def close(self) -> None:
+        """Ends what waits for files."""
+        await self._files.close()
+
     # -- quiet
 
     @asynccontextmanager
@@ -197,10 +215,60 @@ class Shim:
         self.require(call.session, call.epoch)
         if self._draining:
             return
-        running = self._attempt is not None and self._attempt.end is None
-        if running or self._relays or self._starting.locked() or self._last_active > call.idle_before:
+        if not self._quiet or self._last_active > call.idle_before:
             raise Busy
         self._draining = True
+
+    # -- checkpoints
+
+    async def save(self, call: Save) -> Saved:
+        """A checkpoint of the session's files. Raises Busy (one that must be quiet, or the last one before a drain), Refused (`not_kept`
+        among others)."""
+        bound = self.require(call.session, call.epoch)
+        if (call.quiet and not self._quiet) or (call.why == "hibernate" and not self._draining):
+            raise Busy
+        active, began = self._last_active, self._parts.clock.wall_ms()
+
+        def still_quiet() -> bool:
+            return self._quiet and self._last_active == active
+
+        try:
+            saved = await self._files.save(call, bound, still_quiet)
+        except NotKept as fault:
+            raise Refused("unfit" if fault.unfit else "not_kept", str(fault), status=503) from fault
+        self._saved_at = began - 1
+        return saved
+
+    async def restore(self, call: Restore) -> str:
+        """Replaces the session's files; what starts meanwhile waits. Raises Busy, Refused (`not_kept`, `damaged`)."""
+        self.require(call.session, call.epoch)
+        self._quiet_no_more()
+        if not self._quiet:
+            raise Busy
+        try:
+            return await self._files.replace(call.checkpoint, call.deadline)
+        except NotKept as fault:
+            raise Refused("damaged" if fault.damaged else "not_kept", str(fault), status=503) from fault
+        finally:
+            self._active()
+
+    @property
+    def unsaved_since(self) -> int:
+        """Epoch ms of the last activity that no checkpoint has seen; 0: there is none, or one is being made."""
+        if self._bound is None or self._files.busy:
+            return 0
+        active = self._last_active if self._quiet else self._parts.clock.wall_ms()
+        return active if active > self._saved_at else 0
+
+    @property
+    def binding(self) -> Bind | None:
+        """The call that bound this sandbox."""
+        return self._bound
+
+    @property
+    def _quiet(self) -> bool:
+        running = self._attempt is not None and self._attempt.end is None
+        return not (running or self._relays or self._starting.locked())
 
     def _quiet_no_more(self) -> None:
         if self._draining:

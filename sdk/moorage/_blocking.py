@@ -77,6 +77,10 @@ class Client:
             if close is not None:
                 self.run(close())
 
+    def readiness(self) -> Json:
+        """See `AsyncClient.readiness`."""
+        return self.run(self._async.readiness())
+
     def list_agents(self) -> list[Json]:
         """See `AsyncClient.list_agents`."""
         return self.run(self._async.list_agents())
@@ -164,6 +168,24 @@ class Client:
     def delete_session(self, session: str, *, agent: str | None = None) -> Json:
         """See `AsyncClient.delete_session`."""
         return self.run(self._async.delete_session(session, agent=agent))
+
+    def list_checkpoints(self, session: str, *, agent: str | None = None) -> list[Json]:
+        """See `AsyncClient.list_checkpoints`."""
+        return self.run(self._async.list_checkpoints(session, agent=agent))
+
+    def checkpoint_session(self, session: str, *, agent: str | None = None) -> Json:
+        """See `AsyncClient.checkpoint_session`."""
+        return self.run(self._async.checkpoint_session(session, agent=agent))
+
+    def restore_session(self, session: str, checkpoint: str | None = None, *, agent: str | None = None) -> Json:
+        """See `AsyncClient.restore_session`."""
+        return self.run(self._async.restore_session(session, checkpoint, agent=agent))
+
+    def fork_session(
+        self, session: str, *, checkpoint: str | None = None, to: str | None = None, agent: str | None = None
+    ) -> Json:
+        """See `AsyncClient.fork_session`."""
+        return self.run(self._async.fork_session(session, checkpoint=checkpoint, to=to, agent=agent))
 
     def create_key(
         self,

@@ -7,6 +7,7 @@ log, reading a stream again after the connection broke.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -24,6 +25,7 @@ from moorage._transport import Http
 Json = dict[str, Any]
 
 ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete"})
+READINESS = 64 * 1024  # bytes that a gateway says of itself, at most
 PATIENCE = 60.0  # seconds a follower goes on trying to reach a platform that is gone
 
 
@@ -55,6 +57,18 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._http.aclose()
+
+    async def readiness(self) -> Json:
+        """What a gateway says of itself, ready or not: `status`, and a word for each part it needs (`ok`, or what went wrong)."""
+        status, found = await self._http.look("/readyz", limit=READINESS)
+        if status in (200, 503) and isinstance(found, dict) and isinstance(found.get("status"), str):
+            return found
+        if isinstance(found, dict) and "error" in found:
+            raise _errors.of_answer(status, json.dumps(found).encode(), None)
+        raise _errors.ConnectionLost(
+            f"What answers at {self.url} is no gateway of Moorage (status {status}).",
+            hint="Check that --url names a Moorage gateway.",
+        )
 
     # Agents
 
@@ -177,6 +191,30 @@ class AsyncClient:
     async def delete_session(self, session: str, *, agent: str | None = None) -> Json:
         """Ends a session with its responses and files."""
         return _object(await self._http.json("DELETE", f"/v1/sessions/{_seg(session)}", params={"agent": agent}))
+
+    async def list_checkpoints(self, session: str, *, agent: str | None = None) -> list[Json]:
+        """The session's checkpoints, newest first."""
+        path = f"/v1/sessions/{_seg(session)}/checkpoints"
+        return _data(await self._http.json("GET", path, params={"agent": agent}))
+
+    async def checkpoint_session(self, session: str, *, agent: str | None = None) -> Json:
+        """Makes a checkpoint of the session's files as they are now."""
+        path = f"/v1/sessions/{_seg(session)}/checkpoints"
+        return _object(await self._http.json("POST", path, params={"agent": agent}))
+
+    async def restore_session(self, session: str, checkpoint: str | None = None, *, agent: str | None = None) -> Json:
+        """Puts a checkpoint's files (the newest one's) in place of the session's; the checkpoint."""
+        path, body = f"/v1/sessions/{_seg(session)}/restore", {"checkpoint": checkpoint} if checkpoint else {}
+        return _object(await self._http.json("POST", path, body=body, params={"agent": agent}))
+
+    async def fork_session(
+        self, session: str, *, checkpoint: str | None = None, to: str | None = None, agent: str | None = None
+    ) -> Json:
+        """A new session (of id `to`) that begins with a checkpoint's files, else with those of now."""
+        given = {"checkpoint": checkpoint, "agent_session_id": to}
+        body = {name: value for name, value in given.items() if value}
+        path = f"/v1/sessions/{_seg(session)}/fork"
+        return _object(await self._http.json("POST", path, body=body, params={"agent": agent}))
 
     # Keys and audit
 

@@ -117,7 +117,8 @@ async def deploy(http: Http, manifest: Manifest, progress: Progress, *, timeout:
         document = {**document, "spec": {**document["spec"], "source": source}}
     progress(Stage(name, "apply"))
     applied = await http.json("PUT", f"/v1/agents/{name}", body=document)
-    return await ready(http, name, applied.get("revision"), progress, timeout=timeout)
+    newest = Newest(str(applied.get("revision") or ""), int(applied.get("generation") or 0))
+    return await ready(http, name, newest, progress, timeout=timeout)
 
 
 def _pack(folder: Path, target: IO[bytes]) -> tuple[str, int]:
@@ -160,8 +161,16 @@ async def _begun(http: Http, agent: str, digest: str, size: int) -> dict[str, An
     return found
 
 
-async def ready(http: Http, name: str, revision: str | None, progress: Progress, *, timeout: float) -> dict[str, Any]:
-    """The agent once `revision` is ready; polls, and tells every change of its conditions.
+@dataclass(frozen=True)
+class Newest:
+    """What is waited for: a revision by its name, or, where its source is still to be built, a generation of the spec (0: any)."""
+
+    revision: str = ""
+    generation: int = 0
+
+
+async def ready(http: Http, name: str, newest: Newest, progress: Progress, *, timeout: float) -> dict[str, Any]:
+    """The agent once `newest` is ready; polls, and tells every change of its conditions.
 
     Raises NotReady after `timeout` seconds, or earlier once a reason that needs a person has stood for a while.
     """
@@ -174,11 +183,11 @@ async def ready(http: Http, name: str, revision: str | None, progress: Progress,
         if held != told:
             progress(Stage(name, "wait", conditions=held))
             told = held
-        if _is_ready(agent, revision):
+        if _is_ready(agent, newest):
             progress(Stage(name, "ready", conditions=held))
             return agent
         now = time.monotonic()
-        broken_since = (broken_since or now) if _is_broken(held) else None
+        broken_since = (broken_since or now) if _is_broken(held, newest.generation) else None
         if now > end or (broken_since is not None and now - broken_since > SETTLED):
             raise _not_ready(name, agent, held)
         await asyncio.sleep(POLL)
@@ -195,14 +204,24 @@ async def _look(http: Http, name: str) -> dict[str, Any]:
     return found
 
 
-def _is_ready(agent: dict[str, Any], revision: str | None) -> bool:
-    if not revision:
+def _is_ready(agent: dict[str, Any], newest: Newest) -> bool:
+    if newest.revision:
+        return any(
+            each.get("revision") == newest.revision and each.get("ready") for each in agent.get("revisions") or []
+        )
+    if not newest.generation:
         return bool(agent.get("ready"))
-    return any(each.get("revision") == revision and each.get("ready") for each in agent.get("revisions") or [])
+    held = agent.get("conditions") or []
+    return any(_is_of(c, newest.generation) and c.get("status") == "True" for c in held)
 
 
-def _is_broken(held: tuple[dict[str, Any], ...]) -> bool:
-    return any(c.get("type") == conditions.READY and c.get("reason") in _NEEDS_A_PERSON for c in held)
+def _is_broken(held: tuple[dict[str, Any], ...], generation: int) -> bool:
+    return any(_is_of(c, generation) and c.get("reason") in _NEEDS_A_PERSON for c in held)
+
+
+def _is_of(condition: dict[str, Any], generation: int) -> bool:
+    """Whether it is the condition Ready, and of a spec at least that new."""
+    return condition.get("type") == conditions.READY and int(condition.get("observedGeneration") or 0) >= generation
 
 
 def _not_ready(name: str, agent: dict[str, Any], held: tuple[dict[str, Any], ...]) -> _errors.NotReady:

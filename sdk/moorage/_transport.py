@@ -5,6 +5,7 @@ Layer: SDK client; the only module that knows httpx2. The seam is httpx2's own t
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -62,6 +63,20 @@ class Http:
                 f"{self._url} answered with something that is not JSON.",
                 hint="Check that --url names a Moorage gateway.",
             ) from wrong
+
+    async def look(self, path: str, *, limit: int) -> tuple[int, Any]:
+        """One GET whose refusal is an answer too: status and parsed body. None for one that is no JSON, or over `limit` bytes."""
+        held = bytearray()
+        with _translated(self._url):
+            async with self._client.stream("GET", self._url + path) as answer:
+                async for piece in answer.aiter_bytes():
+                    held += piece
+                    if len(held) > limit:
+                        return answer.status_code, None
+        try:
+            return answer.status_code, json.loads(held)
+        except ValueError:
+            return answer.status_code, None
 
     async def upload(self, path: str, offset: int, piece: bytes) -> int:
         """Sends one piece of a file; the offset to go on from."""

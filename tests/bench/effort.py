@@ -20,6 +20,11 @@ class Effort:
     stream_seconds: int = 8
     hits: int = 10_000
     starts: int = 30  # sessions started from the pool
+    claims: int = 200  # sessions of a cluster, ten a second; the gate on the operator's CPU wants as many
+    colds: int = 90  # without a pool
+    crowds: int = 5  # of many sessions at once
+    agents: int = 100
+    quiet_seconds: float = 20.0
 
 
 QUICK = Effort(
@@ -33,5 +38,9 @@ QUICK = Effort(
     stream_seconds=5,
     hits=3_000,
     starts=8,
+    colds=20,
+    crowds=1,
+    agents=20,
+    quiet_seconds=5.0,
 )
 FULL = Effort()

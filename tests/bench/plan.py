@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import subjects
 from bench.effort import Effort
-from bench.loads import relay, routes, sandboxes, streams, turns
+from bench.loads import checkpoints, cluster, node, relay, routes, sandboxes, streams, turns
 from bench.report import Line, skipped
 from moorage_api.ledger.script import LedgerError
 
@@ -54,7 +54,11 @@ BENCHES: tuple[Bench, ...] = (
     Bench("delta-everysec", "everysec", relaxed(turns.delta)),
     Bench("turn-first-event-everysec", "everysec", relaxed(turns.first_event)),
     Bench("sandbox", "real", sandboxes.measure),
+    Bench("checkpoint", "real", checkpoints.measure),
+    Bench("cluster", "real", cluster.measure),
 )
+# Only with `--node`: it starts a Kubernetes node, of which there is one a machine.
+NODE_BENCHES: tuple[Bench, ...] = (Bench("cluster-node", "real", node.measure),)
 
 
 def chosen(asked: Sequence[str]) -> list[Bench]:

@@ -16,7 +16,11 @@ SKIPPED, BROKEN = "skipped", "broken"
 
 @dataclass(frozen=True)
 class Line:
-    """One figure; smaller is better. `goal` is what we want to publish, `gate` what must hold. `note`: spread, conditions, reason."""
+    """One figure; smaller is better. `goal` is what we want to publish, `gate` what must hold. `note`: spread, conditions, reason.
+
+    `pace`, for CPU: how many times the reference's CPU the machine took for the same work meanwhile (`pace.py`). Goal and gate are
+    compared with the value at the reference's speed.
+    """
 
     name: str
     value: float | None  # None: skipped, or broken
@@ -25,11 +29,27 @@ class Line:
     gate: float | None = None
     note: str = ""
     broken: bool = False
+    pace: float | None = None
+
+    @property
+    def judged(self) -> float | None:
+        """What goal and gate are compared with."""
+        return self.value if self.value is None or self.pace is None else self.value / self.pace
+
+    @property
+    def told(self) -> str:
+        """The note, with what was judged."""
+        if self.judged is None or self.pace is None:
+            return self.note
+        pace = (
+            f"at the reference's speed {rounded(self.judged):g} (this machine just now: {self.pace:.2f} times its CPU)"
+        )
+        return f"{pace}; {self.note}" if self.note else pace
 
     @property
     def ok(self) -> bool:
         """False when it is above its gate, or broke: a gate that was not measured does not hold."""
-        return not self.broken and (self.value is None or self.gate is None or self.value <= self.gate)
+        return not self.broken and (self.judged is None or self.gate is None or self.judged <= self.gate)
 
     @property
     def shown(self) -> float | str:
@@ -41,7 +61,7 @@ class Line:
     @property
     def reached(self) -> bool | None:
         """Whether the goal is reached; None without a goal or a value."""
-        return None if self.goal is None or self.value is None else self.value <= self.goal
+        return None if self.goal is None or self.judged is None else self.judged <= self.goal
 
     def record(self) -> dict[str, Any]:
         """The object of the JSON list."""
@@ -52,7 +72,8 @@ class Line:
             "goal": self.goal,
             "gate": self.gate,
             "ok": self.ok,
-            **({"note": self.note} if self.note else {}),
+            **({"pace": round(self.pace, 3)} if self.pace is not None else {}),
+            **({"note": self.told} if self.told else {}),
         }
 
 
@@ -94,7 +115,7 @@ def failures(lines: Sequence[Line]) -> list[str]:
     return [
         f"{line.name} broke: {line.note}"
         if line.broken
-        else f"{line.name}: {rounded(line.value or 0):g} {line.unit} is above its gate of {line.gate:g}"
+        else f"{line.name}: {rounded(line.judged or 0):g} {line.unit} is above its gate of {line.gate:g}"
         for line in lines
         if not line.ok
     ]
@@ -103,7 +124,7 @@ def failures(lines: Sequence[Line]) -> list[str]:
 def _row(line: Line) -> tuple[str, str, str, str, str, str, str]:
     value = line.shown if isinstance(line.shown, str) else f"{line.shown:g}"
     word = {True: "goal reached", False: "short of the goal", None: ""}[line.reached]
-    return line.name, value, line.unit, _number(line.goal), _number(line.gate), word if line.ok else "FAILS", line.note
+    return line.name, value, line.unit, _number(line.goal), _number(line.gate), word if line.ok else "FAILS", line.told
 
 
 def _number(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """`scripts/bench`: measures, and says whether the gates hold. `--json` for scripts, `--only NAME`, `--quick`, `--markdown`.
 
-NAME is a bench or the beginning of a line's name. Progress goes to stderr, the result to stdout; exit 1 when a gate fails.
+`scripts/bench NAME` is `--only NAME`; `--node` adds what needs a real Kubernetes node, alone when nothing is named. NAME is a bench or the
+beginning of a line's name. Progress goes to stderr, the result to stdout; exit 1 when a gate fails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import report
 from bench.effort import FULL, QUICK
-from bench.plan import BENCHES, chosen, run
+from bench.plan import BENCHES, NODE_BENCHES, chosen, run
 
 BUSY = 0.5  # load average above which other work disturbs
 
@@ -29,10 +30,14 @@ def main() -> int:
         "--quick", action="store_true", help="fewer and shorter repetitions: guards the gates, records nothing"
     )
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help=f"one of {', '.join(_names())}")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="as --only")
+    parser.add_argument("--node", action="store_true", help="what needs a real Kubernetes node, as root")
     asked = parser.parse_args()
-    benches = chosen(asked.only)
+    names = [*asked.only, *asked.names]
+    benches = chosen(names) if names or not asked.node else []
+    benches += NODE_BENCHES if asked.node else ()
     if not benches:
-        parser.error(f"no bench is named {' or '.join(asked.only)}; there are {', '.join(_names())}")
+        parser.error(f"no bench is named {' or '.join(names)}; there are {', '.join(_names())}")
     say = functools.partial(print, file=sys.stderr, flush=True)
     if os.getloadavg()[0] > BUSY:
         say(f"bench: the load average is {os.getloadavg()[0]:.1f}: times, and less so CPU figures, come out too high")

@@ -27,6 +27,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from bench import processes
+from bench.workers import Worker
 from fakes.valkey import Valkey
 from moorage_api import names
 from moorage_api.catalog import AgentEntry, RevisionEntry
@@ -53,26 +54,18 @@ class Load:
     """The load generator. One job at a time."""
 
     def __init__(self) -> None:
-        self._child = processes.start(
-            [sys.executable, HERE / "load_client.py"],
-            core=processes.cores()[0],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._held = b""
+        self._worker = Worker(HERE / "load_client.py", core=processes.cores()[0])
 
     def begin(self, **job: Any) -> None:
         """Starts a job; returns when its connections are open."""
-        assert self._child.stdin is not None
-        self._child.stdin.write(json.dumps(job).encode() + b"\n")
-        self._child.stdin.flush()
-        found = self._line(ANSWER_SECONDS)
+        self._worker.send(job)
+        found = self._worker.line(ANSWER_SECONDS)
         if found.get("notice") != "open":
             raise RuntimeError(f"the load generator: {found}")
 
     def result(self) -> dict[str, Any]:
         """The answer of the job begun; anything but whole 200 answers is an error of the bench."""
-        found = self._line(ANSWER_SECONDS)
+        found = self._worker.line(ANSWER_SECONDS)
         if "failed" in found or found["errors"] or set(found["statuses"]) - {"200"} or not found["requests"]:
             told = {name: value for name, value in found.items() if not name.endswith("_us")}
             raise RuntimeError(f"the load did not run clean: {told}")
@@ -83,24 +76,9 @@ class Load:
         self.begin(**job)
         return self.result()
 
-    def _line(self, seconds: float) -> dict[str, Any]:
-        """The next line. Read past the pipe's own buffer, which would hide a second line from the wait."""
-        assert self._child.stdout is not None
-        pipe, until = self._child.stdout.fileno(), time.monotonic() + seconds
-        while b"\n" not in self._held:
-            left = until - time.monotonic()
-            data = os.read(pipe, 1 << 20) if left > 0 and select.select([pipe], [], [], left)[0] else b""
-            if not data:
-                why = "is silent" if self._child.poll() is None else f"ended with {self._child.returncode}"
-                raise RuntimeError(f"the load generator {why}; a job may take {seconds:g} s")
-            self._held += data
-        line, _, self._held = self._held.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
     def close(self) -> None:
         """Ends it."""
-        processes.end(self._child)
+        self._worker.close()
 
 
 class ScriptedSandboxes:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.node import build, door, images, plan
+from chart import helm
+from cluster import made
+from cluster.installed import build_parts
+from cluster.node import build, door
 from cluster.node.node import Node
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
-AGENT_IMAGE = "localhost/moorage-agent:test"
+__all__ = ["ROOT"]
 
 
 @pytest.fixture(scope="session")
@@ -34,25 +36,26 @@ def node() -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def base_image(node: Node) -> str:
     """Debian with Python, loaded."""
-    node.load(images.base())
-    return images.BASE
+    return made.base_image(node)
 
 
 @pytest.fixture(scope="session")
 def sandbox_image(node: Node) -> str:
     """The stock image, built from this work tree and loaded."""
-    archive = plan.cache() / "sandbox-test.oci.tar"
-    images.base()
-    images.build(SANDBOX_IMAGE, ROOT / "sandbox-image" / "Dockerfile", ROOT, images.BASE, archive)
-    node.load(archive)
-    return SANDBOX_IMAGE
+    return made.sandbox_image(node)
 
 
 @pytest.fixture(scope="session")
 def agent_image(node: Node, sandbox_image: str) -> str:
     """An agent's image: the stock one and a program."""
-    context = ROOT / "tests" / "cluster" / "agent"
-    archive = plan.cache() / "agent-test.oci.tar"
-    images.build(AGENT_IMAGE, context / "Dockerfile", context, sandbox_image, archive)
-    node.load(archive)
-    return AGENT_IMAGE
+    return made.agent_image(node)
+
+
+@pytest.fixture(scope="session")
+def parts(node: Node, sandbox_image: str) -> dict[str, str]:
+    """The platform's images, loaded; part → image. Skips where there is no helm to install them with."""
+    try:
+        helm.binary()
+    except helm.NoHelm as why:
+        pytest.skip(str(why))
+    return build_parts(node, sandbox_image)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from moorage_api.catalog import AgentEntry, RevisionEntry
 from moorage_api.kinds import parse
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.records import Descriptor
+from moorage_gateway.app import open_store
 from moorage_gateway.keys import KeyService, new_text
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.store import FolderStore
+from moorage_gateway.settings import load
 
 TENANT = "dev"
-USER = "tester"
+USER = "dev"
 REVISION = "r1"
 END_SECONDS = 20.0
 
@@ -51,36 +52,53 @@ class Born:
 class Desk:
     """`url` and `key`: what a caller needs; `announce`: where shims find the gateway."""
 
-    def __init__(self, folder: Path, valkey: Valkey) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        valkey: Valkey,
+        names: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
+        self._more = dict(more or {})
         self._valkey = valkey
         self._token_key = secrets.token_hex(32)
+        self._names = dict(names or {})
         self._port, self._sandbox_port = _free_port("127.0.0.1"), _free_port(plan.HOST)
+        self._egress_port = _free_port(plan.HOST)
         self.url = f"http://127.0.0.1:{self._port}"
         self.announce = f"http://{plan.HOST}:{self._sandbox_port}"
+        self.egress = f"http://{plan.HOST}:{self._egress_port}"
         self.key = ""
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def open(self, agent: str | None) -> None:
         """Founds the ledger, makes a key and starts the gateway. Publishes `agent` as its provider would; None: one plays itself."""
-        asyncio.run(self._furnish(agent))
-        env = {
-            **os.environ,
+        settings = {
             "MOORAGE_REDIS_URL": self._valkey.url,
             "MOORAGE_STORE": str(self._folder / "store"),
             "MOORAGE_PUBLIC_PORT": str(self._port),
             "MOORAGE_CONTROL_PORT": "0",
             "MOORAGE_SANDBOX_HOST": plan.HOST,
             "MOORAGE_SANDBOX_PORT": str(self._sandbox_port),
-            "MOORAGE_EGRESS_PORT": "0",
+            "MOORAGE_EGRESS_HOST": plan.HOST,
+            "MOORAGE_EGRESS_PORT": str(self._egress_port),
+            "MOORAGE_BUILD_HOSTS": ",".join(self._names),
             "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
             "MOORAGE_DRAIN_SECONDS": "2",
-        }
+        } | self._more
+        asyncio.run(self._furnish(agent, settings))
+        env = os.environ | settings
         with (self._folder / "gateway.log").open("wb") as log:
-            self._gateway = subprocess.Popen(
-                [sys.executable, "-m", "moorage_gateway"], env=env, stdout=subprocess.DEVNULL, stderr=log
-            )
+            command = [*self._knowing(), sys.executable, "-m", "moorage_gateway"]
+            self._gateway = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=log)
         poll("the gateway is ready", self._is_ready)
+
+    @property
+    def gateway_pid(self) -> int:
+        """Of the gateway: `exec` keeps the number where a shell came first."""
+        assert self._gateway is not None
+        return self._gateway.pid
 
     def birth(self, agent: str) -> Born:
         """What a new sandbox of the agent is told."""
@@ -110,6 +128,15 @@ class Desk:
                 self._gateway.kill()
                 self._gateway.wait()
 
+    def _knowing(self) -> list[str]:
+        """What makes the gateway, and nobody else on this machine, know our names: a hosts file in a mount namespace of its own."""
+        if not self._names:
+            return []
+        hosts = self._folder / "hosts"
+        lines = [f"{address} {name.partition(':')[0]}\n" for name, address in self._names.items()]
+        hosts.write_text(Path("/etc/hosts").read_text() + "".join(lines))
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+
     def _is_ready(self) -> bool:
         assert self._gateway is not None
         assert self._gateway.poll() is None, (self._folder / "gateway.log").read_text()[-2000:]
@@ -133,15 +160,17 @@ class Desk:
         """Where the ledger is."""
         return self._valkey.url
 
-    async def _furnish(self, agent: str | None) -> None:
+    async def _furnish(self, agent: str | None, settings: Mapping[str, str]) -> None:
         if agent is not None:
             await self._publish(agent)
         client = LedgerClient(aioredis.Redis.from_url(self._valkey.url), who="first-key")
         try:
             await client.found()
-            keys = KeyService(FolderStore(self._folder / "store"), client, now=time.time, monotonic=time.monotonic)
+            store = open_store(load(settings))
+            keys = KeyService(store, client, now=time.time, monotonic=time.monotonic)
             self.key = new_text()
-            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("invoke", "operator"))
+            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("admin",))
+            await store.aclose()
         finally:
             await client.aclose()
 
@@ -160,10 +189,12 @@ class Desk:
 
 
 @contextlib.contextmanager
-def desk(folder: Path, agent: str | None) -> Iterator[Desk]:
-    """An open desk with a Valkey of its own."""
+def desk(
+    folder: Path, agent: str | None, names: Mapping[str, str] | None = None, more: Mapping[str, str] | None = None
+) -> Iterator[Desk]:
+    """An open desk with a Valkey of its own. `names`: host:port → address, which its builds may reach. `more`: settings of the gateway."""
     valkey = Valkey()
-    made = Desk(folder, valkey)
+    made = Desk(folder, valkey, names, more)
     try:
         made.open(agent)
         yield made

@@ -2,135 +2,90 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from openai import OpenAI
 
-from chart import helm
-from cluster.conftest import ROOT
-from cluster.node import images, plan
+from cluster.installed import AGENTS, PLATFORM, Installed, installed, small
 from cluster.node.node import Node
 from fakes.platform import poll
 from moorage_operator import marks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-PLATFORM = "moorage-platform"
-AGENTS = "moorage-team"
-PARTS = {"gateway": "gateway", "operator": "operator", "valkey": "valkey-image"}
-
-
-@dataclass
-class Installed:
-    """A release and where it is reached: its Service's own address, since this machine is the node."""
-
-    node: Node
-    helm: Path
-    client: OpenAI
-
-    def run(self, *words: str) -> str:
-        done = helm.run(
-            self.helm, *words, "--namespace", PLATFORM, environment={"KUBECONFIG": str(self.node.kubeconfig)}
-        )
-        assert done.returncode == 0, f"helm {' '.join(words)}: {done.stdout}\n{done.stderr}\n{self.state()}"
-        return done.stdout
-
-    def state(self) -> str:
-        return "\n".join(
-            self.node.kubectl("get", "pods,events", "-n", name, "-o", "wide") for name in (PLATFORM, AGENTS)
-        )
 
 
 @pytest.fixture(scope="module")
-def installed(
-    node: Node, sandbox_image: str, agent_image: str, tmp_path_factory: pytest.TempPathFactory
+def release(
+    node: Node, parts: dict[str, str], agent_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installed]:
-    try:
-        binary = helm.binary()
-    except helm.NoHelm as why:
-        pytest.skip(str(why))
-    named = {"sandbox": sandbox_image}
-    for part, folder in PARTS.items():
-        named[part] = f"localhost/moorage-{part}:test"
-        archive = plan.cache() / f"{part}-test.oci.tar"
-        images.build(named[part], ROOT / folder / "Dockerfile", ROOT, images.BASE, archive)
-        node.load(archive)
-    values: dict[str, Any] = {
-        **{part: {"image": image} for part, image in named.items()},
-        "namespaces": [{"name": AGENTS, "tenant": "acme", "create": True}],
-        "networkPolicy": {"apiServer": {"ports": [plan.API_PORT]}},
-    }
-    # Small, for one node; it cannot measure ephemeral storage.
-    values["operator"] |= {"ephemeralStorage": False}
-    values["gateway"] |= {"publicUrl": "http://agents.example"}
-    file = tmp_path_factory.mktemp("values") / "values.json"
-    file.write_text(json.dumps(values))
-    made = Installed(node, binary, OpenAI(base_url="http://none", api_key="none"))
-    try:
-        made.run(
-            "install", "moorage", str(helm.CHART), "--create-namespace", "-f", str(file), "--wait", "--timeout", "110s"
-        )
-        address = node.kubectl("get", "service", "moorage-gateway", "-n", PLATFORM, "-o", "jsonpath={.spec.clusterIP}")
-        secret = json.loads(node.kubectl("get", "secret", "moorage-first-key", "-n", PLATFORM, "-o", "json"))
-        key = base64.b64decode(secret["data"]["key"]).decode()
-        made.client = OpenAI(base_url=f"http://{address}:8080/v1", api_key=key, max_retries=0)
+    with installed(node, agent_image, tmp_path_factory.mktemp("installed"), small(parts)) as made:
         yield made
-    finally:
-        helm.run(
-            binary,
-            "uninstall",
-            "moorage",
-            "--namespace",
-            PLATFORM,
-            "--wait",
-            environment={"KUBECONFIG": str(node.kubeconfig)},
-        )
-        for name in (AGENTS, PLATFORM):
-            node.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
-def test_an_agent_is_applied_and_called(installed: Installed, agent_image: str) -> None:
-    body = {
-        "apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": "rememberer"},
-        "spec": {"image": agent_image, "workspace": {"size": "32Mi"}},
-    }  # fmt: skip
-    installed.node.kubectl("apply", "-n", AGENTS, "-f", "-", given=json.dumps(body))
-
-    def ready() -> bool:
-        found = json.loads(installed.node.kubectl("get", "hostedagent", "rememberer", "-n", AGENTS, "-o", "json"))
-        return any(
-            one["type"] == "Ready" and one["status"] == "True"
-            for one in (found.get("status") or {}).get("conditions", [])
-        )
-
-    try:
-        poll("the agent is Ready", ready, within=120)
-    except AssertionError as fault:
-        logs = installed.node.kubectl("logs", "-n", PLATFORM, "-l", "app.kubernetes.io/component=operator", "--tail=30")
-        raise AssertionError(f"{fault}\n{installed.state()}\n{logs}") from fault
+def test_an_agent_is_applied_and_called(release: Installed) -> None:
+    release.apply("rememberer")
+    release.until_ready("rememberer", within=120)
     for text, answer in (("one", "one "), ("two", "one two ")):
-        made = installed.client.responses.create(
-            model="rememberer", input=text, extra_headers={"x-agent-session-id": "installed-session"}, timeout=90
-        )
-        assert made.output_text == answer
-    url = installed.node.kubectl("get", "hostedagent", "rememberer", "-n", AGENTS, "-o", "jsonpath={.status.url}")
+        assert release.ask("rememberer", text, "installed-session").output_text == answer
+    url = release.node.kubectl("get", "hostedagent", "rememberer", "-n", AGENTS, "-o", "jsonpath={.status.url}")
     assert url == "http://agents.example/v1/agents/rememberer/responses"
 
 
-def test_the_releases_own_test_passes(installed: Installed) -> None:
-    assert "Succeeded" in installed.run("test", "moorage", "--timeout", "100s")
+def test_a_source_is_built_under_the_charts_own_rights_and_policies(release: Installed) -> None:
+    """As far as this node goes: no name leads out of it. That what is built runs is tried with an operator beside the node."""
+    body = {
+        "apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": "sourced"},
+        "spec": {"source": {"git": {"url": "https://git.example/agents.git"}}},
+    }  # fmt: skip
+    release.node.kubectl("apply", "-n", AGENTS, "-f", "-", given=json.dumps(body))
+    path = '{.status.conditions[?(@.type=="SourceResolved")].message}'
+
+    def said() -> str:
+        return release.node.kubectl("get", "hostedagent", "sourced", "-n", AGENTS, "-o", f"jsonpath={path}")
+
+    poll("it says why", lambda: "kubectl delete job" in said(), within=200)
+    assert "git.example" in said() or "package index" in said(), said()
+    release.node.kubectl("delete", "hostedagent", "sourced", "-n", AGENTS, "--wait=true")
+    poll("its build goes", lambda: not release.node.kubectl("get", "jobs", "-n", AGENTS, "-o", "name"), within=60)
 
 
-def test_uninstalled_it_leaves_only_the_agents_namespace(installed: Installed) -> None:
-    installed.run("uninstall", "moorage", "--wait", "--timeout", "100s")
-    left = installed.node.kubectl("get", "clusterrole,clusterrolebinding", "-o", "name")
+def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:
+    where = {"MOORAGE_URL": str(release.client.base_url), "MOORAGE_API_KEY": release.client.api_key}
+    environment = os.environ | where | {"KUBECONFIG": str(release.node.kubeconfig)}
+    command = [str(Path(sys.executable).parent / "moorage"), "doctor", "--namespace", PLATFORM, "--probe", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0 and {each["result"] for each in found.values()} == {"ok"}, done.stdout
+    looked = {
+        "operator",
+        "gateway",
+        "valkey",
+        "versions",
+        "network policies",
+        f"namespace {AGENTS}",
+        "Redis",
+        "object store",
+        "key",
+    }
+    assert looked <= set(found)
+    left = release.node.kubectl("get", "jobs,pods,networkpolicies", "-A", "-l", "moorage.dev/doctor", "-o", "name")
+    assert left == ""
+
+
+def test_the_releases_own_test_passes(release: Installed) -> None:
+    assert "Succeeded" in release.run("test", "moorage", "--timeout", "100s")
+
+
+def test_uninstalled_it_leaves_only_the_agents_namespace(release: Installed) -> None:
+    release.run("uninstall", "moorage", "--wait", "--timeout", "100s")
+    left = release.node.kubectl("get", "clusterrole,clusterrolebinding", "-o", "name")
     assert "/moorage-operator" not in left
-    assert AGENTS in installed.node.kubectl("get", "namespace", "-o", "name"), (
+    assert AGENTS in release.node.kubectl("get", "namespace", "-o", "name"), (
         "people's objects are not the chart's to delete"
     )
-    assert marks.MANAGER in installed.node.kubectl("get", "pods", "-n", AGENTS, "-o", "json"), "sessions go on"
+    assert marks.MANAGER in release.node.kubectl("get", "pods", "-n", AGENTS, "-o", "json"), "sessions go on"

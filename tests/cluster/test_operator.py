@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from cluster.conftest import ROOT
 from cluster.desk import TENANT
+from cluster.made import hosted_agents
 from cluster.node import plan
 from cluster.node.node import Node
 from cluster.operated import Operated, operated
 from fakes.platform import poll
-from moorage_api.resources import HOSTED_AGENT
 from moorage_operator import marks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -25,8 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 def world(
     node: Node, agent_image: str, sandbox_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operated]:
-    node.kubectl("apply", "--server-side", "-f", str(ROOT / HOSTED_AGENT.file))
-    node.kubectl("wait", "--for=condition=Established", f"crd/{HOSTED_AGENT.plural}.moorage.dev", "--timeout=30s")
+    hosted_agents(node)
     with operated(node, agent_image, sandbox_image, tmp_path_factory.mktemp("operated"), "moorage-agents") as made:
         yield made
 

@@ -17,6 +17,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from cluster.made import hosted_agents
 from cluster.node import plan
 from cluster.node.node import Node
 from component.provider import worlds
@@ -48,6 +49,8 @@ def namespace(node: Node) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     node.kubectl("apply", "-f", "-", given=json.dumps(made))
+    # The operator looks at these too, when it looks at everything.
+    hosted_agents(node)
     yield NAMESPACE
     node.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
 
@@ -108,7 +111,9 @@ async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine
     observed = Observed()
     async with ApiClient(configuration=configuration) as api:
         kube = Kube(api)
-        machine = PodMachine(kube, observed, settings, tenants={NAMESPACE: "dev"}, place=lambda tenant, agent: None)
+        machine = PodMachine(
+            kube, observed, settings, tenants={NAMESPACE: "dev"}, place=lambda tenant, agent: None, ledger=lambda: ""
+        )
 
         async def look() -> None:
             while True:

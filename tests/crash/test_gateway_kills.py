@@ -23,13 +23,18 @@ def by_cursor(platform: Platform, gateway: Gateway, agent: str, background: bool
         if deltas == 5:
             reached.wait(timeout=60)
 
-    client = platform.client(agent, url=gateway.url, timeout=120)
-    stream = client.responses.create(model=agent, input=LONG_ASKS[agent], stream=True, background=background)
-    assert not seen.read(stream, act), "the gateway was to die under this stream"
-    other = platform.client(agent, timeout=120)
-    while not seen.ended:
-        seen.read(other.responses.retrieve(seen.response_id, stream=True, starting_after=seen.last))
+    with platform.client(agent, url=gateway.url, timeout=120) as client:
+        stream = client.responses.create(model=agent, input=LONG_ASKS[agent], stream=True, background=background)
+        assert not seen.read(stream, act), "the gateway was to die under this stream"
+    go_on(platform, agent, seen)
     return seen
+
+
+def go_on(platform: Platform, agent: str, seen: Seen) -> None:
+    """Reads to the end by cursor."""
+    with platform.client(agent, timeout=120) as client:
+        while not seen.ended:
+            seen.read(client.responses.retrieve(seen.response_id, stream=True, starting_after=seen.last))
 
 
 def by_key(
@@ -50,10 +55,11 @@ def by_key(
 
     waiter = threading.Thread(target=meet)
     waiter.start()
-    with pytest.raises(openai.APIConnectionError):
-        platform.client(agent, url=gateway.url, timeout=120).responses.create(**arguments)
+    with platform.client(agent, url=gateway.url, timeout=120) as client, pytest.raises(openai.APIConnectionError):
+        client.responses.create(**arguments)
     waiter.join(timeout=60)
-    return platform.client(agent, timeout=120).responses.create(**arguments)
+    with platform.client(agent, timeout=120) as client:
+        return client.responses.create(**arguments)
 
 
 def test_a_killed_gateway_is_not_noticed_by_who_comes_back(struck: Platform) -> None:
@@ -95,14 +101,9 @@ def test_a_draining_gateway_hands_its_turns_over(struck: Platform) -> None:
             told.set()
             gateway.process.terminate()
 
-    client = struck.client("paced", url=gateway.url, timeout=120)
-    seen.read(client.responses.create(model="paced", input="200 30", stream=True, background=True), act)
-    while not seen.ended:
-        seen.read(
-            struck.client("paced", timeout=120).responses.retrieve(
-                seen.response_id, stream=True, starting_after=seen.last
-            )
-        )
+    with struck.client("paced", url=gateway.url, timeout=120) as client:
+        seen.read(client.responses.create(model="paced", input="200 30", stream=True, background=True), act)
+    go_on(struck, "paced", seen)
     seen.check()
     assert gateway.process.wait(timeout=90) == 0
     assert len(struck.record("paced", seen.response_id)["attempts"]) == 1

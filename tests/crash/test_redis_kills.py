@@ -23,10 +23,10 @@ def run(platform: Platform, agent: str, background: bool, reached: threading.Bar
         if deltas == 4:
             reached.wait(timeout=60)
 
-    client = platform.client(agent, timeout=120)
-    seen.read(client.responses.create(model=agent, input=LONG_ASKS[agent], stream=True, background=background), act)
-    while not seen.ended:
-        seen.read(client.responses.retrieve(seen.response_id, stream=True, starting_after=seen.last))
+    with platform.client(agent, timeout=120) as client:
+        seen.read(client.responses.create(model=agent, input=LONG_ASKS[agent], stream=True, background=background), act)
+        while not seen.ended:
+            seen.read(client.responses.retrieve(seen.response_id, stream=True, starting_after=seen.last))
     return seen
 
 
@@ -48,5 +48,6 @@ def test_a_restarted_valkey_is_not_noticed(struck: Platform) -> None:
                 assert len(struck.record(agent, seen.response_id)["attempts"]) == 1
                 if agent != "other":
                     assert seen.events[-1].response.output_text == words(150)
-    stored = struck.client("paced").responses.create(model="paced", input="3 5")
+    with struck.client("paced") as client:
+        stored = client.responses.create(model="paced", input="3 5")
     assert stored.status == "completed"

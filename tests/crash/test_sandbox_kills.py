@@ -11,9 +11,10 @@ import pytest
 from crash.kills import Strike, strike, strikes
 from fakes.platform import Platform
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
-
 LONG = os.environ.get("MOORAGE_LONG") == "1"
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(7200 if LONG else 900)]
+
 PER_CHANGE = 40  # with the gateways' and Valkey's in the other modules: 50 and more
 IN_LONG = 1_000
 AT_ONCE = 3
@@ -34,6 +35,8 @@ def test_a_killed_sandbox_is_not_noticed(struck: Platform, request: pytest.Fixtu
                     missed += 1
                 else:
                     hits.append((one, [a["reason"] for a in record["attempts"]]))
+                if (len(hits) + missed) % 100 == 0:
+                    print(f"{len(hits)} hits, {missed} misses, the last {one}", flush=True)
     print(f"{len(hits)} kills hit a running attempt, {missed} did not")
     assert len(hits) >= wanted, f"only {len(hits)} of {wanted} kills hit"
     assert {s.agent for s, _ in hits} == {"paced", "rechunked", "other"}

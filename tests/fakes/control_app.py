@@ -39,6 +39,7 @@ class ControlApp:
         self.services = Services(
             sessions=world.sessions,
             session_control=world.control,
+            session_files=world.files,
             keys=self.keys,
             audit=self.audit,
             bundles=self.bundles,

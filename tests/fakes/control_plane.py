@@ -57,6 +57,7 @@ class ControlPlane:
     hold_stream_after: int | None = None  # events; then the stream stays open until `cancel`
     cut_upload_after: int | None = None  # bytes of the first piece that are kept; then the connection is cut
     chains_ok: bool = True
+    parts: dict[str, str] = field(default_factory=lambda: {"redis": "ok", "store": "ok"})  # what it says of itself
     seen: list[Seen] = field(default_factory=list)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     wanted: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -129,6 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         raw = self.rfile.read(int(headers.get("content-length", 0)))
         seen.body = json.loads(raw) if raw else None
+        if parts.path == "/readyz":
+            ready = all(word == "ok" for word in self.control.parts.values())
+            self._json({"status": "ready" if ready else "unready", **self.control.parts}, status=200 if ready else 503)
+            return
         if self.control.key is not None and headers.get("authorization") != f"Bearer {self.control.key}":
             self._refuse(401, "invalid_api_key", "The API key is not valid.")
             return

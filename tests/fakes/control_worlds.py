@@ -9,15 +9,23 @@ from typing import Any
 from moorage_api.catalog import AgentEntry, RevisionEntry
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.wire.hop import HopPool
+from moorage_gateway.activation import Activation
 from moorage_gateway.auth import Principal
+from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import SystemClock
+from moorage_gateway.files import Files
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.recovery import Recovery
+from moorage_gateway.routing import RouteTable
 from moorage_gateway.session_control import SessionControl
+from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.store import Store
+from moorage_gateway.upstream import HttpShims
 
+ACQUIRE_S = 0.2
 INVOKE = frozenset({"invoke"})
 ANN = Principal("acme", "ann", "a" * 16, None, INVOKE)
 BOB = Principal("acme", "bob", "b" * 16, None, INVOKE)
@@ -76,7 +84,16 @@ class World:
         self.recovery.adopted()
         self.records = SessionRecords(store, self.clock)
         self.sessions = self.replica()
-        self.control = SessionControl(self.sessions, store, ledger, self.turns, self.clock)
+        self.checkpoints = Checkpoints(store, self.clock, lambda: "ab" * 32)
+        self.control = SessionControl(self.sessions, store, ledger, self.turns, self.checkpoints, self.clock)
+        self.files = self._session_files()
+
+    def _session_files(self) -> SessionFiles:
+        """Real ones; no provider answers here, so a sandbox is waited for in vain."""
+        shims, table = HttpShims(HopPool()), RouteTable(self.clock)
+        files = Files(self.checkpoints, shims, self.ledger, self.catalog.get)
+        activation = Activation(self.ledger, shims, table, self.clock, self.recovery, lambda: [], files)
+        return SessionFiles(self.control, self.sessions, self.checkpoints, activation, shims, self.clock, ACQUIRE_S)
 
     def replica(self) -> Sessions:
         return Sessions(self.catalog, self.ledger, self.records, self.recovery, self.clock, share=lambda: 0.0)

@@ -21,9 +21,11 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
+
+from fakes.objects import FolderObjects, Objects
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENTS = ROOT / "tests" / "agents"
@@ -73,6 +75,32 @@ class Platform:
     state: Path
     log: Path
     gateways: list[Gateway] = field(default_factory=list)
+    local: ClassVar[bool] = True
+    """`moorage dev` on this machine."""
+
+    @property
+    def gateway_pid(self) -> int:
+        """The process whose memory a caller fills."""
+        return self.process.pid
+
+    @property
+    def stored(self) -> Objects:
+        """What lies in the object store."""
+        return FolderObjects(self.objects())
+
+    def holding(self, secret: bytes) -> list[str]:
+        """Where that is kept, among all that the platform keeps."""
+        small = (p for p in self.state.rglob("*") if p.is_file() and p.stat().st_size < 2**26)
+        return [str(path) for path in small if secret in path.read_bytes()]
+
+    def workspace_files(self, name: str) -> list[Path]:
+        """Files of that name in the sessions' workspaces."""
+        return [path for path in self.state.rglob(name) if self.objects() not in path.parents]
+
+    def kill_sandbox(self, agent: str, session: str) -> None:
+        """SIGKILL to all of a session's sandbox."""
+        for pid in self.pids(agent, session):
+            os.kill(pid, signal.SIGKILL)
 
     def client(
         self, agent: str, *, url: str | None = None, api_key: str | None = None, **options: Any
@@ -112,11 +140,10 @@ class Platform:
         return list(found["data"])
 
     def pids(self, agent: str, session: str, **options: Any) -> list[int]:
-        """Host pids of a session's sandbox."""
-        for one in self.sessions(agent, **options):
-            if one["id"] == session:
-                return list((one.get("sandbox") or {}).get("pids") or [])
-        return []
+        """Host pids of a session's sandbox; none before there is one."""
+        status, found = self.call(f"/v1/sessions/{session}?agent={agent}", **options)
+        assert status in (200, 404), (status, found)
+        return list((found.get("sandbox") or {}).get("pids") or [])
 
     def valkey_pid(self) -> int:
         """Of the embedded server, as the platform noted it."""

@@ -87,7 +87,10 @@ def test_a_fresh_folder_is_up_and_answers_at_the_first_try(
     assert commands.run("chat", "fresh", "hi").out.strip() == "0 things ago: hi"
 
     assert commands.json("agents", "show", "fresh")["revision"] == newer["revision"]
-    assert "asked first" in commands.run("logs", "fresh").out
+    printed = commands.run("logs", "fresh").out
+    assert "asked first" in printed or not platform.local, (
+        "a cluster's gateway reads no output of pods (docs/critiques.md)"
+    )
     assert commands.json("agents", "delete", "fresh", "--yes")["deleted"] is True
     actions = {(r["action"], r["object"].partition("@")[0]) for r in commands.json("audit", "--since", "10m")["data"]}
     assert {("agent.deploy", "agent/fresh"), ("agent.delete", "agent/fresh")} <= actions
@@ -180,7 +183,7 @@ def test_agents_and_sessions_are_listed_for_people_and_for_programs(commands: Co
     assert listed["shapes"]["ready"] is True and listed["shapes"]["protocols"] == ["invocations", "responses"]
     assert "shapes" in commands.run("agents").out
     mine = {s["id"]: s for s in commands.json("sessions", "list", "--agent", "shapes")}
-    assert mine[session]["agent"] == "shapes" and mine[session]["sandbox"]["pids"]
+    assert mine[session]["agent"] == "shapes" and mine[session]["sandbox"]["id"]
     assert session in commands.run("sessions").out.replace("\n", "")
     assert commands.json("sessions", "stop", session)["id"] == session
     poll("the session hibernates", lambda: platform.call(f"/v1/sessions/{session}")[1]["status"] == "hibernated")

@@ -105,7 +105,7 @@ def test_the_agent_learns_that_its_caller_left(platform: Platform) -> None:
 
 
 def test_fifty_megabytes_pass_both_ways_in_flat_memory(platform: Platform) -> None:
-    size, pid = 50 * MiB, platform.process.pid
+    size, pid = 50 * MiB, platform.gateway_pid
     piece = os.urandom(MiB)
     sent, back = hashlib.sha256(), hashlib.sha256()
     reset_peak(pid)
@@ -132,7 +132,7 @@ def test_fifty_megabytes_pass_both_ways_in_flat_memory(platform: Platform) -> No
 
 
 def test_a_reader_that_stops_holds_up_its_own_call_only(platform: Platform) -> None:
-    pid, size = platform.process.pid, 100 * MiB  # more than the kernel's own buffers on the way hold
+    pid, size = platform.gateway_pid, 100 * MiB  # more than the kernel's own buffers on the way hold
     reset_peak(pid)
     before = memory(pid, "VmRSS")
     with Wire(platform.url, platform.api_key, receive_buffer=4096) as stuck:

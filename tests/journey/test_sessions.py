@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -59,7 +60,7 @@ def test_the_list_shows_state_and_sandbox_and_is_filtered_and_paged(platform: Pl
         seen = poll("the running session is listed with its sandbox", found)
         assert seen["response_id"] == running.id
         assert seen["sandbox"]["id"].startswith("sb-") and seen["sandbox"]["epoch"] > 0
-        assert len(seen["sandbox"]["pids"]) >= 1
+        assert seen["sandbox"]["pids"] or not platform.local, "pods tell none"
         api.responses.cancel(running.id)
     poll("the session is idle", lambda: status_of(platform, session) == "idle")
     names = [one["id"] for one in platform.sessions("paced")]
@@ -113,7 +114,7 @@ def test_a_turn_longer_than_the_idle_time_is_not_put_to_sleep(platform: Platform
 def test_a_deleted_session_takes_its_turns_responses_and_files_along(platform: Platform) -> None:
     session, mark = new_session(), f"mark-{uuid.uuid4().hex}"
     assert say(platform, "shapes", session, f"write {mark}") == "written"
-    assert holding(platform, mark), "the workspace lies in the state folder"
+    assert holding(platform, mark), "its workspace lies where workspaces do"
     with platform.client("shapes") as api:
         kept = api.responses.create(model="shapes", input="hello", extra_body={"agent_session_id": session})
         code, done = platform.call(f"/v1/sessions/{session}", method="DELETE")
@@ -125,7 +126,7 @@ def test_a_deleted_session_takes_its_turns_responses_and_files_along(platform: P
     assert platform.call(f"/v1/sessions/{session}")[0] == 404
     assert session not in {one["id"] for one in platform.sessions("shapes")}
     poll("the files are gone", lambda: not holding(platform, mark))
-    assert not list(platform.objects().rglob(f"*{kept.id}*"))
+    assert not [name for name in platform.stored.names() if kept.id in name]
 
 
 def test_a_session_is_deleted_while_its_turn_runs(platform: Platform) -> None:
@@ -144,10 +145,13 @@ def test_sessions_that_are_not_there_are_not_found(platform: Platform) -> None:
         assert platform.call(f"/v1/sessions/{new_session()}{path}", method=method)[0] == 404
 
 
-def holding(platform: Platform, mark: str) -> list[str]:
-    """Workspace files below the state folder that hold `mark`, the object store left out."""
-    return [
-        str(path)
-        for path in platform.state.rglob("note.txt")
-        if platform.objects() not in path.parents and path.read_text(errors="replace") == mark
-    ]
+def holding(platform: Platform, mark: str) -> list[Path]:
+    """Files in workspaces that hold `mark`."""
+    return [path for path in platform.workspace_files("note.txt") if said_in(path) == mark]
+
+
+def said_in(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""  # other workspaces go meanwhile

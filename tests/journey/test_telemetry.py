@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import uuid
 from typing import Any
 
@@ -25,7 +23,7 @@ def test_one_trace_holds_the_request_and_both_attempts_of_a_killed_turn(
     with platform.client("paced") as api:
         raw = api.responses.with_raw_response.create(
             model="paced",
-            input=f"30 words every 50 ms {mark}",
+            input=f"100 words every 50 ms {mark}",
             instructions=mark,
             metadata={"about": mark},
             stream=True,
@@ -36,10 +34,9 @@ def test_one_trace_holds_the_request_and_both_attempts_of_a_killed_turn(
             deltas += event.type == "response.output_text.delta"
             if deltas == 8 and not killed:
                 killed = True
-                for pid in platform.pids("paced", session):
-                    os.kill(pid, signal.SIGKILL)
+                platform.kill_sandbox("paced", session)
         response: Any = event.response  # type: ignore[union-attr]
-    assert response.status == "completed" and response.output_text.split() == [f"w{n}" for n in range(30)]
+    assert response.status == "completed" and response.output_text.split() == [f"w{n}" for n in range(100)]
     record = platform.record("paced", response.id)
     assert record["trace_id"] == trace_id and len(record["attempts"]) == 2
 
@@ -58,7 +55,7 @@ def test_one_trace_holds_the_request_and_both_attempts_of_a_killed_turn(
         assert span.attributes["gen_ai.agent.name"] == "paced"
         assert span.attributes["gen_ai.response.id"] == response.id
         assert span.attributes["gen_ai.conversation.id"] == session
-    said = [mark.encode(), b"w29", platform.api_key.encode()]
+    said = [mark.encode(), b"w99", platform.api_key.encode()]
     assert not [span.name for span in spans for word in said if word in span.raw], "content was captured"
 
 

@@ -137,3 +137,14 @@ def test_the_record_says_who_where_and_with_what(platform: Platform) -> None:
     assert attempt["sandbox"].startswith("sb-") and attempt["epoch"] > 0
     assert attempt["revision"] == record["revision"] == record["versions"]["revision"]
     assert record["accepted_at"] <= attempt["started_at"] <= attempt["ended_at"] <= record["ended_at"]
+
+
+def test_a_foreground_turn_that_lasts_is_proved_in_the_store_until_it_ends(platform: Platform) -> None:
+    """Redis and its owner may be lost together: only that object tells then that there was a turn (decisions/0010)."""
+    with platform.client("paced") as client:
+        stream = client.responses.create(model="paced", input="60 50", stream=True)
+        events = iter(stream)
+        proof = f"open/{next(events).response.id}.json"
+        poll("the proof of the turn", lambda: proof in platform.stored.names("open/"), within=20)
+        assert [event.type for event in events][-1] == "response.completed"
+    poll("the end of the proof", lambda: proof not in platform.stored.names("open/"), within=20)

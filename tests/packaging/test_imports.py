@@ -121,9 +121,9 @@ def test_the_hook_hides_what_is_not_declared() -> None:
 
 def test_the_floor_needs_the_standard_library_and_pydantic_alone() -> None:
     loaded = set(_import(modules("moorage_api"), [])["loaded"])
-    foreign = {
-        canonicalize_name(owner) for top in loaded for owner in metadata.packages_distributions().get(top, [])
-    } - {"moorage", "setuptools"}  # an environment with setuptools loads its hook at every start
+    owners = metadata.packages_distributions()  # reads what every installed package says of itself: once
+    # An environment with setuptools loads its hook at every start.
+    foreign = {canonicalize_name(owner) for top in loaded for owner in owners.get(top, [])} - {"moorage", "setuptools"}
     assert foreign <= _needs("pydantic"), foreign
 
 

@@ -95,6 +95,16 @@ ROWS: dict[str, Row] = {
             "unit/local_provider/test_volume_store.py::test_a_volume_has_one_writer_at_a_time",
         ),
     ),
+    "T14": Row(
+        "a checkpoint is stolen or altered by nobody unseen",
+        (
+            "component/files/test_checkpoint_port.py::test_another_tenants_sandbox_finds_nothing_of_it",
+            "component/files/test_checkpoint_port.py::test_a_sandbox_that_holds_no_session_stores_and_reads_nothing",
+            "component/files/test_checkpoint_store.py::test_an_altered_pointer_or_anothers_counts_for_nothing_and_the_older_one_stands",
+            "component/files/test_checkpoint_store.py::test_a_part_that_was_altered_or_removed_is_found",
+        ),
+        lacking="credentials of the store for each tenant: gateways hold one for all",
+    ),
     "T18": Row(
         "a flood is refused early: per key, per address, per process",
         (
@@ -136,6 +146,15 @@ ROWS: dict[str, Row] = {
         "no duplicate sandbox in races",
         (f"{CONTROL.format('sessions')}::test_a_thousand_races_for_one_name_make_one_session",),
         lacking="100,000 claim races",
+    ),
+    "R9": Row(
+        "no byte of an acknowledged checkpoint is lost",
+        (
+            f"{JOURNEY.format('checkpoints')}::test_an_archived_session_wakes_on_a_fresh_volume_with_its_files",
+            f"{JOURNEY.format('checkpoints')}::test_its_files_come_back_though_redis_was_emptied_meanwhile",
+            f"{JOURNEY.format('checkpoints')}::test_a_damaged_checkpoint_gives_way_to_the_one_before_and_none_left_is_said",
+        ),
+        lacking="a node that is lost with its volumes",
     ),
     "R10": Row(
         "stream integrity under kills",

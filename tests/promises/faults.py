@@ -115,13 +115,24 @@ ROWS: dict[str, Row] = {
             f"{CONTROL.format('sessions')}::test_a_store_that_is_down_stops_no_known_or_fresh_session_and_the_record_follows",
             f"{CONTROL.format('audit')}::test_records_wait_while_the_store_is_away_and_are_all_written_in_order",
         ),
-        lacking="a turn that ends while the store is down, with real processes; checkpoints",
+        lacking="a turn that ends while the store is down, with real processes",
+    ),
+    "F21": Row(
+        "a crash during a checkpoint or a restore: old or new, never mixed",
+        (
+            f"{SHIM.format('checkpoints')}::test_a_checkpoint_that_is_refused_at_any_call_is_none_and_the_older_stands",
+            f"{SHIM.format('checkpoints')}::test_a_child_that_is_killed_is_told_and_the_next_one_does_it",
+            "component/checkpoint/test_swapping.py::test_killed_at_any_step_leaves_the_old_trees_or_the_new",
+            "component/files/test_checkpoint_store.py::test_a_checkpoint_whose_parts_are_not_there_is_none",
+        ),
     ),
     "F22": Row(
         "a hostile archive: refused whole, the old tree intact",
         (
             "unit/kinds/test_bundles.py::test_a_hostile_archive_is_refused_and_the_old_tree_stays",
             f"{CONTROL.format('bundles')}::test_a_hostile_archive_is_refused_with_its_reason",
+            "component/checkpoint/test_hostile.py::test_every_flipped_bit_of_a_pack_is_refused",
+            "component/checkpoint/test_hostile.py::test_a_link_that_appears_on_the_way_is_not_followed",
         ),
         lacking="a fuzzer",
     ),
@@ -131,6 +142,7 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('hogs')}::test_a_full_disk_is_noticed_and_the_session_can_be_cleared",
             f"{HOSTILE.format('hogs')}::test_one_file_over_the_quota_is_an_error_in_the_agent",
             f"{SHIM.format('binding')}::test_a_full_volume_takes_no_binding_and_stays_unbound",
+            "component/checkpoint/test_round_trip.py::test_a_full_disk_is_an_error_of_restoring_and_none_of_saving",
         ),
     ),
     "F26": Row(

@@ -106,6 +106,19 @@ class NoSpans:
         yield steps.Attempted()
 
 
+class NoFiles:
+    """Checkpoints of the world: none. Its volumes carry every session over."""
+
+    async def source(self, *about: Any) -> str:
+        return ""
+
+    async def keep(self, *about: Any) -> str:
+        return ""
+
+    async def archive(self, record: SessionRecord) -> bool:
+        return False
+
+
 class Gateway:
     """One process. `parts` of a schedule may replace a class of the product by one without a rule."""
 
@@ -126,7 +139,8 @@ class Gateway:
         self.recovery = Recovery(runner, stored_generation=self.archive.generation)  # type: ignore[arg-type]
         shims = self.shims = ShimPort(world, self.point)
         self.table = RouteTable(clock)
-        self.activation = parts["activation"](self.sessions, shims, self.table, clock, self.recovery, lambda: [])
+        files = NoFiles()
+        self.activation = parts["activation"](self.sessions, shims, self.table, clock, self.recovery, lambda: [], files)
         generation = lambda: runner.identity.generation  # noqa: E731
         calm = lambda: runner.calm(clock.now_ms())  # noqa: E731
         if "no_calm" in world.schedule.flags:
@@ -156,7 +170,7 @@ class Gateway:
         )  # fmt: skip
         self.sweep = parts["sweep"](turns, self.archive, clock, self.keeper.get)
         catalog = SimpleNamespace(get=lambda tenant, agent: SimpleNamespace(spec=world.spec))
-        self.lifecycle = parts["lifecycle"](self.sessions, shims, catalog, clock, self.recovery, self._forget)
+        self.lifecycle = parts["lifecycle"](self.sessions, shims, catalog, clock, self.recovery, self._forget, files, 0)
 
     async def _forget(self, record: SessionRecord) -> None:
         await self.sessions.delete_session(record.key)

@@ -206,14 +206,14 @@ class Judge:
         if cancel == b"1" and outcome != b"cancelled" and not losses:
             self.broken(f"{response} was cancelled first and ended {outcome}")
         status, said = body["status"], json.dumps(body.get("error"))
-        if status == "completed" or (
-            status == "cancelled" and (told.cancelled or told.deleted or told.left_at is not None)
-        ):
+        # Its session was deleted; after a loss, perhaps before the turn was back.
+        deleted = told.deleted or (bool(losses) and told.session in self.removed)
+        if status == "completed" or (status == "cancelled" and (told.cancelled or deleted or told.left_at is not None)):
             return
         if status == "failed" and losses and (GENERATION in said) and (GIVEN_UP not in said or self.may_lose(response)):
             return
-        if status == "failed" and (told.deleted or (losses and told.session in self.removed)):
-            return  # its session was deleted; after a loss, perhaps before the turn was back
+        if status == "failed" and deleted:
+            return
         if "[session_not_ready]" in said and losses and (self._world.long_pause or len(losses) > 1):
             return  # its owner was stopped, or every loss began the wait anew, for as long as a sandbox may take
         self.broken(f"{response} ended {status}: {said}")

@@ -246,6 +246,7 @@ MUTANTS = (
     lua("label-known", "labels come after announcements (§7)", "redis", "label", KNOWN),
     Mutant("restore-bar", "a turn given up as lost is not restored (§7; without `restore-ended`, its twin)", "redis", {"restore": (("if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end", ""),)}, parts={"keeper": RestoresTheEnded}, story="given up"),
     lua("restore-fence", "restore only over a fence not above mine (§7)", "redis", "restore", "if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end", story="a former"),
+    lua("restore-deleted", "nothing brings a deleted session back (§7)", "redis", "restore", "if have[1] == 'deleted' then", "if false then", story="deleted while"),
     part("restore-ended", "a response already stored stands (§7)", "redis", "keeper", RestoresTheEnded, story="ended"),
     part("sweep-waits", "given up after 30 s without owner or record (§7)", "redis", "sweep", SweepsAtOnce, story="an owner"),
     part("sweep-bar", "given up only if not stored, barred before the object `lost` (§7)", "redis", "sweep", SweepsWithoutBar, story="stored, and"),

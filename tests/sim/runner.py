@@ -28,7 +28,7 @@ class Wire:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(30)
+        self._socket.settimeout(300)  # a machine that stood still for a minute is no finding
         self._socket.connect(path)
         self._reader = hiredis.Reader()
         self.commands = 0

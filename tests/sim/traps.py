@@ -135,6 +135,13 @@ def _with_losses(u: Uniform, rng: random.Random) -> tuple[Story, ...]:
     )
 
 
+def rare(rng: random.Random) -> tuple[Story, ...]:
+    """What chance hardly ever tells: only where a schedule asks for it by name."""
+    u = rng.uniform
+    away = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 4))
+    return (Story("deleted while its owner is away", (away,), sessions=1, users="deleter", quiet=25.0),)
+
+
 class Traps:
     """The traps that are set; at most a few at a time, so that a schedule still gets somewhere."""
 

@@ -21,7 +21,7 @@ from sim.loop import SimLoop, Stuck
 from sim.provider import Provider
 from sim.runner import Faults, Wire
 from sim.sandboxes import Sandbox, Shims
-from sim.traps import PLAIN, Story, Trap, Traps, stories
+from sim.traps import PLAIN, Story, Trap, Traps, rare, stories
 from sim.watching import Watch
 
 FAULT_SECONDS = 40.0
@@ -100,7 +100,8 @@ class World:
         told, plain = self.rng.choice(known), self.rng.random() >= 0.6
         wanted = self.schedule.story
         if wanted:
-            return next(s for s in known if s.name.startswith(wanted))
+            told = next((s for s in known if s.name.startswith(wanted)), None)
+            return told or next(s for s in rare(self.rng) if s.name.startswith(wanted))
         return PLAIN if plain else told
 
     # -- the agents -----------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import re
 
 from pydantic import Field, field_validator, model_validator
 
-from moorage_api.kinds.values import Part, relative_path
+from moorage_api.kinds.values import Part, is_host, is_port, relative_path
 
 ENTRYPOINTS = ("host.py", "agent.py", "main.py")
 
 _BUNDLE = re.compile(r"(?:sha256:)?([0-9a-f]{64})\Z")
 _ENTRY_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
+_OVER_HTTP = re.compile(r"https?://([^/?#:]*)(:[^/?#]*)?(/[^\x00-\x20\x7f]*)?\Z")
+_USER = re.compile(r"(https?://[^/?#]*|ssh://[^/?#]*:[^/?#]*)@")
 _PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,2})?\Z")
 
 
@@ -19,7 +21,7 @@ class Git(Part):
     """A folder in a git repository. Works with a plain `kubectl apply`."""
 
     url: str = Field(min_length=1, max_length=2048)
-    """URL of the repository (https or ssh). Never with a password in it."""
+    """URL of the repository (https or ssh). Over https with nothing before the host; never with a password in it."""
     ref: str = Field(default="HEAD", min_length=1, max_length=255)
     """Branch, tag or commit; it is resolved to a commit, which the status shows."""
     path: str = Field(default=".", max_length=1024)
@@ -30,8 +32,12 @@ class Git(Part):
     def _plain_url(cls, url: str) -> str:
         if re.match(r"(https?|ssh|file)://|[\w.-]+@[\w.-]+:", url) is None:
             raise ValueError("must be an https:// or ssh:// URL")
-        if re.match(r"https?://[^/@]*:[^/@]*@", url):
-            raise ValueError("holds a password; use a public URL or the ssh form with the platform's own key")
+        if _USER.match(url):
+            raise ValueError("holds a user or a password; use a public URL or the ssh form with the platform's own key")
+        if url.startswith("http"):
+            found = _OVER_HTTP.match(url)
+            if found is None or not is_host(found[1]) or not (found[2] is None or is_port(found[2][1:])):
+                raise ValueError("names no plain host; write it like https://git.example/agents.git")
         return url
 
     @field_validator("ref")

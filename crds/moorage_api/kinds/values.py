@@ -18,6 +18,8 @@ PACKAGE_INDEX = "package-index"
 
 _HOST = re.compile(r"(\*\.)?(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\Z")
 
+_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\Z")
+
 
 def _checked(parse: Callable[[str], float]) -> AfterValidator:
     def check(text: str) -> str:
@@ -65,6 +67,16 @@ def absolute_path(path: str) -> str:
     return path.rstrip("/")
 
 
+def is_host(text: str) -> bool:
+    """Whether it is one host by a plain name, as the egress proxy reads them: no wildcard, nothing around it."""
+    return len(text) <= 253 and _NAME.match(text.lower()) is not None
+
+
+def is_port(text: str) -> bool:
+    """Whether it is a port by its number."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
 def egress_host(entry: str) -> str:
     if entry == PACKAGE_INDEX:
         return entry
@@ -73,6 +85,6 @@ def egress_host(entry: str) -> str:
         raise ValueError(f"{entry!r} is not a host; write host or host:port, without a scheme or path")
     if _HOST.match(host.lower()) is None or len(host) > 253:
         raise ValueError(f"{entry!r} is not a host; write it like api.example.com, *.example.com or example.com:8443")
-    if colon and not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
+    if colon and not is_port(port):
         raise ValueError(f"{entry!r} has no valid port")
     return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,22 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecor
 from moorage_api.ledger.script import Runner
 from moorage_api.pod_tokens import PodTokens
 
+# Of each sandbox (A) whether its session runs a turn: 0 where it surely runs none. It only reads, so it needs no guard and costs no write.
+_AT_WORK = """
+local out = {}
+for i, id in ipairs(ARGV) do
+  local S = redis.call('HGET', 'x:' .. id, 'session')
+  local s = S and S ~= '' and redis.call('HMGET', 's:' .. S, 'state', 'running')
+  out[i] = (s and s[1] and (s[2] or '') == '') and 0 or 1
+end
+return out
+"""
+# What is asked of a provider, in one command that only reads. A: most of `waking`, most of `deletes`
+_ASKED = """
+return {redis.call('ZRANGE', 'waking', 0, ARGV[1] - 1), redis.call('HGETALL', 'doomed'), redis.call('HGETALL', 'archived'),
+  redis.call('ZRANGE', 'deletes', 0, ARGV[2] - 1)}
+"""
+MOST_WAKING, MOST_DELETES = 1000, 100
 TOMBSTONE_S = 3600
 ANSWER_S = 60
 
@@ -27,6 +44,18 @@ class ApplyRequest:
     agent: str
     manifest: dict[str, Any]
     by: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What waits for a provider. `waking`: sessions that need a sandbox, longest waiting first; `doomed`: sandboxes to end → reason;
+    `archived`: session keys → the volume that is to go, what it held is in a verified checkpoint; `deletes`: deleted sessions whose files
+    must go."""
+
+    waking: list[str]
+    doomed: dict[str, str]
+    archived: dict[str, str]
+    deletes: list[str]
 
 
 class ProviderLedger:
@@ -51,6 +80,10 @@ class ProviderLedger:
         """The key of the session that a sandbox was claimed for, or "" (unclaimed, or unknown here)."""
         return text(await self._runner.read("HGET", keys.sandbox(sandbox), "session"))
 
+    async def at_work(self, sandboxes: Sequence[str]) -> int:
+        """How many of these sandboxes have a session that runs a turn, or may: one whose session is not known here counts. One command."""
+        return sum(await self._runner.read("EVAL_RO", _AT_WORK, 0, *sandboxes)) if sandboxes else 0
+
     async def sandboxes(self) -> list[str]:
         """Every sandbox this ledger knows. A scan: for a provider's start, not for its loop."""
         found: set[str] = set()
@@ -62,11 +95,16 @@ class ProviderLedger:
             if cursor == "0":
                 return sorted(found)
 
-    async def since(self) -> float:
-        """When this ledger was founded (epoch seconds): what it does not know of before that, it may have lost."""
-        return int(text(await self._runner.read("HGET", keys.LEDGER, "since")) or 0) / 1000
+    async def identity(self) -> str:
+        """Which ledger this is: one that was founded anew after a loss is another, and may have forgotten what the former one knew."""
+        return text(await self._runner.read("HGET", keys.LEDGER, "id"))
 
-    async def waking(self, limit: int = 1000) -> list[str]:
+    async def asked(self) -> Asked:
+        """All of it at one instant: a provider looks some times a second, and its commands are most of what a look costs it."""
+        waking, doomed, archived, deletes = await self._runner.read("EVAL_RO", _ASKED, 0, MOST_WAKING, MOST_DELETES)
+        return Asked([text(x) for x in waking], fields(doomed), fields(archived), [text(x) for x in deletes])
+
+    async def waking(self, limit: int = MOST_WAKING) -> list[str]:
         """Sessions that need a sandbox, longest waiting first."""
         return [text(x) for x in await self._runner.read("ZRANGE", keys.WAKING, 0, limit - 1)]
 
@@ -92,7 +130,15 @@ class ProviderLedger:
         """Marks a sandbox for the end (quota, lifetime)."""
         await self._runner.run(session_scripts.DOOM, sandbox, reason)
 
-    async def deletes(self, limit: int = 100) -> list[str]:
+    async def archived(self) -> dict[str, str]:
+        """Session keys with the volume that is to go: what it held is in a verified checkpoint."""
+        return fields(await self._runner.read("HGETALL", keys.ARCHIVED))
+
+    async def unkept(self, session: str, volume: str) -> None:
+        """That volume is gone."""
+        await self._runner.run(session_scripts.UNKEPT, session, volume)
+
+    async def deletes(self, limit: int = MOST_DELETES) -> list[str]:
         """Deleted sessions whose files must go."""
         return [text(x) for x in await self._runner.read("ZRANGE", keys.DELETES, 0, limit - 1)]
 

@@ -98,6 +98,13 @@ class TurnRecord:
             raw=f,
         )
 
+    def ends_with(self, entry: Entry | None) -> bool:
+        """Whether the turn has ended and this is its terminal event.
+
+        Record and log are read one after the other: Redis may have lost the one or the other, or been rolled back, in between.
+        """
+        return entry is not None and self.state in ENDED and entry.encode() == self.terminal.encode()
+
 
 QUOTA = "disk quota"  # how the reason begins of a sandbox that was ended for what its agent wrote
 
@@ -127,6 +134,8 @@ class SessionRecord:
     announced: int
     reason: str
     stop: bool
+    saved: str
+    restore: bool
 
     @classmethod
     def parse(cls, key: str, flat: Any) -> SessionRecord | None:
@@ -156,6 +165,8 @@ class SessionRecord:
             announced=int(f.get("announced") or 0),
             reason=f.get("reason", ""),
             stop=f.get("stop") == "1",
+            saved=f.get("saved", ""),
+            restore=f.get("restore") == "1",
         )
 
 
@@ -233,7 +244,10 @@ class SessionIdentity:
 
 @dataclass(frozen=True)
 class Claim:
-    """What `claim` found. `word`: ROUTE, CLAIMED (both have a route), WAKING, DRAINING, DELETED, SETTLING, ABSENT."""
+    """What `claim` found. `word`: ROUTE, CLAIMED (both have a route), WAKING, DRAINING, DELETED, SETTLING, ABSENT.
+
+    `kept`: the volume was its workspace before. `restore`: its files are in a checkpoint and nowhere else.
+    """
 
     word: str
     state: str = ""
@@ -244,3 +258,5 @@ class Claim:
     bound: bool = False
     reason: str = ""
     volume: str = ""
+    kept: bool = False
+    restore: bool = False

@@ -1,7 +1,8 @@
-"""The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, delete.
+"""The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, archive, delete.
 
 Hash `s:KEY`: tenant, agent, user, session, partition, state, epoch, sandbox, endpoint, secret, volume, revision, running, active,
-created, bound, kept (1: the volume was its workspace before this binding), fence (highest of its turns), reason, announced (ms).
+created, bound, kept (1: the volume was its workspace before this binding), restore (1: its files are in a checkpoint, on no volume),
+saved (the checkpoint that was made when its last sandbox had ended everything), fence (highest of its turns), reason, announced (ms).
 States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
 Hash `x:ID`: sandbox, tenant, agent, revision, endpoint, secret, volume, pids, generation, state (ready, claimed), session.
 """
@@ -20,8 +21,12 @@ local function fields(key, names)
   return out
 end
 local function answer(word, s)
-  local v = get(s, 'state', 'epoch', 'sandbox', 'endpoint', 'secret', 'bound', 'reason', 'volume')
-  return reply(word, v[1] or '', v[2] or '0', v[3] or '', v[4] or '', v[5] or '', v[6] or '', v[7] or '', v[8] or '')
+  local v = get(s, 'state', 'epoch', 'sandbox', 'endpoint', 'secret', 'bound', 'reason', 'volume', 'kept', 'restore')
+  for i = 1, 10 do if not v[i] then v[i] = '' end end
+  return reply(word, v[1], v[2] == '' and '0' or v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10])
+end
+local function fileless(s)
+  return call('HGET', s, 'restore') == '1' and 'archived' or 'new'
 end
 """
 
@@ -59,14 +64,14 @@ if v[1] == 'claimed' then
   end
   -- Its sandbox is proved dead, or became another session's while Redis was an old one: it never was, or is no longer, this one's.
   local has_files = (at[2] and at[2] ~= '') or at[3] == '1'
-  v[1] = has_files and 'hibernated' or 'new'
+  v[1] = has_files and 'hibernated' or fileless(s)
   if not has_files then v[5] = '' end
   call('HSET', s, 'state', v[1], 'volume', v[5] or '', 'sandbox', '', 'endpoint', '', 'secret', '')
 end
 if v[1] == 'deleted' or v[1] == 'draining' or v[1] == 'waking' then return answer(string.upper(v[1]), s) end
 if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end
 local epoch = int(fence_after(v[2]))
-if v[1] == 'new' and (v[5] or '') == '' then
+if (v[1] == 'new' or v[1] == 'archived') and (v[5] or '') == '' then
   local pool = 'pool:' .. v[3] .. '/' .. v[4] .. '/' .. REVISION
   local id = call('LPOP', pool)
   while id do
@@ -75,7 +80,7 @@ if v[1] == 'new' and (v[5] or '') == '' then
       call('HSET', 'x:' .. id, 'state', 'claimed', 'session', S)
       route(s, x)
       call('HSET', s, 'state', 'claimed', 'epoch', epoch, 'bound', '', 'reason', '', 'claimed', int(MS), 'announced', int(MS),
-        'kept', '')
+        'kept', '', 'saved', '')
       call('XADD', 'claims', 'MAXLEN', '~', '10000', '*', 'session', S, 'sandbox', id, 'epoch', epoch)
       call('ZADD', 'sessions:due', int(MS), S)
       call('PUBLISH', 'hint:provider', 'claim')
@@ -85,7 +90,7 @@ if v[1] == 'new' and (v[5] or '') == '' then
     id = call('LPOP', pool)
   end
 end
-call('HSET', s, 'state', 'waking', 'epoch', epoch, 'revision', REVISION, 'bound', '', 'asked', int(MS))
+call('HSET', s, 'state', 'waking', 'epoch', epoch, 'revision', REVISION, 'bound', '', 'saved', '', 'asked', int(MS))
 call('ZADD', 'waking', int(MS), S)
 call('PUBLISH', 'hint:provider', 'waking')
 return answer('WAKING', s)
@@ -107,9 +112,9 @@ call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent
   x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
 call('SADD', 'offered', x.sandbox)
 route(s, x)
--- A volume it had before is its workspace, bound again or not: `gone` must not give it away.
+-- The volume it had before is its workspace, bound again or not: `gone` must not give it away. A fresh one is not: what it had is lost.
 call('HSET', s, 'state', 'claimed', 'reason', '', 'claimed', int(MS), 'announced', int(MS), 'kept',
-  (v[4] or '') ~= '' and '1' or '')
+  (v[4] or '') ~= '' and v[4] == x.volume and '1' or '')
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:due', int(MS), S)
 call('PUBLISH', 'hint:routes', S)
@@ -131,14 +136,14 @@ return reply('OK')
 """,
 )
 
-# The shim took the binding: from here the volume is this session's. A: S, epoch
+# The shim took the binding, and has the session's files: from here the volume is this session's. A: S, epoch
 BOUND = Script(
     "bound",
     """
 local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch', 'bound')
 if v[1] ~= 'claimed' or v[2] ~= A[2] then return reply('STALE') end
-if not v[3] or v[3] == '' then call('HSET', s, 'bound', int(MS)) end
+if not v[3] or v[3] == '' then call('HSET', s, 'bound', int(MS), 'restore', '') end
 return reply('OK')
 """,
 )
@@ -157,7 +162,8 @@ return reply('OK')
 # Every process of a sandbox was seen dead. Its session keeps the volume, if it was ever bound. A: sandbox, reason
 GONE = Script(
     "gone",
-    """
+    _ROUTE
+    + """
 local x = 'x:' .. A[1]
 local v = get(x, 'session', 'tenant', 'agent', 'revision')
 call('HDEL', 'doomed', A[1])
@@ -170,7 +176,7 @@ local h = get(s, 'state', 'sandbox', 'bound', 'kept')
 if h[2] ~= A[1] or (h[1] ~= 'claimed' and h[1] ~= 'draining') then return reply('OK', S, '') end
 local state = 'hibernated'
 if (not h[3] or h[3] == '') and h[4] ~= '1' then
-  state = 'new'
+  state = fileless(s)
   call('HSET', s, 'volume', '')
 end
 call('HSET', s, 'state', state, 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[2])
@@ -214,7 +220,7 @@ return reply('OK')
 """,
 )
 
-# The shim is quiet: workspace kept, sandbox to be ended. A: S, epoch, reason
+# The shim is quiet: workspace kept, sandbox to be ended. A: S, epoch, reason, checkpoint made of it ("" for none)
 HIBERNATED = Script(
     "hibernated",
     """
@@ -222,7 +228,7 @@ local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch', 'sandbox')
 if v[1] == 'hibernated' and v[2] == A[2] then return reply('OK') end
 if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
-call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3])
+call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3], 'saved', A[4])
 call('HSET', 'x:' .. v[3], 'session', '')
 call('HSET', 'doomed', v[3], A[3])
 call('PUBLISH', 'hint:provider', 'doomed')
@@ -232,7 +238,35 @@ return reply('OK')
     effect=True,
 )
 
-# A session exists without a turn (created by API). A: S, tenant, session JSON
+# The checkpoint that has all its files was verified: the volume goes, the next call begins from it. A: S, epoch, checkpoint
+ARCHIVE = Script(
+    "archive",
+    """
+local S = A[1]
+local s = 's:' .. S
+local v = get(s, 'state', 'epoch', 'running', 'volume', 'saved')
+if v[1] == 'archived' and v[2] == A[2] then return reply('OK') end
+if v[1] ~= 'hibernated' or v[2] ~= A[2] or A[3] == '' or v[5] ~= A[3] then return reply('STALE') end
+if (v[3] and v[3] ~= '') or call('LLEN', 'q:' .. S) > 0 then return reply('BUSY') end
+if v[4] and v[4] ~= '' then call('HSET', 'archived', S, v[4]) end
+call('HSET', s, 'state', 'archived', 'volume', '', 'kept', '', 'bound', '', 'restore', '1')
+call('PUBLISH', 'hint:provider', 'archived')
+call('PUBLISH', 'hint:routes', S)
+return reply('OK')
+""",
+    effect=True,
+)
+
+# The provider removed the volume of an archived session. A: S, volume
+UNKEPT = Script(
+    "unkept",
+    """
+if call('HGET', 'archived', A[1]) == A[2] then call('HDEL', 'archived', A[1]) end
+return reply('OK')
+""",
+)
+
+# A session exists without a turn (created by API, or a fork whose files are in a checkpoint: `restore` 1). A: S, tenant, session JSON
 OPEN = Script(
     "open",
     """
@@ -244,11 +278,11 @@ if v[1] then
   if v[2] ~= who.user or v[3] ~= who.agent then return reply('FOREIGN') end
   return reply('OK', v[1])
 end
-call('HSET', s, 'state', 'new', 'epoch', '0', 'tenant', A[2], 'agent', who.agent, 'user', who.user, 'session', who.session,
+call('HSET', s, 'state', who.restore == '1' and 'archived' or 'new', 'restore', who.restore or '', 'epoch', '0', 'tenant', A[2], 'agent', who.agent, 'user', who.user, 'session', who.session,
   'partition', who.partition, 'revision', who.revision, 'running', '', 'created', int(MS), 'active', int(MS))
 call('ZADD', 'sessions:' .. A[2], int(MS), A[1])
 call('ZADD', 'sessions:due', int(MS), A[1])
-return reply('OK', 'new')
+return reply('OK', call('HGET', s, 'state'))
 """,
 )
 
@@ -306,14 +340,13 @@ return reply('OK')
 """,
 )
 
-# A relay used the session, or its next look moved. A: S, active (ms, 0: leave), next look (ms, 0: leave)
-TOUCH = Script(
-    "touch",
+# The next look at a session, unless somebody asked for an earlier one since `seen` was read: a stop, a claim. A: S, seen, next (ms)
+DEFER = Script(
+    "defer",
     """
-local s = 's:' .. A[1]
-if call('EXISTS', s) == 0 then return reply('ABSENT') end
-if tonumber(A[2]) > 0 then call('HSET', s, 'active', int(math.max(tonumber(call('HGET', s, 'active') or '0'), tonumber(A[2])))) end
-if tonumber(A[3]) > 0 then call('ZADD', 'sessions:due', A[3], A[1]) end
+local at = tonumber(call('ZSCORE', 'sessions:due', A[1]) or '-1')
+if at ~= tonumber(A[2]) and at ~= tonumber(A[3]) then return reply('SOONER') end
+call('ZADD', 'sessions:due', A[3], A[1])
 return reply('OK')
 """,
 )
@@ -335,7 +368,7 @@ if v[1] == 'deleted' or known > EPOCH then return reply('STOP', int(math.max(kno
 if v[1] and known == EPOCH then
   if v[3] == x.sandbox and (v[1] == 'claimed' or v[1] == 'draining') then
     call('HSET', s, 'announced', int(MS))
-    if not v[4] or v[4] == '' then call('HSET', s, 'bound', int(MS)) end
+    if not v[4] or v[4] == '' then call('HSET', s, 'bound', int(MS), 'restore', '') end
     return reply('OK', A[2])
   end
   return reply('STOP', int(EPOCH + 1))
@@ -346,7 +379,8 @@ call('SADD', 'offered', x.sandbox)
 call('HSET', s, 'tenant', who.tenant, 'agent', who.agent, 'user', who.user, 'session', who.session, 'partition', who.partition)
 if not v[1] then call('HSET', s, 'running', '', 'created', int(MS)) end
 route(s, x)
-call('HSET', s, 'state', 'claimed', 'epoch', A[2], 'bound', int(MS), 'active', int(MS), 'announced', int(MS), 'reason', '')
+call('HSET', s, 'state', 'claimed', 'epoch', A[2], 'bound', int(MS), 'active', int(MS), 'announced', int(MS), 'reason', '',
+  'restore', '')
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
 call('ZADD', 'sessions:due', int(MS), S)
@@ -366,10 +400,11 @@ local s = 's:' .. S
 local v = get(s, 'state', 'epoch', 'volume', 'bound')
 if v[1] == 'deleted' then return reply('DELETED') end
 if v[1] == 'hibernated' and v[2] == A[2] and v[3] == A[3] then return reply('OK') end
+if v[1] == 'archived' and tonumber(v[2]) >= EPOCH then return reply('KNOWN', v[1]) end  -- this volume is about to go
 local older = v[1] == 'hibernated' and tonumber(v[2]) < EPOCH  -- the highest epoch wins among labels too
 if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
 call('HSET', s, 'state', 'hibernated', 'epoch', A[2], 'volume', A[3], 'revision', A[4], 'tenant', who.tenant, 'agent', who.agent,
-  'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '')
+  'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '', 'saved', '')
 if not v[1] then call('HSET', s, 'running', '', 'created', int(MS), 'active', int(MS)) end
 call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
 call('ZADD', 'sessions:due', int(MS), S)

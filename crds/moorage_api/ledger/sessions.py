@@ -46,7 +46,7 @@ class SessionLedger:
         w = [text(x) for x in out]
         if len(w) == 1:
             return Claim(w[0])
-        return Claim(w[0], w[1], int(w[2] or 0), w[3], w[4], w[5], bool(w[6]), w[7], w[8])
+        return Claim(w[0], w[1], int(w[2] or 0), w[3], w[4], w[5], bool(w[6]), w[7], w[8], w[9] == "1", w[10] == "1")
 
     async def bound(self, key: str, epoch: int) -> str:
         """The shim answered `bind`."""
@@ -72,13 +72,18 @@ class SessionLedger:
         """The shim was busy."""
         return text((await self._runner.run(session_scripts.UNDRAIN, key, epoch))[0])
 
-    async def hibernated(self, key: str, epoch: int, reason: str) -> str:
-        """**F** The shim is quiet; the provider ends the sandbox, the workspace stays."""
-        return text((await self._runner.run(session_scripts.HIBERNATED, key, epoch, reason))[0])
+    async def hibernated(self, key: str, epoch: int, reason: str, saved: str = "") -> str:
+        """**F** The shim is quiet; the provider ends the sandbox, the workspace stays. `saved`: the checkpoint made of it, if one was."""
+        return text((await self._runner.run(session_scripts.HIBERNATED, key, epoch, reason, saved))[0])
 
-    async def open_session(self, key: str, identity: SessionIdentity) -> str:
-        """Makes the record of a session without a turn. OK, DELETED or FOREIGN."""
-        return text((await self._runner.run(session_scripts.OPEN, key, identity.tenant, identity.to_json()))[0])
+    async def archive(self, key: str, epoch: int, saved: str) -> str:
+        """**F** The checkpoint made when its last sandbox ended was verified: the volume goes. OK, BUSY or STALE."""
+        return text((await self._runner.run(session_scripts.ARCHIVE, key, epoch, saved))[0])
+
+    async def open_session(self, key: str, identity: SessionIdentity, *, restore: bool = False) -> str:
+        """Makes the record of a session without a turn; `restore`: its files are in a checkpoint. OK, DELETED or FOREIGN."""
+        who = identity.to_json(restore="1") if restore else identity.to_json()
+        return text((await self._runner.run(session_scripts.OPEN, key, identity.tenant, who))[0])
 
     async def request_stop(self, key: str) -> str:
         """Asks for a drain at once. OK, BUSY (a turn runs or waits) or ABSENT."""
@@ -88,14 +93,16 @@ class SessionLedger:
         """**F** Ends the session for good. OK, BUSY (cancel its turns first) or ABSENT."""
         return text((await self._runner.run(session_scripts.DELETE, key))[0])
 
-    async def touch(self, key: str, *, active_ms: int = 0, next_look_ms: int = 0) -> None:
-        """Notes activity, or moves the next look."""
-        await self._runner.run(session_scripts.TOUCH, key, active_ms, next_look_ms)
+    async def defer(self, key: str, seen_ms: int, next_ms: int) -> None:
+        """Moves the next look from where `due` saw it; not where somebody asked for one since (a stop, a claim)."""
+        await self._runner.run(session_scripts.DEFER, key, seen_ms, next_ms)
 
-    async def due(self, now_ms: int, limit: int) -> list[str]:
-        """Sessions that want a look now."""
-        raw = await self._runner.read("ZRANGEBYSCORE", keys.SESSIONS_DUE, "-inf", now_ms, "LIMIT", 0, limit)
-        return [text(x) for x in raw]
+    async def due(self, now_ms: int, limit: int) -> dict[str, int]:
+        """Sessions that want a look now, and since when (epoch ms)."""
+        raw = await self._runner.read(
+            "ZRANGEBYSCORE", keys.SESSIONS_DUE, "-inf", now_ms, "WITHSCORES", "LIMIT", 0, limit
+        )
+        return {text(key): int(float(text(at))) for key, at in zip(raw[::2], raw[1::2], strict=True)}
 
     async def announce(self, key: str, epoch: int, descriptor: Descriptor, identity: SessionIdentity) -> Announced:
         """**F** A bound shim says where it is; after a loss this is where routes come from."""

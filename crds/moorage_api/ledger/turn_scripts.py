@@ -362,6 +362,14 @@ for i = 8, 7 + N do call('RPUSH', e, A[i]) end
 for i = 8 + N, #A do call('RPUSH', a, A[i]) end
 call('ZADD', 'due', int(MS + LEASE), R)
 local have = get(s, 'state', 'epoch')
+if have[1] == 'deleted' then
+  -- Deleted while nobody knew of this turn: it ends as every turn of a deleted session, and does not bring that back.
+  call('HSET', t, 'cancel', '1')
+  call('ZADD', 'due', int(MS), R)
+  if who.sandbox and who.sandbox ~= '' then call('HSET', 'doomed', who.sandbox, 'session deleted') end
+  call('PUBLISH', 'hint:turns', R)
+  return reply('OK')
+end
 if not have[1] or tonumber(have[2] or '0') < tonumber(who.epoch) then
   for k, x in pairs(who) do call('HSET', s, k, x) end
   if who.sandbox and who.sandbox ~= '' then  -- without its descriptor nobody could prove its death

@@ -21,14 +21,14 @@ WATCH_TTL_S = 6  # readers renew it more often than every third of this
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What `accept` writes, all in one script. `queued` events are used when the turn must wait its place."""
+    """What `accept` writes, all in one script. `queued` events are used when the turn must wait its place; `meta` is a JSON object."""
 
     response: str
     session: str
     identity: SessionIdentity
     queue_limit: int
     deadline_ms: int
-    meta: dict[str, Any]
+    meta: str
     input: str
     running_events: Sequence[str]
     queued_events: Sequence[str]
@@ -68,7 +68,7 @@ class TurnLedger:
             LEASE_MS,
             a.queue_limit,
             a.deadline_ms,
-            json.dumps(a.meta),
+            a.meta,
             a.input,
             a.idempotency,
             a.idempotency_hash,

@@ -1,11 +1,11 @@
-"""What single sessions ask of the provider: a sandbox on their own volume, an end to their files, a label on them.
+"""What single sessions ask of the provider: a sandbox on their own volume, an end to it or to all their files, a label on it.
 
 Layer: the floor; a part of `loop.Provider`, which owns its tasks. Level-triggered as the loop is: each call looks at all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from moorage_api import names
@@ -33,9 +33,8 @@ class Demands:
         self._end = end
         self._failures: dict[tuple[str, int], Failures] = {}
 
-    async def waking(self) -> None:
-        """Begins a sandbox for every session that waits for one."""
-        keys = await self._ledger.waking()
+    async def waking(self, keys: Sequence[str]) -> None:
+        """Begins a sandbox for every one of these sessions that waits for one."""
         for key in keys:
             record = await self._ledger.session(key)
             if record is None or record.state != "waking":
@@ -54,6 +53,7 @@ class Demands:
             why = agent.conditions.message if agent is not None else None
             await self._not_awake(record, why or f"the agent {record.agent} is not deployed on this platform")
             return
+        await self._end_former(record)
         revision, fresh = state.revision, False
         volume = record.volume
         if not volume or not self._machine.has_volume(record.tenant, record.agent, volume):
@@ -79,18 +79,41 @@ class Demands:
             return
         held.claimed = True
 
+    async def _end_former(self, record: SessionRecord) -> None:
+        """Ends what a provider that died had made for this session and not told: two never run on one workspace."""
+        for sandbox, held in list(self._fleet.sandboxes.items()):
+            if held.session == record.key and held.descriptor.volume == record.volume and not held.ending:
+                held.ending = True
+                await self._end(sandbox, "its provider ended before it was told of")
+
     async def _not_awake(self, record: SessionRecord, why: str) -> None:
         failures = self._failures.get((record.key, record.epoch), Failures())
         self._failures[record.key, record.epoch] = decide.failed(failures, now=self._now())
         await self._ledger.unready(record.key, record.epoch, why)
 
-    async def deletes(self) -> None:
-        """Removes the files of deleted sessions whose sandbox has ended."""
-        for key in await self._ledger.deletes():
+    def archived(self, volumes: Mapping[str, str]) -> None:
+        """Removes the volumes (by session) whose files are in a checkpoint by now."""
+        for key, volume in volumes.items():
+            if self._fleet.on_volume(volume) is None:  # else its sandbox is being ended; the volume goes after it
+                self._begin(f"archive {key}", self._archive(key, volume))
+
+    async def _archive(self, key: str, volume: str) -> None:
+        for tenant, agent, one in self._machine.volumes():
+            bound = self._machine.bound(tenant, agent, one) if one == volume else None
+            if bound is not None and bound[0] == key:
+                await self._machine.remove_volume(tenant, agent, one)
+        await self._ledger.unkept(key, volume)
+
+    async def deletes(self, keys: Sequence[str]) -> None:
+        """Removes the files of these deleted sessions, whose sandbox has ended or is being ended."""
+        for key in keys:
             record = await self._ledger.session(key)
             volume = record.volume if record is not None else ""
-            if volume and self._fleet.on_volume(volume) is not None:
-                continue  # its sandbox is doomed; the files go after it
+            held = self._fleet.on_volume(volume) if volume else None
+            if held is not None:  # the files go after it, whether the ledger doomed it or never heard of it
+                sandbox = held.descriptor.sandbox
+                self._begin(f"end {sandbox}", self._end(sandbox, "session deleted"))
+                continue
             self._begin(f"delete {key}", self._delete(key, record))
 
     async def _delete(self, key: str, record: SessionRecord | None) -> None:
@@ -104,8 +127,15 @@ class Demands:
 
     async def labels(self) -> None:
         """Notes on each bound volume whose session it holds."""
-        for held in list(self._fleet.sandboxes.values()):
-            if not held.labelled:
+        # Most of what is not labelled waits in a pool: that is told without a step into the loop. Where volumes outlive this process nobody
+        # else writes on them.
+        for held in [one for one in self._fleet.sandboxes.values() if not one.labelled]:
+            one = held.descriptor
+            if (
+                held.claimed or held.session
+                if self._machine.outlives
+                else self._machine.bound(one.tenant, one.agent, one.volume) is not None
+            ):
                 await self.label(held)
 
     async def label(self, held: Held) -> None:

@@ -5,7 +5,7 @@ Layer: the floor, no I/O (`now` is an argument). The loop in `loop.py` reads and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator, MutableMapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,14 @@ class RevisionState:
     failures: Failures = field(default_factory=Failures)
     error: str = ""
     dying: bool = False  # its ready sandboxes end by themselves: getting ready again proves nothing
+    _said: tuple[Revision, dict[str, Any]] | None = None
+
+    @property
+    def wire_spec(self) -> dict[str, Any]:
+        """The spec as gateways get it; made once, not at every look."""
+        if self._said is None or self._said[0] is not self.revision:
+            self._said = (self.revision, self.revision.spec.model_dump(mode="json", by_alias=True))
+        return self._said[1]
 
     def served(self) -> None:
         """A sandbox of it got ready."""
@@ -88,12 +96,54 @@ class AgentState:
         return (newest.proven or bool(newest.error)) and bool(self.published)
 
 
+class Sandboxes(MutableMapping[str, Held]):
+    """Sandboxes by their id, in the order they came; and by revision, since a look asks each revision for its own."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+        self._of: dict[str, dict[str, Held]] = {}
+
+    def of(self, revision: str) -> list[Held]:
+        """Those of one revision, oldest first."""
+        return list(self._of.get(revision, {}).values())
+
+    def __getitem__(self, sandbox: str) -> Held:
+        return self._held[sandbox]
+
+    def __setitem__(self, sandbox: str, held: Held) -> None:
+        if sandbox in self._held:
+            del self[sandbox]
+        self._held[sandbox] = held
+        self._of.setdefault(held.revision, {})[sandbox] = held
+
+    def __delitem__(self, sandbox: str) -> None:
+        revision = self._held.pop(sandbox).revision
+        of = self._of[revision]
+        del of[sandbox]
+        if not of:
+            del self._of[revision]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def values(self) -> ValuesView[Held]:
+        """As a dict's, and as quick."""
+        return self._held.values()
+
+    def items(self) -> ItemsView[str, Held]:
+        """As a dict's, and as quick."""
+        return self._held.items()
+
+
 class Fleet:
     """All agents and all sandboxes of one provider."""
 
     def __init__(self) -> None:
         self.agents: dict[tuple[str, str], AgentState] = {}
-        self.sandboxes: dict[str, Held] = {}
+        self.sandboxes = Sandboxes()
 
     def agent(self, tenant: str, agent: str) -> AgentState:
         """The agent's state; made if absent."""
@@ -112,7 +162,7 @@ class Fleet:
 
     def of_revision(self, key: str) -> list[Held]:
         """Sandboxes of one revision, oldest first."""
-        return sorted((h for h in self.sandboxes.values() if h.revision == key), key=lambda h: h.born)
+        return self.sandboxes.of(key)
 
     def ready(self, key: str) -> list[Held]:
         """Sandboxes of one revision that wait in its pool."""
@@ -136,13 +186,13 @@ class Fleet:
         weight = newest.revision.spec.rollout.weight if newest is not None else 100
         return decide.revisions(seen, weight=weight)
 
-    def entry(self, agent: AgentState) -> AgentEntry | None:
-        """What gateways are told of an agent; None before it ever had a revision or an error to show."""
+    def entry(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> AgentEntry | None:
+        """What gateways are told of an agent whose revisions are for `plans`; None before it ever had a revision or an error to show."""
         newest = agent.newest
         if newest is None and not agent.spec:
             return None
-        shares = [plan for plan in self.plans(agent) if plan.pooled]
-        spec = newest.revision.spec.model_dump(mode="json", by_alias=True) if newest is not None else agent.spec
+        shares = [plan for plan in plans if plan.pooled]
+        spec = newest.wire_spec if newest is not None else agent.spec
         listed = []
         for plan in shares:
             state = agent.find(plan.revision)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,8 @@ class Provider:
     """Runs sandboxes on one machine for one ledger.
 
     `found` is awaited after the ledger reports a loss, before anything is written again. `run` works until it is cancelled, then ends
-    every sandbox and reports it, unless they outlive it.
+    every sandbox and reports it, unless they outlive it. `changed` (set by the composition) is called with tenant and agent when an agent's
+    conditions or what gateways are told of it changed.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Provider:
         self._ledger = ledger
         self._machine = machine
         self._now = now
+        self.changed: Callable[[str, str], None] = _nobody
         self._token_key = token_key
         self._settings = settings or ProviderSettings()
         self._works = Works(self._guarded, self.wake)
@@ -74,8 +76,11 @@ class Provider:
 
     # What the deployments say
 
-    def deploy(self, revision: Revision, *, generation: int) -> None:
-        """Makes this the newest revision of its agent. The same revision again only refreshes its spec (pool, weight, access)."""
+    def deploy(self, revision: Revision, *, generation: int, resolved: str = "") -> None:
+        """Makes this the newest revision of its agent. The same revision again only refreshes its spec (pool, weight, access).
+
+        `resolved`: what its source was resolved to, in a sentence.
+        """
         agent = self.fleet.agent(revision.tenant, revision.agent)
         known = agent.find(revision.revision)
         if known is None:
@@ -87,7 +92,7 @@ class Provider:
         agent.revisions.insert(0, known)
         agent.spec = revision.spec.model_dump(mode="json", by_alias=True)
         fresh = conditions.Conditions(generation, agent.conditions.held)
-        message = f"Revision {revision.revision}."
+        message = f"Revision {revision.revision}. {resolved}".strip()
         agent.conditions = conditions.mark_true(
             fresh, conditions.SOURCE_RESOLVED, conditions.RESOLVED, message, now=self._now()
         )
@@ -192,11 +197,13 @@ class Provider:
             await self._ledger.set_token_key(self._token_key)
             self._keyed = True
         await self._deaths()
-        await self._doomed()
-        await self._demands.waking()
+        asked = await self._ledger.asked()
+        self._doomed(asked.doomed)
+        await self._demands.waking(asked.waking)
         for agent in list(self.fleet.agents.values()):
             await self._agent(agent)
-        await self._demands.deletes()
+        self._demands.archived(asked.archived)
+        await self._demands.deletes(asked.deletes)
         await self._demands.labels()
         if self._now() >= self._quota_at:
             self._quota_at = self._now() + self._settings.quota_every
@@ -224,8 +231,8 @@ class Provider:
             state.failures, state.dying = decide.failed(state.failures, now=self._now()), True
             state.error = str(MakeFailed(f"a ready sandbox ended by itself ({reason})", tail))
 
-    async def _doomed(self) -> None:
-        for sandbox, reason in (await self._ledger.doomed()).items():
+    def _doomed(self, asked: Mapping[str, str]) -> None:
+        for sandbox, reason in asked.items():
             held = self.fleet.sandboxes.get(sandbox)
             if held is not None:
                 held.ending = True
@@ -248,7 +255,8 @@ class Provider:
         --------------------------|------------------|---------|----------------------------------------------
         any                       | any              | any     | goes if it was scratch
         yes                       | any              | any     | stays
-        no                        | one, not `new`   | any     | stays: the mark had no time to be made
+        no                        | one, in another  | any     | stays: the mark had no time to be made
+        no                        | new, archived    |         | goes: the session has no files, or has them in a checkpoint
         no                        | none             | yes     | stays: a ledger that lost the claim cannot say no
         no                        | otherwise        |         | goes
 
@@ -259,7 +267,7 @@ class Provider:
         if held is None:
             return
         key, state = of
-        known_free = not held.doubtful and (state == "new" if key else not held.claimed)
+        known_free = not held.doubtful and (state in ("new", "archived") if key else not held.claimed)
         if held.scratch or (self._bound(held.descriptor) is None and known_free):
             one = held.descriptor
             await self._machine.remove_volume(one.tenant, one.agent, one.volume)
@@ -267,7 +275,7 @@ class Provider:
     # Pools
 
     async def _agent(self, agent: AgentState) -> None:
-        plans = self.fleet.plans(agent)
+        plans, before = self.fleet.plans(agent), (agent.conditions, agent.published)
         for plan in plans:
             state = agent.find(plan.revision)
             if state is None:
@@ -279,7 +287,9 @@ class Provider:
                 agent.revisions.remove(state)
                 self._begin(f"release {state.revision.key}", self._machine.release(state.revision.key))
         fleet.mark_pool(agent, now=self._now())
-        await self._publish(agent)
+        await self._publish(agent, plans)
+        if (agent.conditions, agent.published) != before:
+            self.changed(agent.tenant, agent.agent)
 
     def _prepare(self, state: RevisionState) -> None:
         left = state.failures.at + decide.pause(state.failures) - self._now() if state.failures.count else 0.0
@@ -310,8 +320,9 @@ class Provider:
             waiting = set(await self._ledger.pool(revision.tenant, revision.agent, revision.revision))
             for one in held:
                 one.claimed = one.descriptor.sandbox not in waiting
-                if one.claimed or not decide.lost_young(born=one.born, now=self._now()):
+                if state.dying and (one.claimed or not decide.lost_young(born=one.born, now=self._now())):
                     state.dying = False
+                    state.served()  # a full pool gets no further one that would say so
         ready = [one.descriptor.sandbox for one in held if not one.claimed]
         wanted = revision.spec.pool.min if pooled else 0
         most = revision.spec.pool.max if pooled else 0
@@ -346,8 +357,8 @@ class Provider:
         state.error = str(error)
         self.wake()
 
-    async def _publish(self, agent: AgentState) -> None:
-        entry = self.fleet.entry(agent)
+    async def _publish(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> None:
+        entry = self.fleet.entry(agent, plans)
         text = entry.to_json() if entry is not None else ""
         if entry is not None and text != agent.published:
             await self._ledger.publish(entry)
@@ -374,3 +385,7 @@ class Provider:
                 await self._machine.close()
                 for sandbox in ended:
                     await self._forget(sandbox, await self._ledger.gone(sandbox, "the platform was stopped"))
+
+
+def _nobody(tenant: str, agent: str) -> None:
+    """Nobody has asked to be told yet."""

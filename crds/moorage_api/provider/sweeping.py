@@ -36,8 +36,8 @@ class Sweeper:
                 if origin is None or await self._free(*origin):
                     await self._machine.remove_volume(tenant, agent, volume)
 
-    async def _free(self, sandbox: str, made: float) -> bool:
-        """Whether no session was ever bound to what that sandbox ran on. A ledger younger than it may have lost one: then not."""
+    async def _free(self, sandbox: str, ledger: str) -> bool:
+        """Whether no session was ever bound to what that sandbox ran on. Another ledger than its own may have lost one: then not."""
         if sandbox in self._fleet.sandboxes or await self._ledger.holder(sandbox):
             return False
-        return await self._ledger.since() < made
+        return bool(ledger) and await self._ledger.identity() == ledger

@@ -35,8 +35,13 @@ _RULES = (
     Rule(_SOURCE, "has(self.bundle) != has(self.git)", "give exactly one of bundle and git"),
     Rule(
         (*_SOURCE, "git"),
-        "!self.url.matches('^https?://[^/@]*:[^/@]*@')",
-        "url holds a password; use a public URL or the ssh form with the platform's own key",
+        "!self.url.matches('^https?://[^/?#]*@')",
+        "url holds a user or a password; use a public URL or the ssh form with the platform's own key",
+    ),
+    Rule(
+        (*_SOURCE, "git"),
+        "!self.url.startsWith('http') || self.url.matches('^https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]{1,5})?(/[^ ]*)?$')",
+        "url names no plain host; write it like https://git.example/agents.git",
     ),
     Rule((*_SOURCE, "git"), "!self.path.startsWith('/') && !self.path.contains('..')", "path lies inside the repository"),
     Rule(("spec", "pool"), "!has(self.min) || !has(self.max) || self.min <= self.max", "min is more than max"),

@@ -13,7 +13,19 @@ from pydantic import BaseModel, ConfigDict
 
 FRAMES = "application/x-moorage-frames"
 
-Refusal = Literal["other_session", "stale_epoch", "fenced", "draining", "unbound", "unknown", "not_ready", "starting"]
+Refusal = Literal[
+    "other_session",
+    "stale_epoch",
+    "fenced",
+    "draining",
+    "unbound",
+    "unknown",
+    "not_ready",
+    "starting",
+    "not_kept",
+    "damaged",
+    "unfit",
+]
 
 EndKind = Literal["done", "cut", "http", "exit", "oom", "hang", "stopped", "superseded", "orphaned"]
 
@@ -23,7 +35,11 @@ class _Call(BaseModel):
 
 
 class Bind(_Call):
-    """Binds a sandbox to a session. Repeating it is harmless; another session or a lower epoch is refused."""
+    """Binds a sandbox to a session. Repeating it is harmless; another session or a lower epoch is refused.
+
+    `restore`: the checkpoint that its files come from. Until they are there the answer is `starting`; `damaged`, `not_kept`: they could
+    not be had, and asking again tries again.
+    """
 
     session: str
     epoch: int
@@ -32,10 +48,14 @@ class Bind(_Call):
     session_id: str
     user: str
     gateways: list[str] = []
+    restore: str = ""
 
 
 class Start(_Call):
-    """Starts an attempt: `fence` names it (`begun`). `deadline` is in seconds from now."""
+    """Starts an attempt: `fence` names it (`begun`). `deadline` is in seconds from now.
+
+    `workspace` (`turn.retryWorkspace`): with `restore` the first attempt begins after a quiet checkpoint, a later one from it.
+    """
 
     turn: str
     fence: int
@@ -47,6 +67,7 @@ class Start(_Call):
     headers: dict[str, str] = {}
     body: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
+    workspace: Literal["keep", "restore"] = "keep"
 
 
 class Attach(_Call):

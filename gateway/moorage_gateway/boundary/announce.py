@@ -1,11 +1,12 @@
 """The sandbox port's ASGI app: a shim says where it is, and learns whether it is still wanted (turns.md §3, §7).
 
-Identity comes from what the shim proves (`proofs.py`) alone; what the body claims is compared with it. The journal of boundary
-calls (models, tools) will be further paths of this app.
+Identity comes from what the shim proves (`proofs.py`) alone; what the body claims is compared with it. Checkpoints are `checkpoint_port`'s;
+the journal of boundary calls (models, tools) will be further paths of this app.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -17,8 +18,10 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.tokens import Identity
-from moorage_api.wire import headers
+from moorage_api.wire import checkpoints, headers
 from moorage_api.wire.shim import Announcement, AnnouncementAnswer
+from moorage_gateway.boundary.builds import BuildPort
+from moorage_gateway.boundary.checkpoint_port import Answered, CheckpointPort
 from moorage_gateway.boundary.pod_tokens import NotProven
 from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.recovery import Recovery
@@ -39,20 +42,29 @@ class SandboxPort:
         recovery: Recovery,
         proofs: Proofs,
         gateways: Callable[[], Sequence[str]],
+        builds: BuildPort,
+        kept: CheckpointPort,
     ) -> None:
+        self._kept = kept
         self._ledger = ledger
         self._recovery = recovery
         self._proofs = proofs
         self._gateways = gateways
+        self._builds = builds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; only `POST /sandbox/v1/announce` and `GET /healthz` exist here."""
+        """One request; besides the calls of builds and of checkpoints only `POST /sandbox/v1/announce` and `GET /healthz` exist here."""
         if scope["type"] != "http":
             return
-        if scope["path"] == "/healthz":
+        path, method = scope["path"], scope["method"]
+        if path == "/healthz":
             await _answer(send, 200, {"status": "ok"})
             return
-        if scope["path"] != "/sandbox/v1/announce" or scope["method"] != "POST":
+        if self._builds.serves(path):
+            await self._builds(scope, receive, send, _shown(scope["headers"]))
+            return
+        keeps = path == checkpoints.PATH or path.startswith(checkpoints.PATH + "/")
+        if not keeps and (path != "/sandbox/v1/announce" or method != "POST"):
             await _answer(send, 404, {"error": "no such call on the sandbox port"})
             return
         try:
@@ -60,7 +72,14 @@ class SandboxPort:
         except NotProven as why:
             await _answer(send, 401, {"error": str(why)})
             return
-        body = await _body(receive)
+        if keeps:
+
+            async def say(found: Answered) -> None:
+                await _send(send, found.status, found.data, raw=found.raw)
+
+            await self._kept.serve(who, method, path, functools.partial(_body, receive), say)
+            return
+        body = await _body(receive, MAX_BODY)
         if body is None:
             await _answer(send, 413, {"error": f"an announcement has at most {MAX_BODY} bytes"})
             return
@@ -117,7 +136,7 @@ def _single(found: Sequence[tuple[bytes, bytes]], name: bytes) -> str | None:
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
-async def _body(receive: Receive) -> bytes | None:
+async def _body(receive: Receive, most: int) -> bytes | None:
     parts, size = [], 0
     while True:
         message = await receive()
@@ -125,7 +144,7 @@ async def _body(receive: Receive) -> bytes | None:
             return None
         part = message.get("body", b"")
         size += len(part)
-        if size > MAX_BODY:
+        if size > most:
             return None
         parts.append(part)
         if not message.get("more_body"):
@@ -133,7 +152,11 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
-    data = json.dumps(body).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    await _send(send, status, json.dumps(body).encode())
+
+
+async def _send(send: Send, status: int, data: bytes, *, raw: bool = False) -> None:
+    kind = b"application/octet-stream" if raw else b"application/json"
+    head = [(b"content-type", kind), (b"content-length", str(len(data)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": data})

@@ -16,7 +16,7 @@ from typing import Any
 import jwt
 
 from moorage_api.pod_tokens import PodTokens
-from moorage_api.tokens import MAX_POD_TOKEN, Identity
+from moorage_api.tokens import MAX_POD_TOKEN, BuildIdentity, Identity
 
 LEEWAY_S = 30.0
 """How far the clocks of the API server and of a gateway may be apart."""
@@ -107,6 +107,14 @@ def check(pod: Pod, identity: Identity, namespaces: Mapping[str, str]) -> None:
     if namespaces.get(pod.namespace) != identity.tenant:
         raise NotProven("the pod token is of a namespace that is not the tenant's")
     if pod.name != identity.sandbox:
+        raise NotProven("the pod token is another pod's")
+
+
+def check_build(pod: Pod, identity: BuildIdentity, namespaces: Mapping[str, str]) -> None:
+    """Raises NotProven unless it is a pod of this build's Job, whose names the cluster makes out of the Job's."""
+    if namespaces.get(pod.namespace) != identity.tenant:
+        raise NotProven("the pod token is of a namespace that is not the tenant's")
+    if not pod.name.startswith(f"{identity.job}-") or pod.service_account != identity.account:
         raise NotProven("the pod token is another pod's")
 
 

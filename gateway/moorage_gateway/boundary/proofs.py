@@ -6,6 +6,8 @@ nothing          | anything                          | NotReady
 token key        | a token we signed                 | the sandbox named there
 key, pod tokens  | such a token and a pod token      | the same, if the pod is that sandbox
 any              | anything else                     | NotProven
+
+Builds are told apart by their token: a sandbox's is no build's, and a build's no sandbox's. They exist where pods do.
 """
 
 from __future__ import annotations
@@ -62,6 +64,26 @@ class Proofs:
         except NotProven as why:
             # Whoever shows a token of ours is a sandbox set up wrongly, or somebody with another's token.
             log.info("sandbox %s of %s/%s is refused: %s", identity.sandbox, identity.tenant, identity.agent, why)
+            raise
+        return identity
+
+    def is_build(self, token: str) -> bool:
+        """Whether a token is a build's, proven or not. Raises NotReady."""
+        return tokens.verify_build(token, self._key()) is not None
+
+    def identify_build(self, token: str | None, pod_token: str | None) -> tokens.BuildIdentity:
+        """Who a build is. Raises NotReady, NotProven."""
+        identity = tokens.verify_build(token, self._key()) if token else None
+        said = self._published.pod_tokens
+        if identity is None or said is None:
+            raise NotProven("the build's token is missing or not ours")
+        try:
+            if not pod_token:
+                raise NotProven("the pod token is missing")
+            pod = self._verifier_of(said).read(pod_token, self._clock.now_ms() / 1000)
+            pod_tokens.check_build(pod, identity, said.namespaces)
+        except NotProven as why:
+            log.info("build %s of %s/%s is refused: %s", identity.job, identity.tenant, identity.agent, why)
             raise
         return identity
 

@@ -11,12 +11,11 @@ import contextlib
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from moorage_api import tokens
 from moorage_api.catalog import AgentEntry
 from moorage_gateway.boundary.pod_tokens import NotProven
 from moorage_gateway.boundary.proofs import NotReady, Proofs
@@ -119,6 +118,27 @@ class _Answer(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and what it may reach. `name` is a sandbox or a build; `trusted` hosts may have private addresses."""
+
+    name: str
+    tenant: str
+    agent: str
+    entries: tuple[str, ...]
+    trusted: frozenset[rules.Target] = frozenset()
+    build: bool = False
+
+
+@dataclass(frozen=True)
+class Own:
+    """More of the platform's own settings. `look` is awaited before one of the named sets is read, and brings them up to date;
+    `build_hosts` may have private addresses when a build reaches them."""
+
+    look: Callable[[], Awaitable[None]] | None = None
+    build_hosts: frozenset[rules.Target] = frozenset()
+
+
 class EgressProxy:
     """The server on the egress port. `named` are the platform's own sets of hosts, such as `package-index`."""
 
@@ -129,6 +149,7 @@ class EgressProxy:
         clock: Clock,
         *,
         named: Mapping[str, frozenset[rules.Target]],
+        own: Own | None = None,
         resolver: Resolver | None = None,
         connector: Connector | None = None,
         limits: EgressLimits | None = None,
@@ -137,6 +158,7 @@ class EgressProxy:
         self._proofs = proofs
         self._clock = clock
         self._named = named
+        self._own = own or Own()
         self._limits = limits or EgressLimits()
         self._resolver = resolver or SystemResolver()
         self._connector = connector or SystemConnector(self._limits.buffer)
@@ -186,10 +208,10 @@ class EgressProxy:
         if len(self._tasks) > self._limits.total:
             raise _Answer(503, "the egress proxy has too many connections: try again later")
         request = await self._head(reader)
-        identity = self._identify(request)
-        with self._counted(identity.sandbox):
-            trusted = self._decide(identity, request.target)
-            streams = await self._reach(identity, request.target, trusted)
+        caller = self._identify(request)
+        with self._counted(caller.name):
+            trusted = await self._decide(caller, request.target)
+            streams = await self._reach(caller, request.target, trusted)
             try:
                 await self._pass_on(request, (reader, writer), streams)
             finally:
@@ -210,13 +232,19 @@ class EgressProxy:
             log.info("egress refused: %s", error)
             raise _Answer(403, str(error)) from None
 
-    def _identify(self, request: requests.Request) -> tokens.Identity:
+    def _identify(self, request: requests.Request) -> Caller:
         try:
-            return self._proofs.identify(request.token, request.pod_token)
+            if request.token and self._proofs.is_build(request.token):
+                build = self._proofs.identify_build(request.token, request.pod_token)
+                return Caller(build.job, build.tenant, build.agent, build.reach, self._own.build_hosts, build=True)
+            one = self._proofs.identify(request.token, request.pod_token)
         except NotReady as not_yet:
             raise _Answer(503, str(not_yet)) from None
         except NotProven as why:
             raise _Answer(407, f"only sandboxes of this platform may use this proxy: {why}") from None
+        entry = self._catalog.get(one.tenant, one.agent)
+        entries = (entry.spec.get("egress") or ()) if entry is not None else ()
+        return Caller(one.sandbox, one.tenant, one.agent, tuple(entries))
 
     @contextlib.contextmanager
     def _counted(self, sandbox: str) -> Iterator[None]:
@@ -230,19 +258,20 @@ class EgressProxy:
             if not self._open[sandbox]:
                 del self._open[sandbox]
 
-    def _decide(self, identity: tokens.Identity, target: rules.Target) -> bool:
+    async def _decide(self, caller: Caller, target: rules.Target) -> bool:
         """Whether the allowed target is of the platform's own settings."""
-        entry = self._catalog.get(identity.tenant, identity.agent)
-        entries = (entry.spec.get("egress") or ()) if entry is not None else ()
-        decision = rules.decide(entries, self._named, target, identity.agent)
+        if self._own.look is not None and any(entry in self._named for entry in caller.entries):
+            await self._own.look()
+        decision = rules.decide(caller.entries, self._named, target, caller.agent)
         if not decision.allowed:
-            self._log_refusal(identity, target, "not in spec.egress")
-            raise _Answer(403, decision.reason)
-        return decision.trusted
+            self._log_refusal(caller, target, "not listed")
+            builds = f"{target} is neither the host of spec.source.git nor the package index: builds reach nothing else"
+            raise _Answer(403, builds if caller.build else decision.reason)
+        return decision.trusted or target in caller.trusted
 
-    async def _reach(self, identity: tokens.Identity, target: rules.Target, trusted: bool) -> Streams:
-        if not self._may_resolve(identity.sandbox):
-            self._log_refusal(identity, target, "too many names looked up")
+    async def _reach(self, caller: Caller, target: rules.Target, trusted: bool) -> Streams:
+        if not self._may_resolve(caller.name):
+            self._log_refusal(caller, target, "too many names looked up")
             raise _Answer(429, "this sandbox looks up too many names: wait a minute")
         try:
             async with asyncio.timeout(self._limits.resolve):
@@ -251,7 +280,7 @@ class EgressProxy:
             raise _Answer(502, f"{target.host} cannot be resolved") from None
         usable, why = addresses.usable(found, trusted=trusted)
         if not usable:
-            self._log_refusal(identity, target, f"resolves to {why}")
+            self._log_refusal(caller, target, f"resolves to {why}")
             raise _Answer(403, f"{target.host} resolves to {why or 'nothing'}, which sandboxes may not reach")
         for address in usable[: self._limits.addresses_tried]:
             try:
@@ -312,10 +341,10 @@ class EgressProxy:
             self._budgets.popitem(last=False)
         return count < self._limits.resolutions
 
-    def _log_refusal(self, identity: tokens.Identity, target: rules.Target, why: str) -> None:
+    def _log_refusal(self, caller: Caller, target: rules.Target, why: str) -> None:
         log.info(
-            "egress refused: agent %s/%s, sandbox %s, %s: %s",
-            identity.tenant, identity.agent, identity.sandbox, target, why,
+            "egress refused: agent %s/%s, %s %s, %s: %s",
+            caller.tenant, caller.agent, "build" if caller.build else "sandbox", caller.name, target, why,
         )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class Errors:
             found = error
         except (Unreachable, StoreUnavailable):
             found = ApiError(Kind.UNAVAILABLE, "The platform's storage does not answer; try again.", retry_after=2)
-        except Exception:
+        except Exception:  # a mistake of ours: the caller gets an answer, the log its trace
             known = facts.of(scope)
             logger.exception("request %s failed unexpectedly", known.request_id)
             found = ApiError(Kind.INTERNAL, f"Something went wrong here; it is logged under {known.request_id}.")

@@ -25,8 +25,9 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import Commands, KeyService
 from moorage_gateway.logs import LogSource
-from moorage_gateway.routes import control_agents, control_keys, control_sessions
+from moorage_gateway.routes import control_agents, control_files, control_keys, control_sessions
 from moorage_gateway.session_control import SessionControl
+from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.store import Store, StoreError
 
@@ -41,6 +42,7 @@ class Services:
 
     sessions: Sessions
     session_control: SessionControl
+    session_files: SessionFiles
     keys: KeyService
     audit: AuditLog
     bundles: Bundles
@@ -64,6 +66,7 @@ def create_control_app(services: Services) -> FastAPI:
     )
     app.include_router(control_agents.router(services))
     app.include_router(control_sessions.router(services))
+    app.include_router(control_files.router(services))
     app.include_router(control_keys.router(services))
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(LedgerError, _away)

@@ -67,7 +67,9 @@ def _agents(routes: APIRouter, services: Services) -> None:
             made = await services.deployer.apply(caller, name, manifest)
             entry.object = f"agent/{name}@{made.revision}"
         url = f"{services.public_url()}/v1/agents/{name}"
-        return models.DeployedAgent(name=name, revision=made.revision, url=url, warnings=list(made.warnings))
+        return models.DeployedAgent(
+            name=name, revision=made.revision, generation=made.generation, url=url, warnings=list(made.warnings)
+        )
 
     @routes.delete("/v1/agents/{name}", tags=["agents"])
     async def delete_agent(name: str, request: Request, caller: Caller) -> models.Deleted:

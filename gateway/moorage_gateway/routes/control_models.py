@@ -24,6 +24,22 @@ class NewSession(In):
     """8 to 128 letters, digits, '-' and '_'; made when left out."""
 
 
+class FromCheckpoint(In):
+    """Names one of the session's checkpoints."""
+
+    checkpoint: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Its id; the newest when left out."""
+
+
+class NewFork(In):
+    """Makes a session that begins with another's files."""
+
+    checkpoint: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Id of a checkpoint of the old session; left out, one is made of the files as they are now."""
+    agent_session_id: Annotated[str, StringConstraints(max_length=128)] | None = None
+    """The new session's: 8 to 128 letters, digits, '-' and '_'; made when left out."""
+
+
 class NewKey(In):
     """Makes an API key."""
 
@@ -103,6 +119,7 @@ class DeployedAgent(BaseModel):
     name: str
     object: Literal["agent.deployed"] = "agent.deployed"
     revision: str
+    generation: int = 0
     url: str
     warnings: list[str]
 
@@ -161,6 +178,26 @@ class SessionList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Session]
     has_more: bool
+
+
+class Checkpoint(BaseModel):
+    """Saved files of a session. `quiet`: nothing ran while they were read. `bytes`: what the files take."""
+
+    id: str
+    object: Literal["session.checkpoint"] = "session.checkpoint"
+    created_at: int
+    quiet: bool
+    reason: str
+    files: int
+    bytes: int
+
+
+class CheckpointList(BaseModel):
+    """All checkpoints of a session, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Checkpoint]
+    has_more: Literal[False] = False
 
 
 class Key(BaseModel):

@@ -1,6 +1,13 @@
 """Liveness, readiness that means it, and metrics. Raw ASGI. Layer: gateway, rim.
 
-`/healthz` and `/readyz` are served on the public and the control listener, `/metrics` on the control listener only.
+path       | 200 when
+-----------|--------------------------------------------------------------
+/healthz   | the process lives
+/servez    | this replica takes calls: it does not drain
+/readyz    | that, and what all replicas share answers: Redis and the store
+
+All three on the public and the control listener, `/metrics` on the control listener only. Whoever picks among replicas asks `/servez`: with
+Redis away `/readyz` fails on all of them at once, and a caller that none is picked for is told neither why nor when to come again.
 """
 
 from __future__ import annotations
@@ -13,8 +20,8 @@ from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
 from moorage_gateway.routes import answers
 
-HEALTHZ, READYZ, METRICS = "/healthz", "/readyz", "/metrics"
-PATHS = frozenset({HEALTHZ, READYZ})
+HEALTHZ, SERVEZ, READYZ, METRICS = "/healthz", "/servez", "/readyz", "/metrics"
+PATHS = frozenset({HEALTHZ, SERVEZ, READYZ})
 PROBE_SECONDS = 2.0
 FRESH_SECONDS = 1.0
 
@@ -42,6 +49,9 @@ class Health:
         path = scope["path"]
         if path == HEALTHZ:
             await answers.send_json(send, 200, {"status": "alive"})
+        elif path == SERVEZ:
+            drains = self._draining.notified
+            await answers.send_json(send, 503 if drains else 200, {"status": "draining" if drains else "serving"})
         elif path == READYZ:
             found = await self.check()
             ready = all(word == "ok" for word in found.values())

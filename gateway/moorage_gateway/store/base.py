@@ -51,6 +51,9 @@ class Store(Protocol):
     async def get_file(self, key: str, path: Path) -> bool:
         """Write the object to `path`, which appears whole or not at all; False when there is none."""
 
+    async def size(self, key: str) -> int | None:
+        """Bytes of the object, or None when there is none."""
+
     async def ping(self) -> None:
         """Prove that the store answers."""
 

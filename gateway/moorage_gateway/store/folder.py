@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,19 @@ class FolderStore:
             return True
 
         return await self._run(copy)
+
+    async def size(self, key: str) -> int | None:
+        """See `base.Store.size`."""
+        target = self._path(key)
+
+        def look() -> int | None:
+            try:
+                found = target.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+        return await self._run(look)
 
     async def ping(self) -> None:
         """Prove that the folder can be written."""

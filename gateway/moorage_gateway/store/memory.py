@@ -51,6 +51,11 @@ class MemoryStore:
         await asyncio.to_thread(path.write_bytes, data)
         return True
 
+    async def size(self, key: str) -> int | None:
+        """See `base.Store.size`."""
+        data = self._objects.get(base.check_key(key))
+        return None if data is None else len(data)
+
     async def ping(self) -> None:
         """Always there."""
 

@@ -159,6 +159,15 @@ class S3Store:
 
         return await self._run(lambda: self._or_none(read), deadline=FILE_DEADLINE) is True
 
+    async def size(self, key: str) -> int | None:
+        """See `base.Store.size`."""
+        name = self._root + base.check_key(key)
+
+        def look() -> int:
+            return int(self._client.stat_object(self._bucket, name).size or 0)
+
+        return await self._run(lambda: self._or_none(look))
+
     async def ping(self) -> None:
         """Prove that the bucket is there and our key is accepted."""
 

@@ -26,7 +26,7 @@ from moorage_gateway.recovery import Recovery
 from moorage_gateway.sessions import Place, previous_not_found
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
-from moorage_gateway.turns.held import Held
+from moorage_gateway.turns.held import Fate, Held
 from moorage_gateway.turns.keeper import Keeper, has_waited
 from moorage_gateway.turns.normalise import Template, created_event
 from moorage_gateway.turns.readers import Readers
@@ -88,14 +88,16 @@ class Accepting:
         await self._check_previous(place.tenant, request.body.get("previous_response_id"))
         limits = self._limits_of(place.tenant, place.agent)
         meta = self._meta(place, request)
-        acceptance = await self._acceptance(caller, place, request, limits, meta)
+        template = self._template(meta, request.response_id)
+        acceptance = await self._acceptance(caller, place, request, limits, meta, template)
         accepted = await self._accept(acceptance)
         match accepted.word:
             case "OK":
+                fate = Fate()
                 if accepted.state == "running":
-                    self._own(acceptance, accepted, request, limits, named=not place.is_new)
+                    fate = self._own(acceptance, accepted, request, limits, template, named=not place.is_new)
                 if accepted.state in ("running", "queued"):
-                    await self._prove(request, meta, queued=accepted.state == "queued")
+                    await self._prove(request, meta, fate, queued=accepted.state == "queued")
                 else:  # sent again: another owner has it, or it has ended
                     await self._prove_joined(request.response_id, place.tenant)
                 return request.response_id
@@ -137,9 +139,14 @@ class Accepting:
             raise previous_not_found()
 
     async def _acceptance(
-        self, caller: Principal, place: Place, request: TurnRequest, limits: Limits, meta: dict[str, Any]
+        self,
+        caller: Principal,
+        place: Place,
+        request: TurnRequest,
+        limits: Limits,
+        meta: dict[str, Any],
+        template: Template,
     ) -> Acceptance:
-        template = self._template(meta, request.response_id)
         try:
             stored_input = await self._store.put_input(place.tenant, request.response_id, request.input_items)
         except StoreUnavailable as fault:
@@ -157,7 +164,7 @@ class Accepting:
             ),
             queue_limit=limits.queue,
             deadline_ms=self._clock.now_ms() + int(limits.timeout_s * 1000),
-            meta=meta,
+            meta=as_text(meta),
             input=stored_input,
             running_events=[as_text(e) for e in created_event(template, queued=False)],
             queued_events=[as_text(e) for e in created_event(template, queued=True)],
@@ -170,7 +177,16 @@ class Accepting:
     async def _accept(self, acceptance: Acceptance) -> Accepted:
         return await self._write(lambda: self._ledger.accept(acceptance))
 
-    def _own(self, a: Acceptance, accepted: Accepted, request: TurnRequest, limits: Limits, *, named: bool) -> None:
+    def _own(
+        self,
+        a: Acceptance,
+        accepted: Accepted,
+        request: TurnRequest,
+        limits: Limits,
+        template: Template,
+        *,
+        named: bool,
+    ) -> Fate:
         record = TurnRecord.parse(
             a.response,
             {
@@ -181,28 +197,28 @@ class Accepting:
                 "begun": "0",
                 "cancel": "0",
                 "deadline": str(a.deadline_ms),
-                "meta": as_text(a.meta),
+                "meta": a.meta,
                 "input": a.input,
                 "generation": str(self._generation()),
                 "accepted": str(accepted.accepted),
             },
         )
         assert record is not None
-        self._keeper.hold(
-            Held(
-                record=record,
-                fence=accepted.fence,
-                template=self._template(a.meta, a.response),
-                identity=a.identity,
-                limits=limits,
-                input_items=request.input_items,
-                log=[Entry(0, 0, e.encode()) for e in a.running_events],
-                named=named,
-                proved=request.background,
-            )
+        held = Held(
+            record=record,
+            fence=accepted.fence,
+            template=template,
+            identity=a.identity,
+            limits=limits,
+            input_items=request.input_items,
+            log=[Entry(0, 0, e.encode()) for e in a.running_events],
+            named=named,
+            proved=request.background,
         )
+        self._keeper.hold(held)
+        return held.fate
 
-    async def _prove(self, request: TurnRequest, meta: dict[str, Any], *, queued: bool) -> None:
+    async def _prove(self, request: TurnRequest, meta: dict[str, Any], fate: Fate, *, queued: bool) -> None:
         """Object `accepted`: before the answer of a background turn, else alongside (turns.md §2 row 3, decisions/0010).
 
         A turn that is not to be stored leaves no object at all: it lives as long as its owner or Redis.
@@ -210,7 +226,7 @@ class Accepting:
         if not request.store:
             return
         if not request.background:
-            self._chore(self._prove_later(request.response_id, meta, queued=queued))
+            self._chore(self._prove_later(request.response_id, meta, fate, queued=queued))
             return
         write = self._accepted_object(request.response_id, meta, queued=queued)
         for _ in range(3):
@@ -223,9 +239,11 @@ class Accepting:
                 write = self._accepted_object(request.response_id, meta, queued=queued)
         raise unavailable(str(problem))
 
-    async def _prove_later(self, response_id: str, meta: dict[str, Any], *, queued: bool) -> None:
+    async def _prove_later(self, response_id: str, meta: dict[str, Any], fate: Fate, *, queued: bool) -> None:
         """Most turns have their response stored by then, which proves more."""
         await self._clock.sleep(PROOF_S)
+        if fate.kept:
+            return
         held = self._keeper.get(response_id)
         if held is None:
             record = await self._read(self._ledger.turn, response_id)

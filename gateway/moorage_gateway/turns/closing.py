@@ -100,7 +100,7 @@ class Closing(Steps):
         if word != "OK":  # Redis lost it, and it was given up or begun anew: what is decided here is nobody's end
             held.interrupt(fenced=True)
             self._stay(held)
-        held.ended = True
+        held.ended, held.fate.kept = True, stored
         held.logged([terminal])
         try:
             if stored and held.proved:

@@ -16,27 +16,25 @@ from moorage_api.errors import ApiError
 from moorage_api.ledger.records import Entry
 from moorage_api.wire import headers
 from moorage_api.wire.shim import Attach, Start, Stop
-from moorage_gateway.activation import Wanted
 from moorage_gateway.turns import rules
-from moorage_gateway.turns.closing import Closing
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.turns.held import Dropped, Held
 from moorage_gateway.turns.lane import Lane
 from moorage_gateway.turns.normalise import Normaliser, Outcome
+from moorage_gateway.turns.placing import RETRY_S, Placing
 from moorage_gateway.turns.rules import Fault, blamed
-from moorage_gateway.turns.source_reader import SourceReader, ending, failed, void
+from moorage_gateway.turns.source_reader import SourceReader, ending, failed
 from moorage_gateway.turns.steps import Attempted
 from moorage_gateway.upstream import Frames, Route, ShimError, ShimLost, ShimRefused
 
 STOP_GRACE_S = 5.0
 END_WAIT_S = 2.0  # for the agent's stream to end after its terminal event
 REATTACH = 3  # tries to reach a sandbox whose connection broke, before it is given up
-RETRY_S = 0.2
 VAIN = 10  # refusals in a row: a sandbox that was drained for good, say, in a past that Redis has lost
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
-class Engine(Closing):
+class Engine(Placing):
     """Drives turns; one `drive` a held turn. Cancelling `drive` drops the turn without deciding it."""
 
     async def drive(self, held: Held) -> None:
@@ -44,6 +42,8 @@ class Engine(Closing):
         try:
             if held.record.state != "closing":
                 outcome, normaliser = await self._attempts(held)
+                if held.limits.checkpoint and outcome.status == "completed":
+                    outcome = await self._kept(held, outcome)
                 await self._decide(held, outcome, normaliser)
             await self._settle(held)
         except Dropped:
@@ -127,6 +127,7 @@ class Engine(Closing):
                 headers=self._headers(held, seen),
                 body=dict(held.template.body) | {"input": held.input_items},
                 history=await self._history(held),
+                workspace="restore" if held.limits.restores else "keep",
             )
             result = await self._consume(held, route, self._shims.start(route, call), deadline)
             if isinstance(result, Fault):
@@ -152,25 +153,6 @@ class Engine(Closing):
             return Fault("sandbox_lost", "the sandbox was gone when another gateway took the turn over")
         call = Attach(turn=held.response, fence=held.fence, begun=held.begun, src=0)
         return await self._consume(held, route, self._shims.attach(route, call), deadline)
-
-    async def _route(self, held: Held, deadline: float) -> Route | None:
-        """The session's bound route, within the acquire deadline; None when interrupted meanwhile."""
-        until = min(deadline, self._clock.monotonic() + held.limits.acquire_s)
-        wanted = Wanted(held.record.session, held.identity, held.named, dead_epoch=held.dead_epoch)
-        task = asyncio.ensure_future(self._activation.acquire(wanted, deadline=until))
-        unwatch = held.watch(lambda: void(task.cancel()))
-        try:
-            if held.interrupted:
-                task.cancel()
-            held.route = await task
-            return held.route
-        except asyncio.CancelledError:
-            if held.interrupted:
-                return None
-            task.cancel()
-            raise
-        finally:
-            unwatch()
 
     async def _begin(self, held: Held, route: Route, record: dict[str, Any]) -> str:
         word, fence, _ = await self._insist(
@@ -314,11 +296,6 @@ class Engine(Closing):
             return Fault("sandbox_lost", "the sandbox is gone") if reader.started else None
         await held.until_interrupt(RETRY_S)
         return None
-
-    async def _mark_dead(self, held: Held, route: Route, why: str) -> None:
-        """This binding is over: the provider is to prove it, and no route of this epoch is taken again."""
-        held.dead_epoch = route.epoch
-        await self._insist(held, lambda: self._activation.lost(route, why))
 
     def _acknowledge(self, held: Held) -> bool:
         if held.attempts:

@@ -45,6 +45,13 @@ class Dropped(Exception):
     """This process no longer owns the turn (a higher fence exists); its readers read the log."""
 
 
+@dataclass
+class Fate:
+    """What became of a turn here, for whoever must not keep its log alive to learn that."""
+
+    kept: bool = False  # it is closed, and its response stored
+
+
 @dataclass(eq=False)
 class Held:
     """One owned turn. `log` has only acknowledged entries: index = sequence number."""
@@ -64,6 +71,7 @@ class Held:
     route: Route | None = None
     dead_epoch: int = 0  # the binding that was found dead
     proved: bool = True  # whether an object `accepted` may be there
+    fate: Fate = field(default_factory=Fate)
     decided_at: float = float("-inf")  # monotonic; when this process fixed the outcome
     cancelled: bool = False
     fenced: bool = False

@@ -153,7 +153,9 @@ _PART_ALIASES: Mapping[str, Mapping[str, str]] = {
 def pruned(value: Any, depth: int = MAX_DEPTH) -> Any:
     """A copy of an agent's JSON value, cut to null below `depth` levels: what follows may recurse and serialise safely."""
     if isinstance(value, dict):
-        return {str(k): pruned(v, depth - 1) for k, v in value.items()} if depth else None
+        below = depth - 1
+        # Most of what there is are strings: they need no step down.
+        return {str(k): v if type(v) is str else pruned(v, below) for k, v in value.items()} if depth else None
     if isinstance(value, list | tuple):
         return [pruned(v, depth - 1) for v in value] if depth else None
     return value

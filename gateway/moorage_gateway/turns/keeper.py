@@ -144,11 +144,10 @@ class Keeper:
         try:
             try:
                 await self._engine.drive(held)
-            except Exception:
+            except Exception:  # a mistake of ours: tried again it would break again, so the turn ends and says so
                 log.exception("turn %s broke", held.response)
                 await self._engine.fail(held, "The platform met an error of its own; its log names this response.")
-        except Exception:
-            # The outermost frame of a turn: its lease runs out, and another gateway takes it.
+        except Exception:  # the outermost frame of a turn: its lease runs out, and another gateway takes it
             log.exception("turn %s could not be ended", held.response)
         finally:
             held.gone = not held.ended

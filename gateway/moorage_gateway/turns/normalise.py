@@ -41,10 +41,8 @@ def created_event(t: Template, *, queued: bool) -> list[Event]:
     """The first events of a log: `response.created` (number 0), and `response.queued` when the turn has to wait."""
     status = "queued" if queued else "in_progress"
     kinds = ["response.created", "response.queued"] if queued else ["response.created"]
-    return [
-        {"type": kind, "sequence_number": number, "response": response_body(t, status=status, output=[])}
-        for number, kind in enumerate(kinds)
-    ]
+    body = response_body(t, status=status, output=[])
+    return [{"type": kind, "sequence_number": number, "response": body} for number, kind in enumerate(kinds)]
 
 
 def response_from_log(t: Template, events: Iterable[Event], *, status: str) -> dict[str, Any]:

@@ -163,12 +163,14 @@ class Readers:
                     if ended and not entries:
                         total = await self._ledger.length(response)
                         final = await self._ledger.log(response, total - 1, total - 1) if total else []
-                        for entry in final:  # none: Redis lost it between the two reads
-                            yield total - 1, entry.data, True
+                        if not final or not record.ends_with(final[0]):  # Redis lost it between the two reads
+                            await self._clock.sleep(AWAY_S)
+                            return
+                        yield total - 1, final[0].data, True
                         return
                     for number, entry in enumerate(entries, index):
-                        # The terminal event is appended with the final state: a page may end before it.
-                        last = ended and len(entries) < PAGE and number == index + len(entries) - 1
+                        # A page may end before the terminal event, and so may a log that was rolled back since the record was read.
+                        last = number == index + len(entries) - 1 and record.ends_with(entry)
                         yield number, entry.data, last
                         if last:
                             return

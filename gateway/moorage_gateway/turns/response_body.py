@@ -6,6 +6,7 @@ output, usage, error and incomplete details are taken. Callers treat the result 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ class Template:
     revision: str
     session_id: str
     body: Mapping[str, Any]
+
+    @functools.cached_property
+    def echoed(self) -> dict[str, Any]:
+        """What every Response object of the turn holds, whatever becomes of it."""
+        return _echoed(self)
 
 
 # Echoed from the create body, else the default (protocols.md §1.2 and §1.3). None is a value here: the field is present.
@@ -69,8 +75,7 @@ def response_body(
     completed_at: int | None = None,
 ) -> dict[str, Any]:
     """The full Response object. `completed_at` is shown only when `status` is completed; `outcome` None: not ended."""
-    body = template.body
-    response: dict[str, Any] = {
+    return {
         "id": template.response_id,
         "object": "response",
         "created_at": template.created_at,
@@ -81,24 +86,31 @@ def response_body(
         "error": outcome.error if outcome else None,
         "incomplete_details": outcome.incomplete_details if outcome else None,
         "usage": outcome.usage if outcome else None,
+        **template.echoed,
+    }
+
+
+def _echoed(template: Template) -> dict[str, Any]:
+    body = template.body
+    found: dict[str, Any] = {
         "metadata": body.get("metadata") or {},
         "text": _text(body.get("text")),
         "tools": [_tool(tool) for tool in body.get("tools") or ()],
     }
     for name, default in _ECHOED.items():
         value = body.get(name)
-        response[name] = default if value is None else value
-    if response["service_tier"] == "auto":
-        response["service_tier"] = "default"  # the answer names the tier that served, never the wish
+        found[name] = default if value is None else value
+    if found["service_tier"] == "auto":
+        found["service_tier"] = "default"  # the answer names the tier that served, never the wish
     for name in _OPTIONAL:
         if body.get(name) is not None:
-            response[name] = body[name]
+            found[name] = body[name]
     conversation = body.get("conversation")
     if conversation is not None:
-        response["conversation"] = {"id": conversation} if isinstance(conversation, str) else conversation
-    response["agent_session_id"] = template.session_id
-    response["agent_reference"] = {"type": "agent_reference", "name": template.agent, "version": template.revision}
-    return response
+        found["conversation"] = {"id": conversation} if isinstance(conversation, str) else conversation
+    found["agent_session_id"] = template.session_id
+    found["agent_reference"] = {"type": "agent_reference", "name": template.agent, "version": template.revision}
+    return found
 
 
 def _text(given: Any) -> dict[str, Any]:

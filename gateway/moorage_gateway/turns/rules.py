@@ -106,16 +106,17 @@ def describe(attempt: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """A session's clocks in ms (hostedagent.md `session`)."""
+    """A session's clocks in ms (hostedagent.md `session`); `archive` is the platform's, 0: never."""
 
     idle: int
     max_life: int
     retention: int
+    archive: int = 0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What to do with a session now, and when to look again (epoch ms). `action`: keep, drain, delete."""
+    """What to do with a session now, and when to look again (epoch ms). `action`: keep, drain, archive, delete."""
 
     action: str
     at: int
@@ -135,6 +136,7 @@ def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, li
     claimed            | no   | no         | < idle   | < max  | keep; look when either limit comes
     draining           | any  | any        | any      | any    | drain: whoever began it may be dead
     waking             | any  | any        | any      | any    | keep; look again soon
+    hibernated         | no   | any        | >= archive, < retention | any | archive
     new, hibernated, archived | no | any   | >= retention | any | delete
     new, hibernated, archived | no | any   | < retention  | any | keep; look at its end
     """
@@ -155,8 +157,17 @@ def look(state: str, *, running: bool, active: int, claimed: int, stop: bool, li
         return Look("keep", now + 5_000)
     if running:
         return Look("keep", now + 30_000)
+    return _resting(state, active, life, now)
+
+
+def _resting(state: str, active: int, life: Lifetimes, now: int) -> Look:
+    """The last rows of `look`: a session without a sandbox and without a turn."""
     if now - active >= life.retention:
         return Look("delete", now + 60_000, "retention")
+    if state == "hibernated" and life.archive:
+        if now - active >= life.archive:
+            return Look("archive", active + life.retention)
+        return Look("keep", min(active + life.archive, active + life.retention))
     return Look("keep", active + life.retention)
 
 
@@ -170,22 +181,26 @@ class Limits:
     queue: int = 8
     durable: bool = True
     log_bytes: int = 64 * 1024 * 1024
+    checkpoint: bool = False  # durability: turn
+    restores: bool = False  # retryWorkspace: restore
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def lifetimes(spec: dict[str, Any]) -> Lifetimes:
+def lifetimes(spec: dict[str, Any], *, archive_ms: int = 0) -> Lifetimes:
     """The session clocks of a published spec; the manifest's defaults where the agent is gone."""
     session = spec.get("session") or {}
     return Lifetimes(
         idle=int(quantities.seconds(str(session.get("idleTimeout") or "15m")) * 1000),
         max_life=int(quantities.seconds(str(session.get("maxLifetime") or "8h")) * 1000),
         retention=int(quantities.seconds(str(session.get("retention") or "30d")) * 1000),
+        archive=archive_ms,
     )
 
 
 def limits(spec: dict[str, Any], *, acquire_s: float, log_bytes: int) -> Limits:
     """What a turn of an agent with this spec may use."""
     turn, session = spec.get("turn") or {}, spec.get("session") or {}
+    keeps = bool((spec.get("workspace") or {}).get("fileSystem", True))
     return Limits(
         timeout_s=float(quantities.seconds(str(turn.get("timeout") or "30m"))),
         max_attempts=int(turn.get("maxAttempts") or 3),
@@ -193,4 +208,6 @@ def limits(spec: dict[str, Any], *, acquire_s: float, log_bytes: int) -> Limits:
         queue=int(session.get("queue", 8)),
         durable=bool(turn.get("durableState", True)),
         log_bytes=log_bytes,
+        checkpoint=turn.get("durability") == "turn" and keeps,
+        restores=turn.get("retryWorkspace") == "restore" and keeps,
     )

@@ -17,7 +17,7 @@ from moorage_api.ledger.records import ENDED, Entry, TurnRecord
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
-from moorage_gateway.turns.accepting import Accepting, TurnRequest, as_text, unavailable
+from moorage_gateway.turns.accepting import RETRY_S, Accepting, TurnRequest, as_text, unavailable
 from moorage_gateway.turns.history import Link
 from moorage_gateway.turns.keeper import identity_of, template_of
 from moorage_gateway.turns.normalise import Normaliser, Outcome, response_from_log
@@ -70,6 +70,11 @@ class Turns(Accepting):
             return None
         entries = await self._read(self._ledger.log, response_id)
         items = await self._items(record)
+        if record.state in ENDED and not record.ends_with(entries[-1] if entries else None):
+            # One of the two went between the readings. The store has the end, or nobody may count on one.
+            stored = await self._stored(response_id, tenant)
+            if stored is not None:
+                return stored
         return self._view(record, entries, items)
 
     async def cancel(self, response_id: str, *, tenant: str) -> dict[str, Any]:
@@ -83,6 +88,7 @@ class Turns(Accepting):
                     raise ApiError(Kind.NOT_FOUND, f"No response {response_id}.")
                 if found.ended:
                     return found.response
+                await self._clock.sleep(RETRY_S)
                 continue  # Redis had lost it for a moment: its owner has written it anew
             if record.state != "closing":
                 terminal, index = await self._cancelled(record)
@@ -146,9 +152,9 @@ class Turns(Accepting):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _view(self, record: TurnRecord, entries: list[Entry], items: list[dict[str, Any]]) -> StoredTurn:
-        meta, ended = record.meta, record.state in ENDED
+        meta, ended = record.meta, record.ends_with(entries[-1] if entries else None)
         events = [orjson.loads(e.data) for e in entries]
-        if ended and events and "response" in events[-1]:
+        if ended:
             response = events[-1]["response"]
         else:
             status = "queued" if record.state == "queued" else "in_progress"

@@ -65,7 +65,11 @@ def referring(value: Any, ids: dict[str, str]) -> Any:
     Call ids are another vocabulary (some agents give a call the id of its item) and stay. `value` is bounded in depth.
     """
     if isinstance(value, dict):
-        return {name: _referred(name, one, ids) for name, one in value.items()}
+        return {
+            # Most of what there is are strings in fields of other names: they need no step down.
+            name: one if type(one) is str and not name.endswith("id") else _referred(name, one, ids)
+            for name, one in value.items()
+        }
     if isinstance(value, list):
         return [referring(one, ids) for one in value]
     return value

@@ -18,18 +18,21 @@ OOM_SCORE = "500"  # the agent dies of its memory, not the init that reports it
 
 @dataclass(frozen=True)
 class Start:
-    """An agent process about to begin: its environment and where its output goes."""
+    """An agent process about to begin: its environment, where its output goes, and the pid of its init."""
 
     env: dict[str, str]
     output: int
     limits: dict[str, int]
     plain: bool
+    parent: int
 
 
 def become(start: Start, calls: kernel.Kernel) -> None:
     """Makes this process the agent: a session, output, limits and environment of its own; dies with its init."""
     os.setsid()
     calls.prctl(kernel.PR_SET_PDEATHSIG, 9)
+    if os.getppid() != start.parent:  # it ended before the line above: nobody would send that signal any more
+        os._exit(1)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (start.output, 1), (start.output, 2)):
         os.dup2(source, target)

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-from . import agent, dwelling, entry, kernel, pod, zygote
+from . import agent, dwelling, entry, kernel, oom, pod, zygote
 
 STANDARD = 3  # descriptors 0, 1, 2
 
@@ -58,6 +58,12 @@ def _add_pod(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     start.add_argument("--workspace", default=dwelling.WORKSPACE)
     start.add_argument("--shim-port", type=int, default=8099, help="the agent's door to the shim, on loopback")
     start.add_argument("--wait", type=float, default=120.0, help="seconds for the shim to come")
+    start.add_argument(
+        "--memory",
+        type=Path,
+        action="append",
+        help="the control group's file that counts kills; default: the container's",
+    )
 
 
 def _pod(options: argparse.Namespace) -> int:
@@ -71,7 +77,7 @@ def _pod(options: argparse.Namespace) -> int:
     one = pod.Pod(
         pod.Setup(
             options.socket, options.code.resolve(), name, options.exec, options.sandbox, options.home,
-            options.workspace, options.shim_port, options.wait,
+            options.workspace, options.shim_port, options.wait, tuple(options.memory or oom.OWN),
         ),
         os.environ,
     )  # fmt: skip

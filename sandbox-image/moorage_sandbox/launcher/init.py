@@ -133,6 +133,7 @@ class Init:
         wanted = self._home.base | {str(name): str(value) for name, value in env.items()} | self._home.fixed
         wanted["PORT"] = str(agent.free_port()) if self._home.plain else wanted.get("PORT", str(AGENT_PORT))
         read, write = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as fault:  # the sandbox is full of processes
@@ -143,7 +144,7 @@ class Init:
         if pid == 0:
             os.close(read)
             self._forget()
-            return agent.Start(wanted, write, self._home.limits, self._home.plain)
+            return agent.Start(wanted, write, self._home.limits, self._home.plain, parent)
         os.close(write)
         self._agents.add(pid)
         self._tell({"op": "spawned", "id": request, "pid": pid, "port": int(wanted["PORT"])}, [read])

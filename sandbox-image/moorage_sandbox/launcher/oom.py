@@ -1,8 +1,17 @@
-"""Whether the kernel killed for memory, read from a cgroup file the host handed in. Layer: floor of the launcher, stdlib only."""
+"""Whether the kernel killed for memory, read from a cgroup file: one the host handed in, or the container's own.
+
+Layer: floor of the launcher, stdlib only.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+OWN = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+"""Where a container finds its own count, in both versions of control groups."""
 
 
 class OomCounter:
@@ -34,3 +43,11 @@ def kills(text: str) -> int:
         if name == "oom_kill" and value.strip().isdigit():
             return int(value)
     return 0
+
+
+def first(places: Iterable[Path]) -> int | None:
+    """A descriptor of the first of these files that can be read; None where there is none."""
+    for place in places:
+        with suppress(OSError):
+            return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    return None

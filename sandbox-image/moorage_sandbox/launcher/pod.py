@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import agent, dwelling, init, kernel, packets, zygote
+from . import agent, dwelling, init, kernel, oom, packets, zygote
 
 
 class NoShim(Exception):
@@ -23,7 +23,7 @@ class NoShim(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """How the container was asked for. `socket`: where init listens for the shim. `wait`: seconds."""
+    """How the container was asked for. `socket`: where init listens for the shim. `wait`: seconds. `memory`: see `oom.OWN`."""
 
     socket: Path
     code: Path
@@ -34,6 +34,7 @@ class Setup:
     workspace: str
     shim_port: int
     wait: float
+    memory: tuple[Path, ...] = oom.OWN
 
 
 class Pod:
@@ -61,6 +62,7 @@ class Pod:
         gc.disable()
         control = self._meet()
         one = init.Init(control, watch, self._calls, self._home())
+        one.count_oom(oom.first(self._setup.memory))
         one.hello(dwelling.listen(self._setup.shim_port))
         return one.run()
 

@@ -233,7 +233,9 @@ class Zygote:
     def _run(self, one: init.Init) -> agent.Start:
         try:
             return one.run()
-        except Exception:
+        except (
+            Exception
+        ):  # the outermost frame of an init: what lies above is the zygote's, and must not go on in a fork of it
             traceback.print_exc()
             os._exit(1)
 

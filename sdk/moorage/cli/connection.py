@@ -43,6 +43,11 @@ def find(url: str | None, key: str | None, env: Mapping[str, str]) -> Connection
     return Connection(where, key or env.get("MOORAGE_API_KEY") or fallback)
 
 
+def is_named(url: str | None, env: Mapping[str, str]) -> bool:
+    """Whether any place says which platform; else `find` means the one of this machine. Raises Misuse for a broken file."""
+    return bool(url or env.get("MOORAGE_URL") or load(config_path(env)))
+
+
 def load(path: Path) -> Connection | None:
     """What the file holds; None when there is none."""
     try:

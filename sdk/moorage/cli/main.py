@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from moorage._errors import MoorageError
 from moorage.cli import agents, audit, chat, keys, login, logs, printing, responses, sessions, up
+from moorage.cli.doctor import command as doctor
 
 GROUP = "moorage.commands"
 
@@ -42,6 +43,7 @@ def make_app(brought: Brought = installed) -> typer.Typer:
     app.command("logs")(logs.logs)
     app.command("audit")(audit.audit)
     app.command("login")(login.login)
+    app.command("doctor")(doctor.doctor)
     app.add_typer(agents.app, name="agents")
     app.add_typer(sessions.app, name="sessions")
     app.add_typer(responses.app, name="responses")

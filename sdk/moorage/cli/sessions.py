@@ -1,4 +1,4 @@
-"""`moorage sessions`: list, show, stop, delete. Layer: CLI."""
+"""`moorage sessions`: list, show, stop, delete, and their checkpoints. Layer: CLI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import typer
 
 from moorage.cli import options, printing
 
-app = typer.Typer(help="Sessions: list, show, stop, delete.", no_args_is_help=False, invoke_without_command=True)
+app = typer.Typer(
+    help="Sessions: list, show, stop, delete, checkpoint, restore, fork.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
 
 Status = Annotated[str | None, typer.Option("--status", help="Only in this state: active, idle, hibernated …")]
 
@@ -96,3 +100,89 @@ def delete(
         printing.document(done)
     else:
         printing.out(f"{session} is deleted.")
+
+
+Checkpoint = Annotated[str | None, typer.Option("--from", help="Id of a checkpoint (see `sessions checkpoints`).")]
+
+
+@app.command("checkpoint")
+def checkpoint(
+    session: options.SessionId,
+    agent: options.AgentOption = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Save the session's files as they are now."""
+    with options.client(url, key) as client:
+        made = client.checkpoint_session(session, agent=agent)
+    if as_json:
+        printing.document(made)
+    else:
+        printing.out(f"{printing.cell(made.get('id'))}: {made.get('files')} files, {made.get('bytes')} bytes.")
+
+
+@app.command("checkpoints")
+def checkpoints(
+    session: options.SessionId,
+    agent: options.AgentOption = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the session's checkpoints, newest first."""
+    with options.client(url, key) as client:
+        found = client.list_checkpoints(session, agent=agent)
+    if as_json:
+        printing.document(found)
+        return
+    columns = {
+        "id": "CHECKPOINT",
+        "at": "MADE (UTC)",
+        "reason": "FOR",
+        "quiet": "QUIET",
+        "files": "FILES",
+        "bytes": "BYTES",
+    }
+    rows = [{**each, "at": printing.when(each.get("created_at"))} for each in found]
+    printing.table(rows, columns, empty="No checkpoints yet. Make one: moorage sessions checkpoint SESSION")
+
+
+@app.command("restore")
+def restore(
+    session: options.SessionId,
+    checkpoint: Checkpoint = None,
+    agent: options.AgentOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Put a checkpoint's files in place of the session's. What changed since is lost."""
+    if not yes:
+        typer.confirm(f"Replace the files of session {session}", abort=True, err=True)
+    with options.client(url, key) as client:
+        done = client.restore_session(session, checkpoint, agent=agent)
+    if as_json:
+        printing.document(done)
+    else:
+        printing.out(f"{session} has the files of {printing.cell(done.get('id'))}.")
+
+
+@app.command("fork")
+def fork(
+    session: options.SessionId,
+    checkpoint: Checkpoint = None,
+    to: Annotated[str | None, typer.Option("--to", help="Id of the new session; made when left out.")] = None,
+    agent: options.AgentOption = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Start a new session with this one's files."""
+    with options.client(url, key) as client:
+        made = client.fork_session(session, checkpoint=checkpoint, to=to, agent=agent)
+    if as_json:
+        printing.document(made)
+    else:
+        printing.out(f"{printing.cell(made.get('id'))} begins with the files of {session}.")

@@ -11,6 +11,7 @@ Layer: agent server, pure; `serve.turns` drives it, one `Rendering` a turn. Orde
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -168,7 +169,7 @@ class Rendering:
         return told
 
 
-class _OpenText:
+class _OpenText(ABC):
     """An item whose one part still grows."""
 
     item_type = ""
@@ -178,11 +179,13 @@ class _OpenText:
         self._where = {"item_id": identity, "output_index": index, "content_index": 0}
         self._chunks: list[str] = []
 
+    @abstractmethod
     def _part(self, text: str) -> Wire:
-        raise NotImplementedError
+        """The part with what it has come to."""
 
+    @abstractmethod
     def item(self, status: str, *, with_part: bool) -> Wire:
-        raise NotImplementedError
+        """The item around it."""
 
     def _extra(self) -> Wire:
         return {}

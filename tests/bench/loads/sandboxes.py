@@ -25,6 +25,7 @@ from bench.effort import Effort
 from bench.report import Line, skipped
 from fakes.valkey import Valkey
 from fakes.ward import Guest, Ward
+from moorage_api import platform_wheel
 from moorage_api.kinds import parse
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.sessions import SessionLedger
@@ -32,7 +33,7 @@ from moorage_api.provider.base import Revision
 from moorage_api.provider.loop import Provider
 from moorage_gateway import package_index
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_local import environments, machine, platform_wheel, probe, state
+from moorage_local import environments, machine, probe, state
 from moorage_local.isolation import Isolation
 from moorage_local.program import Program
 

@@ -5,7 +5,7 @@ A turn writes its input, lease, log and outcome before and while it is streamed.
 
 from __future__ import annotations
 
-from bench import figures, processes
+from bench import figures, pace, processes
 from bench.effort import Effort
 from bench.loads import routes
 from bench.report import Line
@@ -21,7 +21,7 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
     """CPU and Redis commands of a streamed turn with one delta; 8 sessions, each its next turn when the last one ended."""
     stage.warm(SESSIONS[:TURNS_AT_ONCE])
     texts = [stage.turn(session, 1, 0) for session in SESSIONS[:TURNS_AT_ONCE]]
-    costs, rates = [], []
+    costs, rates, paces = [], [], []
     for _ in range(effort.repetitions):
         found = stage.load.run(
             target=stage.gateway.target,
@@ -32,6 +32,7 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
         )
         costs.append(found["cpu"] / found["requests"] * 1000)
         rates.append(found["requests"] / found["seconds"])
+        paces.append(pace.now())
     commands = routes.per_unit(
         stage, effort.turns, {"requests": texts, "connections": TURNS_AT_ONCE, "count": effort.turns}
     )
@@ -44,6 +45,7 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
             goal=3,
             gate=6,
             note=f"{ours}; {figures.short(figures.median(rates))} turns/s",
+            pace=figures.median(paces),
         ),
         Line("turn-commands", round(commands, 1), "commands/turn", note=f"{effort.turns} turns; {routes.HOW}"),
     ]
@@ -52,7 +54,7 @@ def turn(stage: Stage, effort: Effort) -> list[Line]:
 def delta(stage: Stage, effort: Effort) -> list[Line]:
     """CPU and Redis commands of one more delta: 32 streams with 10 ms gaps, long turns less short ones."""
     stage.warm(SESSIONS)
-    costs, commands, late, usual = [], [], [], []
+    costs, commands, late, usual, paces = [], [], [], [], []
     merged = events = 0
     for _ in range(effort.repetitions):
         points = []
@@ -67,12 +69,21 @@ def delta(stage: Stage, effort: Effort) -> list[Line]:
         costs.append(figures.slope(points[0][:2], points[1][:2]) * 1e6)
         commands.append(figures.slope((points[0][0], points[0][2]), (points[1][0], points[1][2])))
         late.append(figures.percentile(found["delay_us"], 99) / 1000)
+        paces.append(pace.now())
         usual.append(figures.percentile(found["delay_us"], 50) / 1000)
         merged += found["merged"]
         events += found["events"]
     ours = figures.spread(costs)
     return [
-        Line("delta-cpu", ours.middle, "us/delta", goal=60, gate=120, note=f"{ours}; 32 streams, 10 ms gaps"),
+        Line(
+            "delta-cpu",
+            ours.middle,
+            "us/delta",
+            goal=60,
+            gate=120,
+            note=f"{ours}; 32 streams, 10 ms gaps",
+            pace=figures.median(paces),
+        ),
         Line(
             "delta-commands", round(figures.median(commands), 2), "commands/delta", note=str(figures.spread(commands))
         ),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ if os.environ.get("MODE") == "broken":
 from moorage import HostedAgent, text_of
 
 NOTES = Path("/workspace/notes.txt")
+TOLD = Path("/workspace/hog")
 
 
 def reached(where):
@@ -24,6 +26,25 @@ def reached(where):
         return False
 
 
+def hog():
+    """Takes memory until it is taken from us."""
+    held = []
+    while True:
+        held.append(bytearray(b"\1" * (8 << 20)))
+
+
+def hog_when_told():
+    while not TOLD.exists():  # another process tells it; it ends with the container
+        time.sleep(0.05)
+    TOLD.unlink()
+    hog()
+
+
+if os.environ.get("MODE") == "hog":
+    # In the container's first process, from which agent processes are forked: when that one goes, the container does.
+    threading.Thread(target=hog_when_told, daemon=True).start()
+
+
 def agent(items, ctx):
     wanted = text_of(items)
     if wanted == "look":
@@ -32,10 +53,13 @@ def agent(items, ctx):
         )
     elif wanted.startswith("reach "):
         yield json.dumps({where: reached(where) for where in wanted.split()[1:]})
-    elif wanted.startswith("slow "):
-        for number in range(int(wanted.split()[1])):
+    elif wanted.startswith(("slow ", "hog ")):
+        how, count = wanted.split()
+        for number in range(int(count)):
+            if how == "hog" and ctx.attempt == 1 and number == int(count) // 3:
+                TOLD.touch() if os.environ.get("MODE") == "hog" else hog()
             yield f"{number} "
-            time.sleep(0.1)
+            time.sleep(0.1)  # the pace is the point
     elif wanted == "die":
         yield "before "
         mark = Path("/workspace/died")

@@ -11,13 +11,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 from cluster.node import plan
 
 Object = Mapping[str, Any]
 
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
 ASK_SECONDS = 10.0
 WATCH_SECONDS = 240
 """The server ends a watch after so long; the client waits a little longer, and then takes the server for gone."""
@@ -76,11 +78,13 @@ class Watch:
 
 
 class Api:
-    """Paths are the API server's own, with their query."""
+    """Paths are the API server's own, with their query. `kept`: each thread keeps one connection, for those who ask hundreds of times a
+    second; what is asked on one that the server has closed is asked once more."""
 
-    def __init__(self, place: plan.Place) -> None:
+    def __init__(self, place: plan.Place, *, kept: bool = False) -> None:
         self._place = place
         self._lock = threading.Lock()
+        self._mine = threading.local() if kept else None
         self._trust: ssl.SSLContext | None = None
 
     def get(self, path: str) -> Object:
@@ -92,16 +96,20 @@ class Api:
         """Makes it; False when it is there already. Raises Away, Refused."""
         return self._unless(409, "POST", path, thing)
 
-    def delete(self, path: str) -> bool:
+    def delete(self, path: str, options: Object | None = None) -> bool:
         """Takes it away; False when it is gone already. Raises Away, Refused."""
-        return self._unless(404, "DELETE", path)
+        return self._unless(404, "DELETE", path, options)
+
+    def merge(self, path: str, change: Object) -> bool:
+        """Changes some fields; False when it is gone already. Raises Away, Refused."""
+        return self._unless(404, "PATCH", path, change, MERGE)
 
     def watch(self, path: str, version: str) -> Watch:
         """What happens to the collection after `version`. Raises Away, Refused."""
         connection = self._connection(WATCH_SECONDS + SPARE_SECONDS)
-        query = f"?watch=1&resourceVersion={version}&timeoutSeconds={WATCH_SECONDS}"
+        query = f"watch=1&resourceVersion={version}&timeoutSeconds={WATCH_SECONDS}"
         try:
-            connection.request("GET", path + query)
+            connection.request("GET", f"{path}{'&' if '?' in path else '?'}{query}")
             response = connection.getresponse()
             if response.status != http.HTTPStatus.OK:
                 raise Refused(response.status, response.read(LONGEST).decode(errors="replace"))
@@ -113,30 +121,49 @@ class Api:
             connection.close()
             raise
 
-    def _unless(self, status: int, method: str, path: str, thing: Object | None = None) -> bool:
+    def _unless(self, status: int, method: str, path: str, thing: Object | None = None, content: str = JSON) -> bool:
         try:
-            self._ask(method, path, thing)
+            self._ask(method, path, thing, content)
         except Refused as refusal:
             if refusal.status != status:
                 raise
             return False
         return True
 
-    def _ask(self, method: str, path: str, thing: Object | None = None) -> bytes:
+    def _ask(self, method: str, path: str, thing: Object | None = None, content: str = JSON) -> bytes:
         body = None if thing is None else json.dumps(thing).encode()
-        with closing(self._connection(ASK_SECONDS)) as connection:
-            try:
-                connection.request(method, path, body, {"content-type": "application/json"})
-                response = connection.getresponse()
-                said = response.read(LARGEST)
-            except (OSError, http.client.HTTPException) as fault:
-                raise Away(f"{method} {path}: {fault}") from fault
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
-            raise Refused(response.status, said.decode(errors="replace"))
+        held: http.client.HTTPSConnection | None = getattr(self._mine, "connection", None)
+        try:
+            status, said = self._exchange(held or self._connection(ASK_SECONDS), method, path, body, content)
+        except Away:
+            if held is None:
+                raise
+            status, said = self._exchange(self._connection(ASK_SECONDS), method, path, body, content)
+        if status >= http.HTTPStatus.BAD_REQUEST:
+            raise Refused(status, said.decode(errors="replace"))
         return said
 
+    def _exchange(
+        self, connection: http.client.HTTPSConnection, method: str, path: str, body: bytes | None, content: str
+    ) -> tuple[int, bytes]:
+        """Status and body of one answer. Raises Away; then the connection is closed and not kept."""
+        keep = False
+        try:
+            connection.request(method, path, body, {"content-type": content})
+            response = connection.getresponse()
+            said = response.read(LARGEST)
+            keep = self._mine is not None and not response.will_close
+            return response.status, said
+        except (OSError, http.client.HTTPException) as fault:
+            raise Away(f"{method} {path}: {fault}") from fault
+        finally:
+            if self._mine is not None:
+                self._mine.connection = connection if keep else None
+            if not keep:
+                connection.close()
+
     def _connection(self, seconds: float) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(plan.HOST, plan.API_PORT, timeout=seconds, context=self._context())
+        return http.client.HTTPSConnection(self._place.host, self._place.port, timeout=seconds, context=self._context())
 
     def _context(self) -> ssl.SSLContext:
         """Made when it is first asked for: the certificates are not there before the node is."""

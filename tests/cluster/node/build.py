@@ -25,6 +25,16 @@ def check_programs() -> None:
         raise Missing(f"install these Debian packages: {' '.join(sorted(absent))}")
 
 
+def api_binary() -> Path:
+    """The same binary, for an API server alone. Raises Missing when that needs what this machine has not; no root is needed."""
+    absent = {
+        plan.PACKAGES[name] for name in ("etcd", "openssl", "kubectl") if shutil.which(name, path=_path()) is None
+    }
+    if absent:
+        raise Missing(f"install these Debian packages: {' '.join(sorted(absent))}")
+    return binary()
+
+
 def binary() -> Path:
     """The binary of every Kubernetes component; built if the cache has none. Raises Missing, CalledProcessError."""
     major, minor, _ = plan.KUBE_VERSION.split(".")

@@ -53,6 +53,14 @@ class Children:
         path = self._logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:]) if path.exists() else ""
 
+    def pid(self, name: str) -> int:
+        """Of one that runs."""
+        return self._running[name].pid
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Sends one a signal."""
+        self._running[name].send_signal(number)
+
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends one and waits for its end."""
         process = self._running.pop(name, None)

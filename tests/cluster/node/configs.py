@@ -83,11 +83,11 @@ def etcd(place: plan.Place, port: int, peer: int) -> list[str | Path]:
 
 
 def apiserver(place: plan.Place, kube: Path, etcd_port: int) -> list[str | Path]:
-    """kube-apiserver, on the bridge's address only."""
+    """kube-apiserver, on the place's own address only."""
     pki = place.pki
     return [
         kube, "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-        f"--bind-address={plan.HOST}", f"--advertise-address={plan.HOST}", f"--secure-port={plan.API_PORT}",
+        f"--bind-address={place.host}", f"--advertise-address={place.host}", f"--secure-port={place.port}",
         f"--service-cluster-ip-range={plan.SERVICES}", "--allow-privileged=true",
         "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
         f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/server.crt", f"--tls-private-key-file={pki}/server.key",
@@ -111,7 +111,7 @@ def controllers(place: plan.Place, kube: Path) -> list[str | Path]:
         kube, "kube-controller-manager", f"--kubeconfig={identity.kubeconfig(place, 'controller-manager')}",
         f"--authentication-kubeconfig={identity.kubeconfig(place, 'controller-manager')}",
         f"--authorization-kubeconfig={identity.kubeconfig(place, 'controller-manager')}",
-        f"--bind-address={plan.HOST}", "--leader-elect=false", "--use-service-account-credentials=true",
+        f"--bind-address={place.host}", "--leader-elect=false", "--use-service-account-credentials=true",
         f"--root-ca-file={pki}/ca.crt", f"--service-account-private-key-file={pki}/service-account.key",
         f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
         f"--service-cluster-ip-range={plan.SERVICES}", f"--cluster-cidr={plan.PODS}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ SERVER_NAMES = (
 SERVER_ADDRESSES = ("127.0.0.1", plan.HOST, plan.API_SERVICE)
 
 
-def make(place: plan.Place) -> None:
+def make(place: plan.Place, clients: Sequence[Client] = CLIENTS) -> None:
     """Writes keys, certificates and kubeconfigs into `place.pki`; the administrator's kubeconfig to `place.kubeconfig`."""
     pki = place.pki
     for name in ("ca", "front-proxy-ca"):
@@ -69,11 +70,11 @@ def make(place: plan.Place) -> None:
     _certificate(pki, "front-proxy", "/CN=front-proxy-client", "front-proxy-ca")
     _openssl("genrsa", "-out", pki / "service-account.key", "2048")
     _openssl("rsa", "-in", pki / "service-account.key", "-pubout", "-out", pki / "service-account.pub")
-    for client in CLIENTS:
+    for client in clients:
         group = f"/O={client.group}" if client.group else ""
         _certificate(pki, client.name, f"{group}/CN={client.common}", "ca")
         target = place.kubeconfig if client.name == "admin" else kubeconfig(place, client.name)
-        target.write_text(json.dumps(_kubeconfig(pki, client.name), indent=1))
+        target.write_text(json.dumps(_kubeconfig(place, client.name), indent=1))
         target.chmod(0o600)
 
 
@@ -82,7 +83,8 @@ def kubeconfig(place: plan.Place, name: str) -> Path:
     return place.pki / f"{name}.kubeconfig"
 
 
-def _kubeconfig(pki: Path, name: str) -> dict[str, object]:
+def _kubeconfig(place: plan.Place, name: str) -> dict[str, object]:
+    pki = place.pki
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -90,7 +92,7 @@ def _kubeconfig(pki: Path, name: str) -> dict[str, object]:
             {
                 "name": "node",
                 "cluster": {
-                    "server": f"https://{plan.HOST}:{plan.API_PORT}",
+                    "server": f"https://{place.host}:{place.port}",
                     "certificate-authority": str(pki / "ca.crt"),
                 },
             }

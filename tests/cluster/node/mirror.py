@@ -126,12 +126,13 @@ class Mirror:
 
 
 class Follower:
-    """Owns a mirror and one thread that brings the world to what it shows. `act` may raise: it is called again soon.
+    """Owns a mirror and one thread that brings the world to what it shows. `act` may raise: it is called again soon; or say in how many
+    seconds it wants to be, whatever changes.
 
     `log`: where failures are written, each once until another follows. `pause`: the least time between two calls, in seconds.
     """
 
-    def __init__(self, mirror: Mirror, act: Callable[[Held], None], log: Path, *, pause: float = 0.0) -> None:
+    def __init__(self, mirror: Mirror, act: Callable[[Held], float | None], log: Path, *, pause: float = 0.0) -> None:
         self._mirror = mirror
         self._act = act
         self._log = log
@@ -161,8 +162,8 @@ class Follower:
             if held is None:
                 continue
             try:
-                self._act(held)
-                rest = QUIET_SECONDS
+                wanted = self._act(held)
+                rest = QUIET_SECONDS if wanted is None else wanted
             except Exception as fault:  # the outermost frame of this thread: one bad object must not end it
                 rest = AGAIN_SECONDS
                 if said != str(fault):

@@ -63,6 +63,11 @@ class Node:
             node.down()
 
     @property
+    def ours(self) -> bool:
+        """Its components were started by this object, which may therefore end them."""
+        return self._etcd_port != 0
+
+    @property
     def _before(self) -> Path:
         return self.place.folder / "before.json"
 

@@ -65,9 +65,11 @@ def module_key(module: Path) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of one node; everything it writes lies in it."""
+    """The folder of one node; everything it writes lies in it. `host`, `port`: where its API server answers."""
 
     folder: Path
+    host: str = HOST
+    port: int = API_PORT
 
     @property
     def pki(self) -> Path:

@@ -74,13 +74,18 @@ class World:
             Proofs(self.catalog, SystemClock()),
             SystemClock(),
             named={"package-index": frozenset({Target("index.example", 443)})},
+            own=proxy.Own(self._look, frozenset({Target("git.example", 443)})),
             resolver=self.names,
             connector=self.wire,
             limits=proxy.EgressLimits(**{"head": 2.0, **limits}),
         )
         self.received = b""
+        self.looked = 0
         self.port = 0
         self._server: asyncio.Server | None = None
+
+    async def _look(self) -> None:
+        self.looked += 1
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._echo, "127.0.0.1", 0)
@@ -168,6 +173,38 @@ async def test_where_sandboxes_are_pods_the_pods_token_is_needed_and_goes_no_fur
     seen = await world.say(f"GET http://echo.example/ HTTP/1.1\r\nhost: x\r\n{own}\r\n".encode())
     assert seen.startswith(b"GET / HTTP/1.1\r\n")
     assert b"pod-token" not in world.received and mine.encode() not in world.received
+
+
+async def test_a_build_reaches_what_its_token_says_and_a_private_address_only_where_the_platform_says_so(
+    world: World,
+) -> None:
+    world.catalog.pod_tokens = cluster.published()
+    job, reach = "moorage-build-1", ("git.example:443", "other.example:443", "package-index")
+    who = tokens.BuildIdentity(job, "moorage-sandbox", "acme", "hello", "", reach)
+    for host in ("git.example", "other.example", "index.example"):
+        world.names.known[host] = ["10.0.0.7"]
+    world.names.known["echo.example"] = ["93.184.215.14"]
+
+    async def asked(target: str, pod: str = f"{job}-abcde", key: str = KEY) -> bytes:
+        shown = cluster.token(cluster.claims(pod, SystemClock().now_ms() / 1000))
+        head = f"Proxy-Authorization: Bearer {tokens.sign_build(who, key)}\r\nx-moorage-pod-token: {shown}\r\n"
+        return await world.say(f"CONNECT {target} HTTP/1.1\r\n{head}\r\n".encode())
+
+    assert b" 200 " in await asked("git.example:443")
+    assert world.looked, "the index is looked up before its set is read"
+    assert b" 200 " in await asked("index.example:443")
+    refused = await asked("other.example:443")
+    assert refused.startswith(b"HTTP/1.1 403 ") and b"resolves to" in refused
+    unlisted = await asked("echo.example:443")
+    assert unlisted.startswith(b"HTTP/1.1 403 ") and b"builds reach nothing else" in unlisted, (
+        "its agent's list is not its own"
+    )
+    for answer in (
+        await asked("git.example:443", pod="sb-1"),
+        await asked("git.example:443", pod="moorage-build-12-abcde"),
+        await asked("git.example:443", key="cd" * 32),
+    ):
+        assert answer.startswith(b"HTTP/1.1 407 ")
 
 
 async def test_bytes_sent_together_with_the_head_are_not_lost(world: World) -> None:

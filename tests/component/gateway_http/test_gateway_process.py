@@ -90,7 +90,8 @@ async def test_a_turn_whose_acceptor_died_before_it_proved_it_is_proved_by_who_t
     who = SessionIdentity("dev", "a", "u", "s1", "p1", "r1")
     accepted = await turns.accept(
         Acceptance(
-            response=response, session="dev:p1", identity=who, queue_limit=2, deadline_ms=2**42, meta=meta, input="[]",
+            response=response, session="dev:p1", identity=who, queue_limit=2, deadline_ms=2**42, meta=orjson.dumps(meta).decode(),
+            input="[]",
             running_events=['{"type":"response.created"}'], queued_events=["{}"],
         )
     )  # fmt: skip
@@ -105,6 +106,34 @@ async def test_a_turn_whose_acceptor_died_before_it_proved_it_is_proved_by_who_t
         told = orjson.loads(proof.read_bytes())
         assert (told["meta"], told["accepted"], told["queued"]) == (meta, accepted.accepted, False)
     await dead.aclose()
+
+
+async def test_without_redis_a_gateway_is_unready_but_serves_to_say_so(tmp_path: Path) -> None:
+    own = Valkey()
+    try:
+        made = await create_gateway(settings(own, tmp_path), access_sink=lambda _: None)
+        await made.start()
+        try:
+            own.stop(kill=True)
+            ports = made.public.port, made.control.port
+            assert [(await exchange(port, get("/readyz"))).statuses for port in ports] == [[503], [503]]
+            assert [(await exchange(port, get("/servez"))).statuses for port in ports] == [[200], [200]]
+        finally:
+            await made.stop()
+    finally:
+        own.close()
+
+
+async def test_a_draining_gateway_serves_no_more(valkey: Valkey, tmp_path: Path) -> None:
+    noticing = settings(valkey, tmp_path).model_copy(update={"drain_notice_seconds": 2.0})
+    made = await create_gateway(noticing, access_sink=lambda _: None)
+    await made.start()
+    draining = asyncio.create_task(made.drain())
+    try:
+        await asyncio.sleep(0)  # its first step
+        assert (await exchange(made.control.port, get("/servez"))).statuses == [503]
+    finally:
+        await draining
 
 
 async def test_a_drained_gateway_leaves_no_beat_and_no_task(valkey: Valkey, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def acceptance(response: str, session: str = SESSION, **over: Any) -> Acceptance
     """An acceptance with everything it needs; `over` replaces fields."""
     given: dict[str, Any] = {
         "response": response, "session": session, "identity": WHO, "queue_limit": 2, "deadline_ms": START_US // 1000 + 600_000,
-        "meta": META, "input": "[]", "running_events": CREATED, "queued_events": QUEUED,
+        "meta": json.dumps(META), "input": "[]", "running_events": CREATED, "queued_events": QUEUED,
     }  # fmt: skip
     return Acceptance(**(given | over))
 

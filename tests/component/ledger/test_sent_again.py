@@ -169,7 +169,7 @@ async def _undrain(desk: Desk, g: Writer) -> Send:
 async def _hibernated(desk: Desk, g: Writer) -> Send:
     await (await _drain(desk, g))()
     epoch = int((await desk.session("epoch"))[0])
-    return lambda: g.sessions.hibernated(SESSION, epoch, "idle")
+    return lambda: g.sessions.hibernated(SESSION, epoch, "idle", "ck-1")
 
 
 async def _stop(desk: Desk, g: Writer) -> Send:
@@ -187,9 +187,23 @@ async def _removed(desk: Desk, g: Writer) -> Send:
     return lambda: g.provider.removed(SESSION)
 
 
-async def _touch(desk: Desk, g: Writer) -> Send:
+async def _defer(desk: Desk, g: Writer) -> Send:
     await g.sessions.open_session(SESSION, WHO)
-    return lambda: g.sessions.touch(SESSION, active_ms=1, next_look_ms=2)
+    await claimed(desk, g)
+    (seen,) = (await g.sessions.due(10**15, 1)).values()
+    return lambda: g.sessions.defer(SESSION, seen, seen + 1)
+
+
+async def _archive(desk: Desk, g: Writer) -> Send:
+    await (await _hibernated(desk, g))()
+    epoch = int((await desk.session("epoch"))[0])
+    return lambda: g.sessions.archive(SESSION, epoch, "ck-1")
+
+
+async def _unkept(desk: Desk, g: Writer) -> Send:
+    await (await _archive(desk, g))()
+    volume = (await g.provider.archived())[SESSION]
+    return lambda: g.provider.unkept(SESSION, volume)
 
 
 async def _label(desk: Desk, g: Writer) -> Send:
@@ -217,6 +231,8 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (turn_scripts.DISCARD, _discard),
     (turn_scripts.PROBE, _probe),
     (session_scripts.OPEN, _open),
+    (session_scripts.ARCHIVE, _archive),
+    (session_scripts.UNKEPT, _unkept),
     (session_scripts.CLAIM, _waking),
     (session_scripts.READY, _ready),
     (session_scripts.UNREADY, _unready),
@@ -229,7 +245,7 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (session_scripts.STOP, _stop),
     (session_scripts.DELETE, _delete),
     (session_scripts.REMOVED, _removed),
-    (session_scripts.TOUCH, _touch),
+    (session_scripts.DEFER, _defer),
     (session_scripts.LABEL, _label),
 )
 

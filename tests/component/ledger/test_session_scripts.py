@@ -6,6 +6,7 @@ import pytest
 
 from component.ledger.desk import SESSION, START_US, WHO, Desk, acceptance, claimed, descriptor
 from moorage_api.catalog import AgentEntry
+from moorage_api.ledger.provider import Asked
 from moorage_api.ledger.records import SessionIdentity
 
 pytestmark = pytest.mark.component
@@ -244,7 +245,7 @@ async def test_a_stop_is_looked_at_next_and_refused_under_a_turn(desk: Desk) -> 
     await g.sessions.open_session(SESSION, WHO)
     await claimed(desk, g)
     assert await g.sessions.request_stop(SESSION) == "OK"
-    assert await g.sessions.due(0, 10) == [SESSION]
+    assert await g.sessions.due(0, 10) == {SESSION: 0}
     await g.turns.accept(acceptance("r-1"))
     assert await g.sessions.request_stop(SESSION) == "BUSY"
 
@@ -268,14 +269,18 @@ async def test_a_deleted_session_is_a_tombstone_and_its_sandbox_and_files_go(des
     assert 0 < await desk.redis.ttl(f"s:{SESSION}") <= 3600
 
 
-async def test_activity_only_moves_forward(desk: Desk) -> None:
+async def test_a_stop_that_comes_while_a_look_is_under_way_is_not_put_off_by_it(desk: Desk) -> None:
     g = await desk.writer("g1")
     await g.sessions.open_session(SESSION, WHO)
-    await g.sessions.touch(SESSION, active_ms=NOW - 5)
-    assert await desk.session("active") == [str(NOW)]
-    await g.sessions.touch(SESSION, active_ms=NOW + 5, next_look_ms=NOW + 9)
-    assert await desk.session("active") == [str(NOW + 5)]
-    assert await desk.redis.zscore("sessions:due", SESSION) == NOW + 9
+    await claimed(desk, g)
+    seen = await g.sessions.due(NOW, 10)
+    assert seen == {SESSION: NOW}
+    assert await g.sessions.request_stop(SESSION) == "OK"
+    await g.sessions.defer(SESSION, seen[SESSION], NOW + 900_000)
+    assert await g.sessions.due(NOW, 10) == {SESSION: 0}
+    await g.sessions.defer(SESSION, 0, NOW + 1_000)
+    assert await g.sessions.due(NOW, 10) == {}
+    assert await g.sessions.due(NOW + 1_000, 10) == {SESSION: NOW + 1_000}
 
 
 # -- announcements and labels -----------------------------------------------------------------------------------------
@@ -348,3 +353,36 @@ async def test_a_catalog_entry_raises_the_version_only_when_it_changes(desk: Des
     assert await desk.redis.get("catalog:version") == b"1"
     await g.provider.unpublish("dev", "a")
     assert await g.provider.catalog() == []
+
+
+# -- what a provider counts -------------------------------------------------------------------------------------------
+
+
+async def test_at_work_are_sandboxes_whose_session_runs_a_turn_and_those_of_which_nobody_knows(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.sessions.open_session(SESSION, WHO)
+    await claimed(desk, g)
+    await g.provider.offer(descriptor("sb-waits"))
+    before = await desk.state()
+    assert await g.provider.at_work([]) == 0
+    assert await g.provider.at_work(["sb-1"]) == 0
+    assert await g.provider.at_work(["sb-1", "sb-waits", "sb-unknown"]) == 2
+    assert await desk.state() == before, "it only reads"
+    await desk.redis.hset(f"s:{SESSION}", "running", "r-1")  # type: ignore[misc]
+    assert await g.provider.at_work(["sb-1"]) == 1
+    await desk.redis.delete(f"s:{SESSION}")
+    assert await g.provider.at_work(["sb-1"]) == 1
+
+
+async def test_all_that_waits_for_a_provider_is_told_at_once(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    assert await g.provider.asked() == Asked([], {}, {}, [])
+    await g.sessions.open_session(SESSION, WHO)
+    await g.sessions.claim(SESSION, "r1", named=False)
+    await g.provider.doom("sb-9", "it does not answer")
+    await desk.redis.hset("archived", "dev:p7", "ws-7")  # type: ignore[misc]
+    await desk.redis.zadd("deletes", {"dev:p8": 1})
+    asked = await g.provider.asked()
+    assert asked == Asked([SESSION], {"sb-9": "it does not answer"}, {"dev:p7": "ws-7"}, ["dev:p8"])
+    assert asked.waking == await g.provider.waking() and asked.doomed == await g.provider.doomed()
+    assert asked.archived == await g.provider.archived() and asked.deletes == await g.provider.deletes()

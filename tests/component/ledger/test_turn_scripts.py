@@ -361,6 +361,20 @@ async def test_a_turn_is_written_anew_unless_it_is_barred_ended_or_another_owner
         assert await g.provider.gone("sb-1", "exit") == (SESSION, "hibernated")  # its death can be proved
 
 
+async def test_a_turn_of_a_session_deleted_meanwhile_is_cancelled_and_does_not_bring_it_back(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.provider.label(SESSION, 3, "vol-1", WHO)  # all that is known of it after the loss, of an older binding
+    assert await g.sessions.delete_session(SESSION) == "OK"
+    for _ in range(2):
+        assert await g.turns.restore(_record("r-1", 50), WHO, ROUTE, [entry("a")], [{"n": 1}]) == "OK"
+    assert await desk.session("state", "epoch", "sandbox", "running") == ["deleted", "3", "", ""]
+    assert await g.turns.renew([("r-1", 50)]) == ["CANCEL"]
+    assert await desk.redis.hget("doomed", "sb-1") == b"session deleted"
+    assert (await g.turns.accept(acceptance("r-2"))).word == "DELETED"
+    assert (await g.turns.decide("r-1", 50, "cancelled", 1, "{}"))[0] == "OK"
+    assert await g.turns.close("r-1", stored=True) == "OK"
+
+
 async def test_a_turn_accepted_meanwhile_gives_way_to_the_one_written_anew(desk: Desk) -> None:
     g = await desk.writer("g1")
     accepted = await g.turns.accept(acceptance("r-2"))

@@ -22,6 +22,7 @@ from moorage_gateway.ledger_client import LedgerClient
 
 WITHIN = 30.0
 AGENT = "hello"
+SAVED = "ck-1"
 
 
 class Hands(Protocol):
@@ -93,7 +94,7 @@ class World:
 
     async def hibernate(self, key: str, claim: Claim) -> None:
         assert await self.sessions.drain(key, claim.epoch, idle_before=0) == "OK"
-        assert await self.sessions.hibernated(key, claim.epoch, "idle") == "OK"
+        assert await self.sessions.hibernated(key, claim.epoch, "idle", SAVED) == "OK"
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], within: float = WITHIN) -> Any:
@@ -214,6 +215,36 @@ async def test_a_hibernated_session_leaves_no_sandbox_and_wakes_with_its_files(w
     again = await world.claimed(key)
     fresh = await world.bind(key, again)
     assert await world.hands.read(fresh, "notes.txt") == b"kept"
+
+
+async def test_an_archived_sessions_volume_goes_and_the_next_call_begins_on_a_fresh_one(world: World) -> None:
+    await pool_of(world, 2)
+    key = await world.open("first-session")
+    claim = await world.claim(key)
+    one = await world.bind(key, claim)
+    await world.hibernate(key, claim)
+    assert await world.sessions.archive(key, claim.epoch, SAVED) == "OK"
+    machine = world.provider._machine
+
+    async def let_go() -> bool:
+        return not await world.ledger.archived() and not machine.has_volume("dev", AGENT, one.volume)
+
+    await eventually(let_go)
+    died = await world.claimed(key)
+    one = await world.descriptor(died.sandbox)
+    await world.ledger.doom(died.sandbox, "before its files came")
+
+    async def archived_again() -> bool:
+        record = await world.record(key)
+        return (record.state, record.volume) == ("archived", "") and not machine.has_volume("dev", AGENT, one.volume)
+
+    await eventually(archived_again)
+    again = await world.claimed(key)
+    assert (again.restore, again.kept) == (True, False)
+    fresh = await world.bind(key, again)
+    assert fresh.volume != one.volume
+    await eventually(lambda: _gone(world, claim.sandbox))
+    assert machine.has_volume("dev", AGENT, fresh.volume)
 
 
 async def test_a_doomed_sandbox_ends_and_its_pool_is_refilled(world: World) -> None:

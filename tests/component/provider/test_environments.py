@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from moorage_api import platform_wheel
 from moorage_gateway import package_index
-from moorage_local import platform_wheel
 from moorage_local.environments import AgentEnvironment, BuildError, BuildSettings, Environments
 
 pytestmark = pytest.mark.provider

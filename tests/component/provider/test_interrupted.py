@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ import pytest
 from component.provider import worlds
 from moorage_api import names
 from moorage_api.catalog import AgentEntry
+from moorage_api.ledger.provider import Asked
 from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.ledger.script import LedgerError, Lost, Unreachable
+from moorage_api.provider import decide
 from moorage_api.provider.base import Revision
+from moorage_api.provider.fleet import Held
 from moorage_api.provider.loop import Provider, ProviderSettings
 from moorage_local import state
 from moorage_local.memory_provider import MemoryMachine
@@ -75,9 +79,11 @@ class Ledger:
         self._call()
         return list(self.pools)
 
-    async def doomed(self) -> dict[str, str]:
+    async def asked(self) -> Asked:
         self._call()
-        return dict(self.doomed_now)
+        waking = [key for key, record in self.records.items() if record.state == "waking"]
+        deletes = [key for key, record in self.records.items() if record.state == "deleted"]
+        return Asked(waking, dict(self.doomed_now), {}, deletes)
 
     async def doom(self, sandbox: str, reason: str) -> None:
         self._call()
@@ -104,11 +110,14 @@ class Ledger:
         self.labels.append(volume)
         return "OK"
 
-    async def waking(self, limit: int = 0) -> list[str]:
+    async def ready(self, session: str, epoch: int, one: Descriptor) -> bool:
         self._call()
-        return []
+        self.records[session].state, self.records[session].sandbox = "claimed", one.sandbox
+        return True
 
-    deletes = waking
+    async def removed(self, session: str) -> None:
+        self._call()
+        del self.records[session]
 
     async def session(self, key: str) -> Any:
         self._call()
@@ -120,14 +129,16 @@ class Ledger:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[tuple[Provider, Ledger, MemoryMachine]]:
+async def running(
+    tmp_path: Path, now: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Provider, Ledger, MemoryMachine]]:
     """A provider of one agent with a pool of two."""
     with state.hold(tmp_path / "state") as held:
         ledger, machine = Ledger(), MemoryMachine(held.sockets)
         provider = Provider(
             ledger,  # type: ignore[arg-type]
             machine,
-            now=time.monotonic,
+            now=now,
             found=ledger.found,
             token_key="00" * 32,
             settings=ProviderSettings(tick=0.01, quota_every=0.05),
@@ -236,3 +247,61 @@ async def test_a_volume_that_nobody_claimed_goes(tmp_path: Path) -> None:
         one = provider.fleet.sandboxes[sandbox].descriptor
         await machine.kill(sandbox)
         await until("gone", lambda: not machine.has_volume("dev", "hello", one.volume))
+
+
+async def test_an_agent_whose_sandboxes_live_again_is_no_longer_called_broken(tmp_path: Path) -> None:
+    later = 0.0
+    async with running(tmp_path, now=lambda: time.monotonic() + later) as (provider, ledger, machine):
+        await until("whole", lambda: whole(provider, ledger))
+
+        def ready() -> str:
+            return next(
+                str(one["status"])
+                for one in provider.fleet.agents["dev", "hello"].conditions.to_list()
+                if one["type"] == "Ready"
+            )
+
+        await machine.kill(ledger.pools[0])
+        await until("it is called broken", lambda: ready() == "False")
+        await until("the pool is full again", lambda: whole(provider, ledger))
+        assert ready() == "False", "it may die again at once"
+        later = decide.YOUNG
+        provider.wake()
+        await until("it is ready", lambda: ready() == "True")
+
+
+@pytest.mark.parametrize("state", ["waking", "deleted"])
+async def test_what_a_dead_provider_made_for_a_session_and_told_nobody_of_is_ended(tmp_path: Path, state: str) -> None:
+    async with running(tmp_path) as (provider, ledger, machine):
+        await until("whole", lambda: whole(provider, ledger))
+        revision = provider.fleet.agents["dev", "hello"].revisions[0].revision
+        volume = machine.create_volume(revision)
+        machine._volumes["dev", "hello", volume].bound = ("dev:s", 1)
+        untold = await machine.make(revision, "sb-00000000untold00", volume)
+        provider.fleet.sandboxes[untold.sandbox] = Held(untold, revision.key, time.monotonic(), session="dev:s")
+        ledger.records["dev:s"] = SimpleNamespace(
+            key="dev:s",
+            state=state,
+            epoch=2,
+            tenant="dev",
+            agent="hello",
+            revision=revision.revision,
+            volume=volume,
+            sandbox="",
+            bound="",
+            user="ann",
+            session="s",
+            partition="s",
+        )
+        provider.wake()
+        await until(
+            "it is ended", lambda: untold.sandbox in ledger.gone_now and untold.sandbox not in provider.fleet.sandboxes
+        )
+        if state == "deleted":
+            await until(
+                "its files are gone", lambda: not machine.has_volume("dev", "hello", volume) and not ledger.records
+            )
+        else:
+            await until("another one runs in its place", lambda: ledger.records["dev:s"].state == "claimed")
+            on = [held for held in provider.fleet.sandboxes.values() if held.descriptor.volume == volume]
+            assert [held.descriptor.sandbox for held in on] == [ledger.records["dev:s"].sandbox]

@@ -15,11 +15,11 @@ import pytest
 from component.provider import worlds
 from component.provider.conformance import *  # noqa: F403
 from component.provider.conformance import World
-from moorage_api import names
+from moorage_api import names, platform_wheel
 from moorage_api.ledger.records import Descriptor
 from moorage_api.provider.base import Revision
 from moorage_gateway import package_index
-from moorage_local import machine, platform_wheel, probe, processes, state
+from moorage_local import machine, probe, processes, state
 from moorage_local.environments import AgentEnvironment, BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.program import Program

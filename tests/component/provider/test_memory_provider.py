@@ -11,7 +11,7 @@ import pytest
 
 from component.provider import worlds
 from component.provider.conformance import *  # noqa: F403
-from component.provider.conformance import World
+from component.provider.conformance import AGENT, World, pool_of
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor
 from moorage_api.provider.base import Revision
@@ -59,3 +59,16 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         async with worlds.world_of(held, machine, MemoryHands(machine), revision) as one:
             yield one
         assert not machine._sandboxes
+
+
+async def test_whoever_shows_conditions_is_told_when_they_changed_and_not_at_every_look(world: World) -> None:
+    told: list[tuple[str, str]] = []
+    await pool_of(world, 2)
+    await world.provider._step()
+    world.provider.changed = lambda tenant, agent: told.append((tenant, agent))
+    for _ in range(3):
+        await world.provider._step()
+    assert told == []
+    await world.deploy(mode="broken", broken=True)
+    assert await world.provider.settled("dev", AGENT, revision=None, within=20) is not None
+    assert ("dev", AGENT) in told

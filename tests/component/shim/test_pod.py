@@ -81,6 +81,29 @@ async def test_a_turn_runs_in_the_agents_container_whichever_starts_first(
     assert (agent.poll(), shim.poll()) == (None, None)
 
 
+@pytest.mark.parametrize(("kills", "kind"), [(1, "oom"), (0, "exit")])
+async def test_an_agent_that_was_killed_for_its_memory_is_told_from_any_other(
+    pod: TwoContainers, pool: HopPool, tmp_path: Path, kills: int, kind: str
+) -> None:
+    """The kernel's part is played: the count of the container's control group rises as its agent is killed."""
+    count = tmp_path / "memory.events"
+    count.write_text("oom 0\noom_kill 0\n")
+    agent = pod.agent("--memory", str(count))
+    pod.shim()
+    await bound(pool, pod.endpoint)
+    answer = await post(
+        pool, pod.endpoint, "/shim/start",
+        turn="t", attempt=1, session=SESSION, epoch=1, deadline=20, fence=10, body={"script": [["wait", str(tmp_path / "never")]]},
+    )  # fmt: skip
+    stream = Stream(answer)
+    assert await stream.acknowledged() == 10
+    (victim,) = await asyncio.to_thread(poll, "the agent process runs", lambda: children_of(agent.pid))
+    count.write_text(f"oom {kills}\noom_kill {kills}\n")
+    os.kill(victim, signal.SIGKILL)
+    _, end = await stream.rest()
+    assert end.kind == kind
+
+
 @pytest.mark.parametrize("way", [(), ("--exec",)], ids=["imported", "as a program"])
 def test_without_a_shim_the_container_ends_and_says_why(pod: TwoContainers, way: tuple[str, ...]) -> None:
     agent = pod.agent("--wait", "0.5", *way)

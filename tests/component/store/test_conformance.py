@@ -51,6 +51,7 @@ async def test_an_object_of_many_megabytes_survives(store: Store) -> None:
 async def test_a_missing_object_is_none_and_not_an_error(store: Store, tmp_path: Path) -> None:
     assert await store.get("t/dev/nothing.json") is None
     assert await store.get_file("t/dev/nothing.json", tmp_path / "out") is False
+    assert await store.size("t/dev/nothing.json") is None
     assert not (tmp_path / "out").exists()
     await store.delete("t/dev/nothing.json")
     await store.delete_prefix("t/dev/none/")
@@ -111,6 +112,7 @@ async def test_files_go_in_and_come_out_whole(store: Store, tmp_path: Path) -> N
     source.write_bytes(secrets.token_bytes(1 << 20) * 17)
     await store.put_file("t/dev/bundles/x.tar.gz", source)
     assert await store.get_file("t/dev/bundles/x.tar.gz", target) is True
+    assert await store.size("t/dev/bundles/x.tar.gz") == target.stat().st_size
     assert target.read_bytes() == source.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["in", "out"]
 
@@ -139,7 +141,7 @@ BAD_KEYS = ["", "/", "/a", "a/", "a//b", "..", "a/../b", "a/..", ".", "a/./b", "
 @pytest.mark.parametrize("key", BAD_KEYS)
 async def test_a_key_outside_the_syntax_is_refused_by_every_call(store: Store, key: str, tmp_path: Path) -> None:
     calls = [store.get, store.delete, lambda bad: store.put(bad, b"x"), lambda bad: store.put_file(bad, tmp_path / "f"),
-             lambda bad: store.get_file(bad, tmp_path / "f")]  # fmt: skip
+             lambda bad: store.get_file(bad, tmp_path / "f"), store.size]  # fmt: skip
     if key != "a/":
         calls.append(store.delete_prefix)
     if key not in ("", "a/"):

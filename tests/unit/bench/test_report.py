@@ -28,6 +28,9 @@ UNGATED = Line("d", 10_000, "ms", goal=1)
         (Line("f", 0, "events", goal=0, gate=0), True, True),
         (Line("g", 0.01, "commands", goal=0, gate=0), False, False),
         (report.skipped(["h"], "no nginx")[0], True, None),
+        (Line("i", 9, "ms", goal=5, gate=6, pace=1.6), True, False),
+        (Line("j", 9, "ms", goal=5, gate=6, pace=1.4), False, False),
+        (Line("k", 5, "ms", goal=5, gate=6, pace=0.8), False, False),
     ],
     ids=lambda value: value.name if isinstance(value, Line) else str(value),
 )
@@ -42,6 +45,14 @@ def test_the_json_is_a_list_of_objects_with_the_promised_fields() -> None:
         {"name": "d", "value": 10000, "unit": "ms", "goal": 1, "gate": None, "ok": True},
     ]
     assert json.loads(report.as_json([])) == []
+
+
+def test_cpu_is_told_as_it_was_and_as_it_is_judged() -> None:
+    line = Line("turn-cpu", 9, "ms/turn", gate=6, note="8–10", pace=1.5)
+    said = "at the reference's speed 6 (this machine just now: 1.50 times its CPU); 8–10"
+    assert json.loads(report.as_json([line]))[0] == {
+        "name": "turn-cpu", "value": 9, "unit": "ms/turn", "goal": None, "gate": 6, "ok": True, "pace": 1.5, "note": said,
+    }  # fmt: skip
 
 
 def test_a_skipped_bench_says_so_with_its_reason_and_shows_no_number() -> None:

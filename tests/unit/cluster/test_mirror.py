@@ -157,3 +157,21 @@ def test_a_follower_acts_at_every_change_and_again_after_a_failure(tmp_path: Pat
 
 def test_a_follower_that_never_started_can_be_stopped(tmp_path: Path) -> None:
     Follower(Mirror(MemorySource(), {"pods": "/pods"}), lambda held: None, tmp_path / "acts.log").stop()
+
+
+def test_a_follower_acts_again_when_it_said_so_though_nothing_changed(tmp_path: Path) -> None:
+    source = MemorySource()
+    acted: queue.Queue[float | None] = queue.Queue()
+    waits: Iterator[float | None] = iter([0.01, 0.01, None])
+
+    def act(held: Held) -> float | None:
+        wanted = next(waits, None)
+        acted.put(wanted)
+        return wanted
+
+    follower = Follower(Mirror(source, {"pods": "/pods"}), act, tmp_path / "log")
+    follower.start()
+    try:
+        assert [acted.get(timeout=SECONDS) for _ in range(3)] == [0.01, 0.01, None]
+    finally:
+        follower.stop()

@@ -39,6 +39,7 @@ def test_a_bare_start_fails_and_names_what_is_missing(missing: str) -> None:
         ("MOORAGE_PUBLIC_PORT", "http"),
         ("MOORAGE_REDIS_URL", "mysql://s3cret"),
         ("MOORAGE_DURABILITY", "sometimes"),
+        ("MOORAGE_SCRATCH", "much"),
         ("MOORAGE_HEADER_SECONDS", "0"),
         ("MOORAGE_HEADER_SECONDS", "inf"),
         ("MOORAGE_HEADER_BYTES", "-1"),

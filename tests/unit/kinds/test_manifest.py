@@ -80,7 +80,26 @@ def test_the_filled_spec_reads_back_as_the_same_agent() -> None:
             {"source": {"path": ".", "python": 3.12}},
             "spec.source.python: must be a string (found: 3.12); put it in quotes",
         ),
-        ({"source": {"git": {"url": "https://me:pw@host/x"}}}, "spec.source.git.url: holds a password"),
+        ({"source": {"git": {"url": "https://me:pw@host/x"}}}, "spec.source.git.url: holds a user or a password"),
+        ({"source": {"git": {"url": "https://ghp_key@host/x"}}}, "spec.source.git.url: holds a user or a password"),
+        ({"source": {"git": {"url": "https://host\\@other/x"}}}, "spec.source.git.url: holds a user or a password"),
+        ({"source": {"git": {"url": "ssh://me:pw@host/x"}}}, "spec.source.git.url: holds a user or a password"),
+        *[
+            ({"source": {"git": {"url": url}}}, "spec.source.git.url: names no plain host")
+            for url in (
+                "https://git.example:x/a.git",
+                "https://git.example:99999/a.git",
+                "https://git.example:0/a.git",
+                "https://[bad/a.git",
+                "https://[::1]/a.git",
+                "https:///a.git",
+                "https://*.example/a.git",
+                "https://git..example/a.git",
+                "https://git.exam\tple/a.git",
+                "https://git.example/a\nb",
+                "https://g\u00edt.example/a",
+            )
+        ],
         (
             {"source": {"git": {"url": "https://host/x", "ref": "--upload-pack=x"}}},
             "spec.source.git.ref: is not the name",
@@ -101,6 +120,16 @@ def test_the_filled_spec_reads_back_as_the_same_agent() -> None:
 )
 def test_a_wrong_field_is_named_with_its_path(spec: dict[str, Any], message: str) -> None:
     assert message in refusal(document(**spec))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://git.example:8443/a/b.git", "http://127.0.0.1:3000/a@b.git", "https://My_Git.example", "ssh://git@git.example/a",
+     "git@git.example:a.git"],
+)  # fmt: skip
+def test_a_repository_at_a_plain_host_is_taken(url: str) -> None:
+    source = parse(document(source={"git": {"url": url}})).spec.source
+    assert source is not None and source.git is not None and source.git.url == url
 
 
 @pytest.mark.parametrize("doc", [None, 3, [], "x"])

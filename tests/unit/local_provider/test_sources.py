@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api import bundles
+from moorage_api import bundles, source_tree
 from moorage_api.kinds import parse
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.source import Source
 from moorage_api.provider.revisions import revision_of
+from moorage_api.source_tree import SourceError
 from moorage_local import sources
-from moorage_local.sources import SourceError, SourceTree
+from moorage_local.sources import SourceTree
 
 pytestmark = pytest.mark.unit
 
@@ -96,13 +97,13 @@ def test_a_git_source_is_taken_at_a_commit(folder: Path, tmp_path: Path) -> None
 
 
 def test_the_entrypoint_is_found_or_asked_for(folder: Path) -> None:
-    assert sources.entrypoint(folder, Source(path=".")) == "host.py"
-    assert sources.entrypoint(folder, Source(path=".", entrypoint="pkg.mod:agent")) == "pkg.mod:agent"
+    assert source_tree.entrypoint(folder, None) == "host.py"
+    assert source_tree.entrypoint(folder, "pkg.mod:agent") == "pkg.mod:agent"
     with pytest.raises(SourceError, match=r"no file other\.py"):
-        sources.entrypoint(folder, Source(path=".", entrypoint="other.py"))
+        source_tree.entrypoint(folder, "other.py")
     (folder / "host.py").rename(folder / "x.py")
     with pytest.raises(SourceError, match="name the program"):
-        sources.entrypoint(folder, Source(path="."))
+        source_tree.entrypoint(folder, None)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,8 @@ def test_the_entrypoint_is_found_or_asked_for(folder: Path) -> None:
 )
 def test_the_contract_is_told_from_what_the_program_imports(folder: Path, text: str, found: str) -> None:
     (folder / "host.py").write_text(text)
-    assert sources.contract(folder, "host.py", spec()) == found
-    assert sources.contract(folder, "host.py", spec(contract="foundry")) == "foundry"
+    assert source_tree.contract(folder, "host.py", spec().contract) == found
+    assert source_tree.contract(folder, "host.py", spec(contract="foundry").contract) == "foundry"
 
 
 def test_a_revision_changes_with_code_environment_and_what_runs_in_a_sandbox_only() -> None:

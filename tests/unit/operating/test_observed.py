@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -46,13 +47,49 @@ def test_what_is_remembered_is_bounded() -> None:
 async def test_whoever_waits_for_a_pod_hears_of_it_alone() -> None:
     observed = Observed()
     assert not await observed.change(("n", "a"), 0.0)
-    woken = []
-    observed.wake = lambda: woken.append(1)
+    waiting = asyncio.ensure_future(observed.change(("n", "a"), 5.0))
+    await asyncio.sleep(0)
     observed.pods.put(pod("b", 1))
-    assert woken and observed._waiters == {}
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    observed.pods.put(pod("a", 1))
+    assert await waiting and observed._waiters == {}
+
+
+def test_the_loop_is_woken_by_a_pod_that_went_and_by_nothing_that_it_did_itself() -> None:
+    observed, woken = Observed(), []
+    observed.wake = lambda: woken.append("a pod went")
+    observed.pods.put(pod("a", 1))
+    observed.pods.put(pod("a", 2))
+    observed.claims.put(pod("ws", 1))
+    observed.pods.drop(pod("a", 9, uid="a former one"))
+    assert woken == []
+    observed.pods.drop(pod("a", 3))
+    assert woken == ["a pod went"]
+
+
+def test_news_is_what_people_changed_of_an_agent_and_not_the_status_that_we_wrote() -> None:
+    observed, news = Observed(), []
+    observed.news = lambda: news.append(1)
+    made = pod("agent", 1)
+    made["metadata"]["generation"] = 1
+    observed.agents.put(made)
+    assert len(news) == 1
+    observed.agents.put({**made, "metadata": {**made["metadata"], "resourceVersion": "2"}, "status": {}})
+    assert len(news) == 1
+    observed.agents.put({**made, "metadata": {**made["metadata"], "resourceVersion": "3", "generation": 2}})
+    observed.agents.drop(made)
+    assert len(news) == 3
 
 
 def test_a_copy_leaves_out_what_nobody_reads() -> None:
     body = pod("a", 1)
     body["metadata"]["managedFields"] = [{}]
     assert plain(body) == pod("a", 1) and "managedFields" in body["metadata"]
+    whole = {"containers": [{"name": "agent", "image": "one", "env": [{"name": "A"}]}], "volumes": [{"name": "v"}]}
+    kept = plain({**pod("a", 1), "kind": "Pod", "spec": whole, "status": {"phase": "Running"}})
+    # An operator that starts runs a pod's revision on with the image that the pod has.
+    assert kept["spec"] == {"containers": [{"name": "agent", "image": "one"}]} and kept["status"] == {
+        "phase": "Running"
+    }
+    assert "spec" in plain({**pod("a", 1), "kind": "HostedAgent", "spec": {}})

@@ -73,3 +73,27 @@ def ended(name: str, code: int, reason: str = "Error") -> dict[str, Any]:
 )  # fmt: skip
 def test_the_state_of_a_pod(body: dict[str, Any] | None, expected: PodSeen) -> None:
     assert seen(body) == expected
+
+
+def turned(kind: str, status: str, second: int) -> dict[str, Any]:
+    return {"type": kind, "status": status, "lastTransitionTime": f"2026-01-01T00:00:{second:02}Z"}
+
+
+@pytest.mark.parametrize(
+    ("body", "lapsed"),
+    [
+        (pod("Running", *BOTH, conditions=[turned("Initialized", "True", 5), turned("Ready", "False", 40)], podIP="10.0.0.1"), True),
+        (pod("Running", *BOTH, conditions=[turned("Initialized", "True", 5), turned("Ready", "False", 1)], podIP="10.0.0.1"), False),
+        (pod("Running", *BOTH, conditions=[turned("Initialized", "True", 5), turned("Ready", "True", 40)], podIP="10.0.0.1"), False),
+        (pod("Running", *BOTH, conditions=[turned("Initialized", "True", 5), turned("Ready", "False", 40)]), False),
+        (
+            pod("Pending", BOTH[0], container("shim", waiting={"reason": "CreateContainerError"}),
+                conditions=[turned("Initialized", "True", 5), turned("Ready", "False", 40)], podIP="10.0.0.1"),
+            False,
+        ),
+        (pod("Running", *BOTH, podIP="10.0.0.1"), False),
+    ],
+    ids=["was ready", "never was", "is ready", "no address", "does not run", "nothing said"],
+)  # fmt: skip
+def test_a_pod_that_was_ready_is_told_from_one_that_never_was(body: dict[str, Any], lapsed: bool) -> None:
+    assert seen(body).lapsed is lapsed

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from fakes.frames import Scripted
 from moorage_api.ledger.records import Entry, TurnRecord
+from moorage_api.wire.checkpoints import Save
 from moorage_api.wire.shim import Acknowledged, Attach, End, Frame, Source, Start, Stop
 from moorage_gateway.activation import Wanted
 from moorage_gateway.clock import SystemClock
@@ -23,7 +25,7 @@ from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
 from moorage_gateway.turns.normalise import Template, created_event
 from moorage_gateway.turns.rules import Limits
-from moorage_gateway.upstream import Route, ShimLost
+from moorage_gateway.upstream import Route, ShimLost, ShimRefused
 
 pytestmark = pytest.mark.unit
 
@@ -64,16 +66,19 @@ class Ledger:
 
 
 class Activation:
-    """One route an epoch; the sandbox of epoch 1 is being ended, and is routed to for as long as nobody says that it is over."""
+    """One route an epoch; the sandbox of epoch 1 is being ended, and is routed to for as long as nobody says that it is over.
 
-    def __init__(self, reason: str) -> None:
-        self.reason, self.forgotten = reason, 0
+    `kept`: whether other sandboxes have the session's volume.
+    """
+
+    def __init__(self, reason: str, *, kept: bool = True) -> None:
+        self.reason, self.forgotten, self.kept = reason, 0, kept
         self.wanted: list[Wanted] = []
 
     async def acquire(self, wanted: Wanted, *, deadline: float) -> Route:
         self.wanted.append(wanted)
         epoch = 2 if wanted.dead_epoch == 1 else 1
-        return Route("dev:p", f"sb-{epoch}", "unix:/none", "secret", epoch)
+        return Route("dev:p", f"sb-{epoch}", "unix:/none", "secret", epoch, "v-1", self.kept)
 
     async def end_reason(self, session_key: str, sandbox: str) -> str:
         return self.reason if sandbox == "sb-1" else ""
@@ -90,6 +95,14 @@ class Shims:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.saves: list[str] = []
+        self.refusals: list[Exception] = []
+
+    async def save(self, route: Route, call: Save) -> None:
+        self.saves.append(route.sandbox)
+        assert (call.why, call.epoch) == ("turn", route.epoch)
+        if self.refusals:
+            raise self.refusals.pop(0)
 
     def start(self, route: Route, call: Start) -> Scripted:
         self.started.append(route.sandbox)
@@ -134,9 +147,14 @@ def turn() -> Held:
     return held
 
 
-async def driven(reason: str) -> tuple[Held, Activation, Shims, Ledger]:
-    """The turn, driven to its end."""
-    ledger, activation, shims, held = Ledger(), Activation(reason), Shims(), turn()
+async def driven(
+    reason: str, *refusals: Exception, limits: Limits | None = None, seconds: float = 10**6, kept: bool = True
+) -> tuple[Held, Activation, Shims, Ledger]:
+    """The turn, driven to its end; its checkpoint meets `refusals` first, its deadline is `seconds` away."""
+    ledger, activation, shims, held = Ledger(), Activation(reason, kept=kept), Shims(), turn()
+    shims.refusals = list(refusals)
+    held.limits = limits or held.limits
+    held.record = replace(held.record, deadline=SystemClock().now_ms() + int(seconds * 1000))
 
     async def history(held: Held) -> list[dict[str, Any]]:
         return []
@@ -159,6 +177,39 @@ async def test_an_attempt_is_not_begun_in_a_sandbox_that_the_provider_is_ending_
     assert [attempt.get("fault") for attempt in held.attempts] == ["quota", None]
     assert held.attempts[0]["log_tail"] == ["filling the disk"]
     assert ledger.outcomes == ["completed"]
+
+
+TURN = Limits(checkpoint=True)
+
+
+async def test_with_durability_turn_it_is_completed_only_after_a_checkpoint() -> None:
+    away, moved, dead = ShimRefused("not_kept", "no"), ShimRefused("stale_epoch"), ShimLost("gone", refused=True)
+    _, activation, shims, ledger = await driven(QUOTA, away, moved, dead, limits=TURN)
+    assert len(shims.saves) == 4 and ledger.outcomes == ["completed"]
+    _, _, none, without = await driven(QUOTA)
+    assert none.saves == [] and without.outcomes == ["completed"]
+    assert activation.forgotten > 0
+
+
+async def test_a_turn_whose_files_cannot_be_kept_by_its_deadline_is_failed_and_says_why() -> None:
+    refusals = [ShimRefused("not_kept", "the store is away") for _ in range(1000)]
+    held, _, shims, ledger = await driven(QUOTA, *refusals, limits=TURN, seconds=1.5)
+    assert shims.saves and ledger.outcomes == ["failed"]
+    said = orjson.loads(held.log[-1].data)["response"]["error"]
+    assert "[checkpoint_failed]" in said["message"] and "the store is away" in said["message"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kept", "said"),
+    [
+        (ShimRefused("unfit", "more than 200000 files: delete some"), True, "delete some"),
+        (ShimLost("gone", refused=True), False, "lost with their volume"),
+    ],
+)
+async def test_what_no_further_try_can_keep_ends_the_turn_at_once(refusal: Exception, kept: bool, said: str) -> None:
+    held, _, shims, ledger = await driven(QUOTA, refusal, limits=TURN, kept=kept)
+    assert len(shims.saves) == 1 and ledger.outcomes == ["failed"]
+    assert said in orjson.loads(held.log[-1].data)["response"]["error"]["message"]
 
 
 RETAINED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,6 +108,22 @@ def test_what_a_session_gets(state: str, running: bool, active: int, claimed: in
     assert rules.look(state, running=running, active=active, claimed=claimed, stop=stop, life=LIFE, now=NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("state", "age", "expected"),
+    [
+        ("hibernated", 0, Look("keep", NOW + 120_000)),
+        ("hibernated", 120_000, Look("archive", NOW + 3_480_000)),
+        ("hibernated", 3_600_000, Look("delete", NOW + 60_000, "retention")),
+        ("archived", 120_000, Look("keep", NOW + 3_480_000)),
+        ("new", 120_000, Look("keep", NOW + 3_480_000)),
+    ],
+)
+def test_a_hibernated_sessions_volume_goes_after_a_while(state: str, age: int, expected: Look) -> None:
+    life = replace(LIFE, archive=120_000)
+    found = rules.look(state, running=False, active=NOW - age, claimed=0, stop=False, life=life, now=NOW)
+    assert found == expected
+
+
 @pytest.mark.parametrize("state", ["claimed", "draining", "waking", "new", "hibernated", "archived"])
 @pytest.mark.parametrize("age", [0, 30_000, 60_000, 599_999, 600_000, 3_600_000])
 def test_the_next_look_is_always_ahead(state: str, age: int) -> None:
@@ -128,3 +145,19 @@ def test_clocks_and_limits_come_from_the_spec_with_the_manifests_defaults() -> N
         9,
     )
     assert rules.limits({}, acquire_s=1.0, log_bytes=1).queue == 8
+
+
+@pytest.mark.parametrize(
+    ("turn", "workspace", "checkpoint", "restores"),
+    [
+        ({}, {}, False, False),
+        ({"durability": "session", "retryWorkspace": "keep"}, {}, False, False),
+        ({"durability": "turn", "retryWorkspace": "restore"}, {}, True, True),
+        ({"durability": "turn", "retryWorkspace": "restore"}, {"fileSystem": False}, False, False),
+    ],
+)
+def test_what_a_manifest_asks_of_checkpoints(
+    turn: dict[str, Any], workspace: dict[str, Any], checkpoint: bool, restores: bool
+) -> None:
+    found = rules.limits({"turn": turn, "workspace": workspace}, acquire_s=1.0, log_bytes=1)
+    assert (found.checkpoint, found.restores) == (checkpoint, restores)

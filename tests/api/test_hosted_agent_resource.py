@@ -8,25 +8,20 @@ from typing import Any
 
 import pytest
 
-from cluster.conftest import ROOT
-from cluster.node.node import Node
+from cluster.node.control import ControlPlane, Given
 from moorage_api.kinds import parse
-from moorage_api.resources import HOSTED_AGENT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.api, pytest.mark.timeout(300)]
 NAMESPACE = "moorage-resources"
 GIT = {"git": {"url": "https://git.example/agents.git"}}
 
 
 @pytest.fixture(scope="module")
-def api(node: Node) -> Iterator[Node]:
-    """A node that knows HostedAgents."""
-    node.kubectl("apply", "--server-side", "-f", str(ROOT / HOSTED_AGENT.file))
-    node.kubectl("wait", "--for=condition=Established", f"crd/{HOSTED_AGENT.plural}.moorage.dev", "--timeout=30s")
-    node.kubectl("create", "namespace", NAMESPACE)
-    yield node
-    node.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
-    node.kubectl("delete", "-f", str(ROOT / HOSTED_AGENT.file))
+def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
+    """A namespace of an API server that knows HostedAgents."""
+    api_server.kubectl("create", "namespace", NAMESPACE)
+    yield api_server
+    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
 
 
 def document(name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +29,7 @@ def document(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": name}, "spec": spec}
 
 
-def apply(api: Node, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+def apply(api: ControlPlane | Given, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """What the API server made of it. RuntimeError with kubectl's words when it was refused."""
     given = json.dumps(document(name, spec))
     return dict(json.loads(api.kubectl("apply", "-n", NAMESPACE, "-f", "-", "-o", "json", given=given)))
@@ -50,7 +45,7 @@ def apply(api: Node, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=["git", "image", "bundle", "more"],
 )  # fmt: skip
-def test_what_is_filled_in_is_what_the_kind_itself_says(api: Node, spec: dict[str, Any]) -> None:
+def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
     stored = apply(api, "filled", spec)
     api.kubectl("delete", "hostedagent", "filled", "-n", NAMESPACE)
     assert parse(stored).wire_spec() == parse(document("filled", spec)).wire_spec()
@@ -63,7 +58,11 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: Node, spec: dict[st
         ({"image": "a", "source": GIT}, "give exactly one of image and source"),
         ({"source": {"path": "."}}, "use git or an image, or deploy the folder with moorage up"),
         ({"source": {}}, "give exactly one of bundle and git"),
-        ({"source": {"git": {"url": "https://me:secret@git.example/a.git"}}}, "url holds a password"),
+        ({"source": {"git": {"url": "https://me:secret@git.example/a.git"}}}, "url holds a user or a password"),
+        ({"source": {"git": {"url": "https://ghp_key@git.example/a.git"}}}, "url holds a user or a password"),
+        ({"source": {"git": {"url": "https://git.example:x/a.git"}}}, "url names no plain host"),
+        ({"source": {"git": {"url": "https://[bad/a"}}}, "url names no plain host"),
+        ({"source": {"git": {"url": "https://*.example/a"}}}, "url names no plain host"),
         ({"source": {"git": {"url": "https://git.example/a.git", "path": "../x"}}}, "path lies inside the repository"),
         ({"source": {"bundle": "latest"}}, "spec.source.bundle"),
         ({"source": GIT, "pool": {"min": 5, "max": 2}}, "min is more than max"),
@@ -79,18 +78,20 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: Node, spec: dict[st
         ({"source": GIT, "sesion": {}}, 'unknown field "spec.sesion"'),
     ],
 )
-def test_what_is_wrong_is_refused_by_apply_with_the_field(api: Node, spec: dict[str, Any], says: str) -> None:
+def test_what_is_wrong_is_refused_by_apply_with_the_field(
+    api: ControlPlane | Given, spec: dict[str, Any], says: str
+) -> None:
     with pytest.raises(RuntimeError) as refusal:
         apply(api, "wrong", spec)
     assert says in str(refusal.value)
 
 
-def test_a_name_that_no_url_can_carry_is_refused(api: Node) -> None:
+def test_a_name_that_no_url_can_carry_is_refused(api: ControlPlane | Given) -> None:
     with pytest.raises(RuntimeError, match="lower-case letters, digits and -"):
         apply(api, "review.agent", {"source": GIT})
 
 
-def test_kubectl_shows_and_explains_it(api: Node) -> None:
+def test_kubectl_shows_and_explains_it(api: ControlPlane | Given) -> None:
     apply(api, "shown", {"source": GIT})
     status = {
         "observedGeneration": 1, "revision": "r-1", "url": "https://agents.example/v1/agents/shown", "sessions": {"warm": 1, "active": 2},

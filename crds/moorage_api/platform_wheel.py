@@ -1,7 +1,7 @@
 """The platform's own wheel for agents' environments: `moorage` and `moorage_api`, built from the files this process runs.
 
-Layer: local. Never from an index: an agent's SDK is always the one its platform speaks. Written byte for byte the same for the
-same files, so its hash can name environments.
+Layer: the floor; stdlib only. Never from an index: an agent's SDK is always the one its platform speaks. Written byte for byte the
+same for the same files, so its hash can name environments.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
+import os
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from moorage_local.state import write_atomically
 
 PACKAGES = ("moorage", "moorage_api")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -37,7 +37,7 @@ def build(folder: Path) -> PlatformWheel:
     digest = hashlib.sha256(data).hexdigest()
     path = folder / digest[:16] / name
     if not path.is_file():
-        write_atomically(path, data)
+        _put(path, data)
     return PlatformWheel(path, digest)
 
 
@@ -72,6 +72,15 @@ def _wheel(version: str) -> bytes:
     return out.getvalue()
 
 
+def _put(path: Path, data: bytes) -> None:
+    """A whole file or none: others may be writing the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(fresh, path)
+
+
 def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
@@ -79,5 +88,5 @@ def _b64(data: bytes) -> str:
 def _root(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{package} is not installed beside the platform; install moorage[local]")
+        raise ModuleNotFoundError(f"{package} is not installed beside the platform")
     return Path(next(iter(spec.submodule_search_locations)))

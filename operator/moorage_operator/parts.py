@@ -1,0 +1,99 @@
+"""What the operator's objects are put together from. Layer: pure, under `objects` and `build_objects`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_operator.kube import Object
+from moorage_operator.settings import Settings
+
+USER = 10001  # of the stock image
+AUDIENCE = "moorage"
+TOKEN_SECONDS = 3600
+
+
+def meta(name: str, namespace: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None) -> Object:
+    """An object's head. `owner`: whose end it ends with."""
+    made: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
+    if owner is not None:
+        made["ownerReferences"] = [dict(owner)]
+    return made
+
+
+def gateways(settings: Settings) -> Object:
+    """The gateways as a policy's peer."""
+    if settings.gateway_cidr is not None:
+        return {"ipBlock": {"cidr": settings.gateway_cidr}}
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
+        "podSelector": {"matchLabels": settings.gateway_pods},
+    }
+
+
+def placement(spec: HostedAgentSpec) -> Object:
+    """Where a pod of an agent runs, and with which secrets its images are pulled."""
+    found: Object = {
+        "runtimeClassName": spec.runtime_class_name,
+        "nodeSelector": spec.node_selector or None,
+        "priorityClassName": spec.priority_class_name,
+        "tolerations": [
+            one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in spec.tolerations
+        ] or None,
+        "imagePullSecrets": [{"name": name} for name in spec.image_pull_secrets] or None,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def closed(account: str) -> Object:
+    """What every pod of ours has: restricted, without names, without a token that it did not ask for."""
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "dnsPolicy": "None",  # no name leaves a sandbox: the gateway resolves
+        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+def told(annotation: str, file: str) -> Object:
+    """The volume `told`: an annotation as a file, and the pod's own token for the gateway beside it."""
+    token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
+    text = {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+    sources = [{"downwardAPI": {"items": [text]}}, {"serviceAccountToken": token}]
+    return {"name": "told", "projected": {"defaultMode": 0o440, "sources": sources}}
+
+
+def resources(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Object:
+    """Requests and limits."""
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
+
+
+def container(
+    name: str, image: str, command: list[str], mounts: Mapping[str, str], settings: Settings | None
+) -> Object:
+    """`settings`: for a container of the stock image, how it is pulled."""
+    one: Object = {
+        "name": name,
+        "image": image,
+        "command": command,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in mounts.items()],
+    }
+    if settings is not None:
+        one["imagePullPolicy"] = settings.sandbox_image_pull_policy
+    return one

@@ -1,0 +1,69 @@
+"""`python -m moorage_sandbox.fetching`: a pod's code, before its agent starts. Layer: roof; runs in an init container of the stock image.
+
+Fetches the built bundle of the sandbox's agent through the gateway, unpacks it by digest, and makes the interpreter's links. The folder is
+the agent's container's own afterwards, read-only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from moorage_api import built, bundles
+from moorage_api.bundles import BundleError
+from moorage_sandbox.config import ShimConfig
+from moorage_sandbox.platform import Platform, Refused, Unreachable
+from moorage_sandbox.proof import Proof
+
+
+class Unfit(Exception):
+    """The bundle is not one for this image."""
+
+
+def main() -> int:
+    """Entry; the exit status. What went wrong stands on stderr in one sentence."""
+    parser = argparse.ArgumentParser(prog="moorage_sandbox.fetching", description="Fetches the code of a sandbox.")
+    parser.add_argument("--config", type=Path, required=True, help="the shim's ShimConfig")
+    parser.add_argument("--digest", required=True, help="of the built bundle, 64 hex digits")
+    parser.add_argument("--to", type=Path, required=True, help="the folder that will hold code and environment")
+    parser.add_argument("--within", type=float, required=True, help="seconds")
+    given = parser.parse_args()
+    config = ShimConfig.from_json(given.config.read_bytes())
+    platform = Platform(
+        config.gateways[0], Proof(config.token, config.token_file), until=time.monotonic() + given.within
+    )
+    try:
+        fetch(platform, given.digest, given.to, Path(sys.executable).resolve(), sys.version_info[:2])
+    except (Unreachable, Refused, BundleError, Unfit, OSError) as fault:
+        sys.stderr.write(f"moorage: the code cannot be had: {fault}\n")
+        return 1
+    return 0
+
+
+def fetch(platform: Platform, digest: str, folder: Path, python: Path, version: tuple[int, int]) -> None:
+    """Fills `folder` with code and environment. Raises Unreachable, Refused, BundleError, Unfit, OSError."""
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=folder) as aside:
+        archive = Path(aside) / "built.tar.gz"
+        platform.built(digest, archive)
+        with archive.open("rb") as file:
+            bundles.unpack(file, Path(aside) / "tree", digest=digest, limits=built.LIMITS)
+        tree = Path(aside) / "tree"
+        environment = tree / built.ENVIRONMENT
+        if not (environment / "lib" / "python{}.{}".format(*version)).is_dir():
+            raise Unfit(
+                f"it was built for another Python than this image's {version[0]}.{version[1]}; apply the agent again"
+            )
+        binaries = environment / "bin"
+        binaries.mkdir(exist_ok=True)
+        for name in ("python", "python3"):
+            (binaries / name).unlink(missing_ok=True)
+            (binaries / name).symlink_to(python)
+        for part in (built.CODE, built.ENVIRONMENT):
+            (tree / part).rename(folder / part)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

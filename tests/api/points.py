@@ -1,0 +1,150 @@
+"""The external writes of an operator, named and numbered, and an end of the process before or after one of them. Layer: I/O rim.
+
+Writes are numbered from the moment the switch is set, whatever they are: which of several tasks writes first may differ between two runs.
+Renewals of the lease are not counted, since each is as the one before, nor is taking a request off its list: the write that follows is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import redis.asyncio as aioredis
+
+from moorage_api.ledger import session_scripts
+from moorage_api.ledger.script import FOUND, REDIS_CLOCK, Script
+
+Side = Literal["before", "after"]
+READS = frozenset(
+    "GET HGET HGETALL LRANGE LLEN ZRANGE SCAN SMEMBERS EXISTS EVAL_RO PING CLIENT HELLO SELECT LPOP".split()
+)
+HINTS = frozenset({"PUBLISH"})  # kept by nobody
+PATH = re.compile(r"^/apis?/(?:[\w.]+/)?v\w+(?:/namespaces/[^/]+)?/(?P<kind>\w+)(?:/[^/]+(?:/(?P<part>\w+))?)?")
+
+
+@dataclass(frozen=True)
+class Point:
+    """An instant: before or after the `number`th write."""
+
+    number: int
+    side: Side
+
+    def __str__(self) -> str:
+        return f"{self.side} write {self.number}"
+
+
+class Points:
+    """Numbers writes once `switch` is there, names each in `record`, and kills this process at `end`."""
+
+    def __init__(self, switch: Path, record: Path, end: Point | None) -> None:
+        self._switch = switch
+        self._record = record
+        self._end = end
+        self._begun = 0
+
+    def begin(self, name: str) -> int:
+        """A write is about to leave. Its number; 0 while nothing is counted."""
+        if not self._switch.exists():
+            return 0
+        self._begun += 1
+        self._die_at(Point(self._begun, "before"), name)
+        return self._begun
+
+    def undone(self, number: int) -> None:
+        """It was answered that nothing was done: a further try is the same write."""
+        self._begun -= bool(number)
+
+    def landed(self, number: int, name: str) -> None:
+        """It was answered."""
+        if number:
+            self._die_at(Point(number, "after"), name)
+            self._note(name)
+
+    def _die_at(self, point: Point, name: str) -> None:
+        if point == self._end:
+            self._note(f"died {point.side} {name}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _note(self, line: str) -> None:
+        with self._record.open("a") as record:
+            record.write(f"{line}\n")
+
+
+class Rest:
+    """The Kubernetes client's transport, with its writes numbered."""
+
+    def __init__(self, inner: Any, points: Points) -> None:
+        self._inner = inner
+        self._points = points
+
+    async def request(self, method: str, url: str, *words: Any, **more: Any) -> Any:
+        """As the client's own."""
+        found = PATH.search(re.sub(r"^https?://[^/]+", "", url).partition("?")[0])
+        name = _of_kube(method, found)
+        if name is None:
+            return await self._inner.request(method, url, *words, **more)
+        at = self._points.begin(name)
+        answer = await self._inner.request(method, url, *words, **more)
+        await answer.read()
+        self._points.landed(at, name)
+        return answer
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._inner.close()
+
+
+class Redis(aioredis.Redis):
+    """The Redis client, with its writes numbered by `points`, which is set before the first call."""
+
+    points: Points
+
+    async def execute_command(self, *command: Any, **options: Any) -> Any:
+        """As the client's own."""
+        name = _of_redis(command)
+        if name is None:
+            return await super().execute_command(*command, **options)
+        at = self.points.begin(name)
+        try:
+            answer = await super().execute_command(*command, **options)
+        except aioredis.RedisError:
+            self.points.undone(at)
+            raise
+        self.points.landed(at, name)
+        return answer
+
+
+def _of_kube(method: str, found: re.Match[str] | None) -> str | None:
+    if method == "GET" or found is None:
+        return None
+    if found["kind"] == "leases" and method != "POST":
+        return None
+    return f"{method} {found['kind']}" + (f"/{found['part']}" if found["part"] else "")
+
+
+def _of_redis(command: tuple[Any, ...]) -> str | None:
+    verb = str(command[0]).upper()
+    if verb in READS or verb in HINTS:
+        return None
+    if verb in ("EVAL", "EVALSHA"):
+        return _NAMES.get(str(command[1]), verb)
+    field = f" {command[2]}" if verb == "HSET" else ""
+    return f"{verb} {str(command[1]).partition(':')[0]}{field}"
+
+
+def _scripts() -> dict[str, str]:
+    """Text and hash of each script of sessions → its name."""
+    found = {}
+    for script in (FOUND, *(one for one in vars(session_scripts).values() if isinstance(one, Script))):
+        text = script.text(REDIS_CLOCK)
+        found[text] = script.name
+        found[hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()] = script.name
+    return found
+
+
+_NAMES = _scripts()

@@ -1,0 +1,186 @@
+"""The operator killed before and after each of its external writes ends where an undisturbed one does, and leaves nothing that is nobody's.
+
+A clean run of a scenario names the writes; then each point has a world of its own, where the operator dies there and another one follows.
+Every run takes a sample of the first scenarios' points by a seed; a long one takes all points of all. The seed is printed, and accepted
+back: `--crash-seed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from api.picture import look, orphans, picture
+from api.points import Point, Side
+from api.scenarios import SCENARIOS, Scenario
+from api.world import Means, World, until, world_of
+
+pytestmark = [pytest.mark.api, pytest.mark.timeout(3600)]
+
+LONG = os.environ.get("MOORAGE_LONG") == "1"
+AT_ONCE = 6  # worlds; the Valkey has 16 databases
+SAMPLED = 6  # points a scenario, where not all are taken
+MET = 0.8  # of the points must have been reached: a run may come to its end with fewer writes than the clean one
+QUIET_SECONDS = 3.0  # of an operator that looks every second
+SIDES: tuple[Side, Side] = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Clean:
+    """An undisturbed run: what it wrote, and its pictures at rest before and after."""
+
+    writes: list[str]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def points(self) -> list[Point]:
+        """Before and after each write."""
+        return [Point(number + 1, side) for number in range(len(self.writes)) for side in SIDES]
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Given, or of the day."""
+    found = int(request.config.getoption("--crash-seed")) or int(time.strftime("%Y%m%d"))
+    print(f"--crash-seed {found}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(one, id=one.name, marks=[] if one.always else [pytest.mark.long]) for one in SCENARIOS],
+)
+async def test_an_operator_killed_at_any_write_changes_nothing_in_the_end(
+    scenario: Scenario, means: Means, numbers: Iterator[int], seed: int
+) -> None:
+    clean = await undisturbed(scenario, means, f"clean-{next(numbers)}")
+    points = clean.points()
+    random.Random(f"{seed} {scenario.name}").shuffle(points)
+    wanted = len(points) if LONG else min(SAMPLED, len(points))
+    waiting, met, wrong = deque(points), 0, []
+
+    async def take(database: int) -> None:
+        """Points one after another, until enough were met."""
+        nonlocal met
+        while waiting and met + busy() < wanted:
+            point = waiting.popleft()
+            under_way[database] = point
+            try:
+                reached = await disturbed(scenario, means, f"crash-{next(numbers)}", database, clean, point)
+                met += reached
+            except AssertionError as fault:
+                wrong.append(f"{point}: {fault}")
+                met += 1
+            finally:
+                del under_way[database]
+
+    under_way: dict[int, Point] = {}
+
+    def busy() -> int:
+        return len(under_way)
+
+    await asyncio.gather(*(take(number) for number in range(1, AT_ONCE + 1)))
+    if met < wanted:  # points that were not reached left some places
+        await take(1)
+    print(f"{scenario.name}: {len(points)} points at {clean.writes}, {met} met, {len(wrong)} wrong")
+    assert not wrong, "\n\n".join(wrong)
+    assert met >= min(wanted, MET * len(points)), f"only {met} of {len(points)} points were reached"
+
+
+async def undisturbed(scenario: Scenario, means: Means, name: str) -> Clean:
+    """The run that others are held against."""
+    async with world_of(means, name, 0, scenario.tenants) as world:
+        before: dict[str, Any] = {}
+        if scenario.prepare is None:
+            world.count()
+        world.start()
+        if scenario.prepare is not None:
+            await scenario.prepare(world)
+            before = await at_rest(world)
+            world.count()
+        await scenario.act(world)
+        after = await at_rest(world)
+        return Clean(world.counted(), before, after)
+
+
+async def disturbed(scenario: Scenario, means: Means, name: str, database: int, clean: Clean, point: Point) -> bool:
+    """One run with a death. False when the point was never reached; AssertionError when it ends otherwise than the clean one."""
+    async with world_of(means, name, database, scenario.tenants) as world:
+        if scenario.prepare is None:
+            world.count()
+        process = world.start(point)
+        if scenario.prepare is not None:
+            await scenario.prepare(world)
+            await settled(world, clean.before)
+            world.count()
+        following = asyncio.create_task(follow(world), name=f"follow {name}")
+        try:
+            await scenario.act(world)
+            await settled(world, clean.after)
+            if process.ended:
+                await following
+                await until("the other operator has put everything in order once", lambda: looked(world))
+                await settled(world, clean.after)
+        except Exception as fault:
+            raise AssertionError(f"{world.counted()}\n{type(fault).__name__}: {fault}\n{world.logs()}") from fault
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        return process.ended
+
+
+async def follow(world: World) -> None:
+    """Another operator, when the first one has died."""
+    await world.operators[-1].wait(within=600)
+    await world.replace(world.operators[-1])
+
+
+async def looked(world: World) -> bool:
+    """Whether the operator that followed has swept: then its loop begins, and tells the ledger the key of its tokens."""
+    lines = world.counted()
+    return "HSET platform token_key" in lines[[line.startswith("died") for line in lines].index(True) :]
+
+
+async def at_rest(world: World) -> dict[str, Any]:
+    """Waits until the operator has written nothing for some looks, and nothing is nobody's; what there is then."""
+    last: tuple[object, ...] = ()
+    since = time.monotonic()
+    seen: dict[str, Any] = {}
+
+    async def quiet() -> bool:
+        nonlocal last, since, seen
+        held = await look(world)
+        seen = picture(held)
+        now = (seen, orphans(held), len(world.counted()))
+        if now != last:
+            last, since = now, time.monotonic()
+        return not now[1] and time.monotonic() - since >= QUIET_SECONDS
+
+    await until("the operator is at rest", quiet)
+    return seen
+
+
+async def settled(world: World, wanted: dict[str, Any]) -> None:
+    """Waits until the picture is the wanted one, and nothing is nobody's."""
+    why: list[str] = []
+
+    async def so() -> bool:
+        held = await look(world)
+        seen = picture(held)
+        why[:] = orphans(held) + [
+            f"{part}: {seen[part]!r}, not {wanted[part]!r}" for part in seen if seen[part] != wanted[part]
+        ]
+        return not why
+
+    try:
+        await until("the world is as it should be", so)
+    except AssertionError as fault:
+        raise AssertionError("\n".join([str(fault), *why])) from fault

@@ -1,0 +1,160 @@
+"""What an operator asks of the API server, counted there, and who works when one of two dies."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from api.picture import look, orphans
+from api.scenarios import source
+from api.world import Means, World, until, world_of
+from cluster.node.control import ControlPlane
+from fakes.audit import Audit
+from moorage_operator.kube import LEASES
+
+pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
+
+MOST_WRITES = 8  # of one claim with its refill (performance.md, P3)
+CLAIMS = 6
+# Lists of HostedAgents by an operator that starts: kopf's and its own are its start's, each further one follows a whole look.
+LOOKS = 4
+
+
+async def session(world: World, name: str) -> str:
+    """A session at work, noted on its claim; its key."""
+    key = await world.open(name, "hello")
+    await world.claim(key, "hello")
+    await world.until_noted(key)
+    return key
+
+
+async def versions(world: World) -> dict[str, str]:
+    """Name → version of everything that an operator may write, but the lease."""
+    held = await look(world)
+    every = [*held.pods, *held.claims, *held.policies, *held.accounts, *held.jobs, *held.agents]
+    return {f"{one['kind']} {one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in every}
+
+
+async def test_an_operator_that_starts_writes_to_nothing_that_is_as_it_should_be(
+    plane: ControlPlane, means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 8) as world:
+        first = world.start()
+        await world.apply("hello")
+        await world.until_ready("hello", warm=2)
+        asleep = await session(world, "sleeper")
+        await world.hibernate(asleep)
+        await session(world, "worker")
+        await world.until_ready("hello", warm=2, idle=1, hibernated=1)
+        await world.apply("sourced", source=source("main"))
+        await world.until_ready("sourced", warm=2)
+        before = await versions(world)
+        await first.kill()
+        audit = Audit(plane.audit, world.tenants)
+        await world.replace(first)
+
+        async def looked() -> bool:
+            return sum(1 for one in audit.requests() if (one.verb, one.kind) == ("list", "hostedagents")) >= LOOKS
+
+        await until("it has looked at everything, more than once", looked)
+        assert audit.writes() == []
+        assert await versions(world) == before
+        assert orphans(await look(world)) == []
+
+
+async def test_a_claim_and_its_refill_cost_few_writes(
+    plane: ControlPlane, means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 9) as world:
+        world.start()
+        await world.apply("hello")
+        await world.until_ready("hello", warm=2)
+        for number in range(CLAIMS):
+            audit = Audit(plane.audit, world.tenants)
+            await session(world, f"session-{number}")
+            await world.until_ready("hello", warm=2, idle=number + 1)
+            spent = audit.writes()
+            print(f"claim {number}: {len(spent)} writes: {dict(Counter(f'{one.verb} {one.kind}' for one in spent))}")
+            assert {"create pods", "create persistentvolumeclaims"} <= {f"{one.verb} {one.kind}" for one in spent}
+            assert len(spent) <= MOST_WRITES
+
+
+async def test_a_claim_asks_nothing_of_the_api_server(
+    plane: ControlPlane, means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 10) as world:
+        process = world.start()
+        await world.apply("hello")
+        await world.until_ready("hello", warm=2)
+        revision = await world.revision("hello")
+        with plane.stalled():
+            for name in ("first", "second"):
+                key = await world.open(name, "hello")
+                async with asyncio.timeout(5):
+                    claim = await world.sessions.claim(key, revision, named=False)
+                    assert (claim.word, await world.sessions.bound(key, claim.epoch)) == ("CLAIMED", "OK")
+        await world.until_ready("hello", warm=2, idle=2)
+        assert not process.ended, "an API server that stalls for a moment costs no operator"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_another_operator_goes_on_when_the_holder_ends(
+    means: Means, numbers: Iterator[int], how: signal.Signals
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 11) as world:
+        first = world.start()
+        holder = await until("the first one holds the lease", world.holder)
+        second = world.start()
+        await world.apply("hello")
+        await world.until_ready("hello", warm=2)
+        before = await versions(world)
+        assert await world.holder() == holder and not second.ended
+        first.send(how)
+        await first.wait()
+
+        async def followed() -> bool:
+            return await world.holder() not in ("", holder)
+
+        await until("the other one holds the lease", followed)
+        await world.apply("later")
+        await world.until_ready("later", warm=2)
+        await session(world, "first")
+        await world.until_ready("hello", warm=2, idle=1)
+        after = await versions(world)
+        kept = [name for name in before if name.split()[0] in ("Pod", "ServiceAccount", "NetworkPolicy")]
+        assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
+        lease = await world.kube.get(LEASES, world.namespace, "moorage-operator")
+        assert lease is not None and lease["spec"]["leaseTransitions"] == 2
+        assert orphans(await look(world)) == []
+
+
+async def test_a_ledger_that_was_lost_is_made_whole_from_what_the_cluster_holds(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 13) as world:
+        world.start()
+        await world.apply("hello", pool={"min": 2, "max": 2})
+        await world.until_ready("hello", warm=2)
+        key = await session(world, "sleeper")
+        await world.hibernate(key)
+        await world.until_ready("hello", warm=2, hibernated=1)
+        volume = (await world.record(key)).volume
+        await world.redis.flushdb()
+        await world.gateway.found()
+
+        async def back() -> bool:
+            record = await world.sessions.session(key)
+            return record is not None and (record.state, record.volume) == ("hibernated", volume)
+
+        await until("the session is back", back)
+
+        async def full() -> bool:
+            held = await look(world)
+            return orphans(held) == [] and len(held.pods) == 2 == len(held.sandboxes)
+
+        await until("the pool is whole, and nothing is nobody's", full)
+        await world.until_ready("hello", warm=2, hibernated=1)

@@ -1,0 +1,43 @@
+"""What cluster tests put on a node: images built from this work tree, and the kind. Layer: composition of the cluster tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.node import images, plan
+from cluster.node.node import Node
+from moorage_api.resources import HOSTED_AGENT
+
+ROOT = Path(__file__).resolve().parents[2]
+SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
+AGENT_IMAGE = "localhost/moorage-agent:test"
+
+
+def base_image(node: Node) -> str:
+    """Debian with Python."""
+    node.load(images.base())
+    return images.BASE
+
+
+def sandbox_image(node: Node) -> str:
+    """The stock image."""
+    archive = plan.cache() / "sandbox-test.oci.tar"
+    images.base()
+    images.build(SANDBOX_IMAGE, ROOT / "sandbox-image" / "Dockerfile", ROOT, images.BASE, archive)
+    node.load(archive)
+    return SANDBOX_IMAGE
+
+
+def agent_image(node: Node) -> str:
+    """An agent's image: the stock one, which is there already, and a program."""
+    context = ROOT / "tests" / "cluster" / "agent"
+    archive = plan.cache() / "agent-test.oci.tar"
+    images.build(AGENT_IMAGE, context / "Dockerfile", context, SANDBOX_IMAGE, archive)
+    node.load(archive)
+    return AGENT_IMAGE
+
+
+def hosted_agents(node: Node) -> None:
+    """The kind HostedAgent, served."""
+    node.kubectl("apply", "--server-side", "-f", str(ROOT / HOSTED_AGENT.file))
+    node.kubectl("wait", "--for=condition=Established", f"crd/{HOSTED_AGENT.plural}.moorage.dev", "--timeout=30s")

@@ -1,0 +1,76 @@
+"""Sessions that sleep: on their claim, then in a checkpoint alone, over a folder and over S3; and an agent of which nothing runs then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.made import hosted_agents
+from cluster.node.node import Node
+from cluster.operated import Operated, operated
+from fakes.platform import poll
+from fakes.s3 import S3Server, gateway_settings, s3_server
+
+__all__ = ["s3_server"]
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+QUICK = {"idleTimeout": "3s"}
+
+
+@pytest.fixture(scope="module", params=["folder", "s3"])
+def world(
+    request: pytest.FixtureRequest,
+    node: Node,
+    agent_image: str,
+    sandbox_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    s3_server: S3Server,
+) -> Iterator[Operated]:
+    """A platform that archives after five seconds."""
+    hosted_agents(node)
+    more = {"MOORAGE_ARCHIVE_SECONDS": "8"} | (gateway_settings(s3_server.made()) if request.param == "s3" else {})
+    folder = tmp_path_factory.mktemp("sleeping")
+    with operated(node, agent_image, sandbox_image, folder, f"moorage-sleep-{request.param}", more=more) as made:
+        yield made
+
+
+def status(world: Operated, agent: str, session: str) -> str:
+    """Of one session, as its owner is told."""
+    found: dict[str, Any] = world.client.get(f"/agents/{agent}/sessions/{session}", cast_to=dict[str, Any])
+    return str(found["status"])
+
+
+def test_an_idle_session_leaves_no_pod_then_no_claim_and_wakes_with_its_files_each_time(world: Operated) -> None:
+    agent, session = "sleeper", "sleeper-session-1"
+    world.apply(agent, pool={"min": 0, "max": 1}, session=QUICK)
+    world.until_ready(agent)
+    assert world.ask(agent, "one", session).output_text == "one "
+    poll("it hibernates", lambda: status(world, agent, session) in ("hibernated", "archived"), within=60)
+    poll("no pod is left", lambda: not world.pods(agent), within=60)
+    assert world.ask(agent, "two", session).output_text == "one two ", "woken on its own claim, or by its checkpoint"
+
+    poll("it is archived", lambda: status(world, agent, session) == "archived", within=90)
+    poll("no claim is left", lambda: not world.claims(agent) and not world.pods(agent), within=60)
+    assert world.ask(agent, "three", session).output_text == "one two three ", "woken on a fresh claim"
+    found: dict[str, Any] = world.client.get(f"/sessions/{session}/checkpoints", cast_to=dict[str, Any])
+    assert found["data"][0]["reason"] == "hibernate" and found["data"][0]["quiet"]
+
+
+def test_a_warm_pod_takes_an_archived_session(world: Operated) -> None:
+    agent, session = "warmed", "warmed-session-1"
+    world.apply(agent, pool={"min": 1, "max": 2}, session=QUICK)
+    world.until_ready(agent)
+    assert world.ask(agent, "one", session).output_text == "one "
+    poll("it is archived", lambda: status(world, agent, session) == "archived", within=90)
+
+    def alone() -> bool:
+        """Only the pool's pod, on the pool's claim."""
+        return len(world.ready_pods(agent)) == 1 and len(world.claims(agent)) == 1
+
+    poll("its claim is gone", alone, within=60)
+    (warm,) = world.ready_pods(agent)
+    assert world.ask(agent, "two", session).output_text == "one two "
+    assert world.sandbox(agent, session) == warm
