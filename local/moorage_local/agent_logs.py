@@ -7,7 +7,9 @@ lies a file with the session's key, so that the lines of a session can be found 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -46,10 +48,17 @@ def note_session(folder: Path, one: Descriptor, key: str) -> None:
 
 def prune(folder: Path) -> None:
     """Keeps the newest logs only."""
-    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+    logs = sorted(folder.glob("*.log"), key=_written, reverse=True)
     for path in logs[_KEPT_FILES:]:
         for each in (path, path.with_suffix(".session"), path.with_name(f"{path.name}.1")):
             each.unlink(missing_ok=True)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # just being rotated
+        return math.inf
 
 
 class FolderLogs:
@@ -97,7 +106,8 @@ class _Reader:
     def skip(self) -> None:
         """Goes to the end of every file there is."""
         for path in self._folder.glob(self._pattern):
-            self._at[path] = path.stat().st_size
+            with contextlib.suppress(FileNotFoundError):  # just being rotated: what is new in it is read from its start
+                self._at[path] = path.stat().st_size
 
     def more(self) -> list[AgentLine]:
         """New lines, at most a piece of each file."""

@@ -68,9 +68,9 @@ class Cgroup:
         """Every process in it, as the host numbers them."""
         found: set[int] = set()
         for folder in self._distinct():
-            for file in folder.rglob("cgroup.procs"):
+            for inner, _, _ in os.walk(folder):  # not Path.rglob: it raises when a folder goes meanwhile
                 with suppress(OSError):
-                    found.update(int(line) for line in file.read_text().split())
+                    found.update(int(line) for line in Path(inner, "cgroup.procs").read_text().split())
         return found
 
     def oom_path(self) -> Path | None:

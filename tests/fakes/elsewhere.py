@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from minio import Minio
 
-from fakes.objects import FolderObjects, Objects, S3Objects
+from fakes.objects import FolderObjects, Objects, S3Objects, bytes_of, files_below
 from fakes.platform import Platform
 
 
@@ -59,10 +59,10 @@ class Elsewhere(Platform):
     def holding(self, secret: bytes) -> list[str]:
         stored, kept = self.stored, Path(self._told["volumes"])
         found = [name for name in stored.names() if secret in stored.read(name)]
-        return found + [str(path) for path in _files(kept) if secret in _read(path)]
+        return found + [str(path) for path in files_below(kept) if secret in bytes_of(path)]
 
-    def workspace_files(self, name: str) -> list[Path]:
-        return [path for path in _files(Path(self._told["volumes"])) if path.name == name]
+    def workspacefiles_below(self, name: str) -> list[Path]:
+        return [path for path in files_below(Path(self._told["volumes"])) if path.name == name]
 
     def kill_sandbox(self, agent: str, session: str) -> None:
         """SIGKILL to every process of the session's pod but the one that holds its network; the node's processes are this machine's."""
@@ -79,18 +79,6 @@ class Elsewhere(Platform):
 
     def pids(self, agent: str, session: str, **options: Any) -> NoReturn:
         raise AssertionError("pods tell no pids")
-
-
-def _files(below: Path) -> list[Path]:
-    """Of workspaces that come and go meanwhile: what is gone is passed over."""
-    return [Path(folder) / name for folder, _, names in os.walk(below) for name in names]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes() if path.is_file() else b""
-    except OSError:
-        return b""
 
 
 def _processes(uid: str) -> list[int]:

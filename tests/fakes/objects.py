@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class FolderObjects:
 
     def names(self, prefix: str = "") -> list[str]:
         """Of everything whose name begins so, in order."""
-        found = (str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+        found = (str(path.relative_to(self.root)) for path in files_below(self.root))
         return sorted(name for name in found if name.startswith(prefix))
 
     def read(self, name: str) -> bytes:
@@ -77,6 +78,19 @@ class S3Objects:
     def remove(self, name: str) -> None:
         """It is gone."""
         self.client.remove_object(self.bucket, name)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a tree in use: folders that go meanwhile are passed over (`Path.rglob` raises on them)."""
+    return [Path(inner) / name for inner, _, names in os.walk(folder) for name in names]
+
+
+def bytes_of(path: Path) -> bytes:
+    """A small file's bytes; none of what is gone meanwhile, is no file, or is larger than 64 MB (a Valkey's log, a disk image)."""
+    try:
+        return path.read_bytes() if path.is_file() and path.stat().st_size < 2**26 else b""
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import openai
 
-from fakes.objects import FolderObjects, Objects
+from fakes.objects import FolderObjects, Objects, bytes_of, files_below
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENTS = ROOT / "tests" / "agents"
@@ -90,12 +90,11 @@ class Platform:
 
     def holding(self, secret: bytes) -> list[str]:
         """Where that is kept, among all that the platform keeps."""
-        small = (p for p in self.state.rglob("*") if p.is_file() and p.stat().st_size < 2**26)
-        return [str(path) for path in small if secret in path.read_bytes()]
+        return [str(path) for path in files_below(self.state) if secret in bytes_of(path)]
 
     def workspace_files(self, name: str) -> list[Path]:
         """Files of that name in the sessions' workspaces."""
-        return [path for path in self.state.rglob(name) if self.objects() not in path.parents]
+        return [path for path in files_below(self.state) if path.name == name and self.objects() not in path.parents]
 
     def kill_sandbox(self, agent: str, session: str) -> None:
         """SIGKILL to all of a session's sandbox."""
