@@ -48,6 +48,16 @@ def file(at: int, name: bytes) -> int:
     return found
 
 
+def target(at: int, name: bytes) -> bytes:
+    """Where a link points to. Raises OSError; FileNotFoundError also when the name is something else by now."""
+    try:
+        return os.readlink(name, dir_fd=at)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what Linux says of anything but a link
+            raise
+        raise FileNotFoundError(errno.ENOENT, "is no link by now") from error
+
+
 def lock(found: int, mode: int | None) -> None:
     """Puts a mode back."""
     if mode is not None:

@@ -172,7 +172,7 @@ class _Saving:
             elif stat.S_ISDIR(found.st_mode):
                 return self._entered(frame.fd, frame.number, name, path)
             elif stat.S_ISLNK(found.st_mode):
-                target = os.readlink(name, dir_fd=frame.fd)
+                target = handles.target(frame.fd, name)
                 entry = Entry(SYMLINK, 0o777, frame.number, found.st_mtime_ns, 0, 0, 0, 0, name, target)
                 self._add(path, entry)
             else:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from fakes.volumes import Store, picture, volume
-from moorage_sandbox.checkpoint import reading
+from moorage_sandbox.checkpoint import handles, reading
 from moorage_sandbox.checkpoint.manifest import BadCheckpoint, Manifest, Pack
 from moorage_sandbox.checkpoint.packing import digest
 from moorage_sandbox.checkpoint.restoring import unpack
@@ -227,6 +227,25 @@ def test_a_link_that_is_put_in_place_of_a_folder_or_a_file_is_not_followed(
         patch.setattr(os, "stat", stat)
         saved = save(source, None, lambda name, data: packs.append(data))
     assert saved.unsteady and saved.manifest.files == 0 and packs == []
+
+
+def test_a_link_that_becomes_a_file_after_it_was_looked_at_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = volume(tmp_path / "source")
+    link = source / "workspace" / "link"
+    link.symlink_to("elsewhere")
+    readlink = os.readlink
+
+    def replaced(name: bytes, *, dir_fd: int) -> bytes:
+        link.unlink()
+        link.write_bytes(b"a file now")
+        return readlink(name, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handles.os, "readlink", replaced)
+        assert save(source, None, {}.__setitem__).unsteady
+    assert not save(source, None, {}.__setitem__).unsteady
 
 
 def test_a_tree_that_others_change_is_saved_or_told_unsteady(tmp_path: Path) -> None:
