@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.made import hosted_agents
 from cluster.node import plan
@@ -22,6 +23,7 @@ from cluster.operated import Operated, operated
 from fakes.git_server import GitServer, git_server
 from fakes.platform import poll
 from moorage_operator import marks
+from tree import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 BUILD_SECONDS = 200
@@ -47,6 +49,20 @@ def agent(items, ctx):
 WORD = Path("word.txt").read_text().strip()
 HostedAgent(agent=agent).serve()
 """
+
+REAL = (
+    "None added, 1 dropped",
+    "- **dropped** `sniffio`",
+    "`httpx.Client.__init__`: parameter `proxies` was removed",
+    "`httpx.get`: parameter `cert` was removed",
+)
+PLANTED = (
+    "this is a review of the built-in sample repository",
+    "- **dropped** `python-dateutil`",
+    "`tomlkit`",
+    "`quayside.Harbour.__init__`: parameter `strict` was removed",
+    "`quayside.tides.height_at`",
+)
 
 FOREIGN = """
 import json, os
@@ -147,6 +163,24 @@ def test_a_git_source_is_resolved_built_and_run(world: Operated, git: GitServer)
 
     world.kubectl("delete", "hostedagent", "one", "--wait=true")
     poll("its build went with it", lambda: not jobs(world, "one"), within=60)
+
+
+def test_the_review_agent_reviews_in_its_pod(world: Operated, git: GitServer) -> None:
+    """`examples/review-agent/agent.yaml` from git. Without the index it reviews the sample, whose facts are planted."""
+    folder = ROOT / "examples" / "review-agent"
+    tracked = [path for path in folder.rglob("*") if path.suffix in {".py", ".txt", ".yaml"}]
+    git.commit("review", {f"agents/review/{path.relative_to(folder)}": path.read_bytes() for path in tracked})
+    written = yaml.safe_load((folder / "agent.yaml").read_text())["spec"]
+    source = {key: value for key, value in written["source"].items() if key != "path"}
+    source["git"] = {"url": git.url("review"), "path": "agents/review"}
+    world.apply("review-agent", **{**written, "source": source})
+    world.apply("review-without-index", **{**written, "source": source, "egress": []})
+    for name, facts in (("review-agent", REAL), ("review-without-index", PLANTED)):
+        world.until_ready(name, within=BUILD_SECONDS)
+        told = world.ask(name, "Review pypi:httpx 0.27.2..0.28.1", f"{name}-session", timeout=300).output_text
+        assert not (missing := [fact for fact in facts if fact not in told]), f"{missing}\n{told}"
+    for name in ("review-agent", "review-without-index"):
+        world.kubectl("delete", "hostedagent", name, "--wait=true")
 
 
 def test_a_folder_is_uploaded_and_runs(world: Operated, tmp_path: Path) -> None:

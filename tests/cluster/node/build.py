@@ -14,15 +14,27 @@ class Missing(Exception):
     """Something this machine needs for a node is not there; the message says what to install."""
 
 
+def absent_packages() -> list[str]:
+    """Debian packages of which a program is missing, in order. A program that came by another way is as good."""
+    absent = {package for program, package in plan.PACKAGES.items() if shutil.which(program, path=_path()) is None}
+    if not plan.CNI_BIN.is_dir():
+        absent.add("containernetworking-plugins")
+    return sorted(absent)
+
+
 def check_programs() -> None:
     """Raises Missing, naming every package at once."""
     if os.geteuid() != 0:
         raise Missing("a node needs root: network bridges, mounts and control groups")
-    absent = {package for program, package in plan.PACKAGES.items() if shutil.which(program, path=_path()) is None}
-    if not plan.CNI_BIN.is_dir():
-        absent.add("containernetworking-plugins")
+    absent = absent_packages()
     if absent:
-        raise Missing(f"install these Debian packages: {' '.join(sorted(absent))}")
+        raise Missing(f"scripts/cluster prepare installs these Debian packages: {' '.join(absent)}")
+
+
+def check_go() -> None:
+    """Raises Missing where the node's components are neither built nor can be."""
+    if not _place(plan.MODULE, "kube").exists():
+        _go()
 
 
 def api_binary() -> Path:
@@ -31,7 +43,7 @@ def api_binary() -> Path:
         plan.PACKAGES[name] for name in ("etcd", "openssl", "kubectl") if shutil.which(name, path=_path()) is None
     }
     if absent:
-        raise Missing(f"install these Debian packages: {' '.join(sorted(absent))}")
+        raise Missing(f"scripts/cluster prepare installs these Debian packages: {' '.join(sorted(absent))}")
     return binary()
 
 
@@ -49,15 +61,12 @@ def name_server() -> Path:
 
 
 def _built(module: Path, name: str, flags: str = "") -> Path:
-    folder = plan.cache() / plan.module_key(module)
-    built = folder / name
+    built = _place(module, name)
     if built.exists():
         return built
-    go = shutil.which("go", path=_path())
-    if go is None:
-        raise Missing("install Go 1.26 or newer: the node's components are built from their modules")
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f"{name}.{os.getpid()}"
+    go = _go()
+    built.parent.mkdir(parents=True, exist_ok=True)
+    fresh = built.with_name(f"{name}.{os.getpid()}")
     subprocess.run(
         [go, "build", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", str(fresh), "."],
         cwd=module,
@@ -66,6 +75,17 @@ def _built(module: Path, name: str, flags: str = "") -> Path:
     )
     os.replace(fresh, built)
     return built
+
+
+def _place(module: Path, name: str) -> Path:
+    return plan.cache() / plan.module_key(module) / name
+
+
+def _go() -> str:
+    found = shutil.which("go", path=_path())
+    if found is None:
+        raise Missing("install Go 1.26 or newer: the node's components are built from their modules")
+    return found
 
 
 def _path() -> str:

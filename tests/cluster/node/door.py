@@ -1,5 +1,6 @@
 """`scripts/cluster`: a node of its own for developing, kept up by a process in the background. Layer: composition.
 
+prepare  installs and builds what a node needs, on a Debian machine as root
 up       starts a node and prints its KUBECONFIG; a KUBECONFIG that is given is used instead, and nothing is started
 status   says whether one runs
 load     gives it an image: an archive, or the name of one that buildah holds
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from cluster.node import plan
 from cluster.node.build import Missing
@@ -23,6 +25,7 @@ from cluster.node.children import Died
 from cluster.node.images import ImageFailed, exported
 from cluster.node.network import Taken
 from cluster.node.node import Node, NotUp, StillMounted
+from cluster.node.preparing import prepare
 
 UP_SECONDS = 1800.0  # the first time, the components are built
 DOWN_SECONDS = 120.0
@@ -35,6 +38,7 @@ def main() -> int:
     shape = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="scripts/cluster", description=__doc__, formatter_class=shape)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("prepare")
     commands.add_parser("up")
     commands.add_parser("down")
     commands.add_parser("status")
@@ -43,6 +47,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         match given.command:
+            case "prepare":
+                prepare(_say)
+                return 0
             case "up":
                 return _up()
             case "down":
@@ -53,7 +60,7 @@ def main() -> int:
                 return _serve(given.folder)
             case _:
                 return _status()
-    except (Missing, Taken, NotUp, Died, ImageFailed, StillMounted) as fault:
+    except (Missing, CalledProcessError, Taken, NotUp, Died, ImageFailed, StillMounted) as fault:
         _say(f"scripts/cluster: {fault}")
         return 1
 
