@@ -24,6 +24,12 @@ CODE_AT = "/app"
 ENVIRONMENT_AT = "/opt/agent"
 """Where it sees its environment, read-only."""
 
+INDEX = "index"
+INDEX_AT = "/opt/moorage-index"
+"""Where an agent's container that may reach the package index sees how, read-only: the folder `INDEX` of what is fetched."""
+INDEX_VARIABLES = "variables.json"
+INDEX_CA = "ca.pem"
+
 LIMITS = Limits(files=100_000, octets=4 * 2**30)
 """Of a built bundle: an environment may be large."""
 PACKED = 2 * 2**30

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moorage_api.built import CODE as CODE_IN
-from moorage_api.built import CODE_AT, ENVIRONMENT, ENVIRONMENT_AT, Built
+from moorage_api.built import CODE_AT, ENVIRONMENT, ENVIRONMENT_AT, INDEX, INDEX_AT, INDEX_VARIABLES, Built
 from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_api.kinds.values import PACKAGE_INDEX
 from moorage_api.provider.base import Revision
 from moorage_operator import marks, parts
 from moorage_operator.kube import Object
@@ -132,7 +133,8 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
     volumes = _volumes(spec, volume)
     if program.built is not None:
         meta["annotations"][marks.BUILT] = program.built.to_json()
-        first.append(_code(program.built, settings))
+    if program.built is not None or _indexed(spec):
+        first.append(_fetched(program.built, settings, index=_indexed(spec)))
         volumes.append({"name": "code", "emptyDir": {"sizeLimit": CODE}})
     inner: Object = parts.closed(account_name(revision.agent)) | {
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -189,10 +191,16 @@ def _folders(revision: Revision) -> Object:
     }
 
 
-def _code(made: Built, settings: Settings) -> Object:
-    """Brings code and environment of a source; only this container of the platform's and the shim see the pod's token."""
+def _indexed(spec: HostedAgentSpec) -> bool:
+    """Whether the agent is told how to reach the package index (docs/runtime-contract.md)."""
+    return PACKAGE_INDEX in spec.egress
+
+
+def _fetched(made: Built | None, settings: Settings, *, index: bool) -> Object:
+    """Brings code and environment of a source, and how the index is reached; of the rest only the shim sees the pod's token too."""
     command = [
-        "python", "-m", "moorage_sandbox.fetching", "--config", "/etc/moorage/shim.json", "--digest", made.digest,
+        "python", "-m", "moorage_sandbox.fetching", "--config", "/etc/moorage/shim.json",
+        *(["--digest", made.digest] if made is not None else []), *(["--index"] if index else []),
         "--to", "/code", "--within", str(int(settings.ready_seconds / 2)),
     ]  # fmt: skip
     mounts = {"told": "/etc/moorage", "code": "/code"}
@@ -208,6 +216,7 @@ def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
         python, LAUNCHER, "pod", "--socket", SOCKET, "--code", "." if made is None else CODE_AT, "--sandbox", sandbox,
         "--workspace", spec.workspace.mount, "--wait", str(int(settings.ready_seconds)),
         *(["--entry", made.entry] if made is not None else []), *(["--exec"] if revision.contract != "moorage" else []),
+        *(["--variables", f"{INDEX_AT}/{INDEX_VARIABLES}"] if _indexed(spec) else []),
     ]  # fmt: skip
     mounts = {"control": "/run/moorage", "launcher": "/moorage", "tmp": "/tmp"}
     one = parts.container("agent", Program.of(revision).image, command, mounts, None)
@@ -223,6 +232,8 @@ def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
             {"name": "code", "mountPath": ENVIRONMENT_AT, "subPath": ENVIRONMENT, "readOnly": True},
         ]
         variables = {"PATH": f"{ENVIRONMENT_AT}/bin:/usr/local/bin:/usr/bin:/bin", **variables}
+    if _indexed(spec):
+        one["volumeMounts"].append({"name": "code", "mountPath": INDEX_AT, "subPath": INDEX, "readOnly": True})
     one["env"] = [{"name": name, "value": text} for name, text in sorted(variables.items())]
     given = spec.resources
     one["resources"] = parts.resources("50m", "64Mi", given.cpu, given.memory)

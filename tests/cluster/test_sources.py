@@ -177,8 +177,10 @@ def test_the_review_agent_reviews_in_its_pod(world: Operated, git: GitServer) ->
     world.apply("review-without-index", **{**written, "source": source, "egress": []})
     for name, facts in (("review-agent", REAL), ("review-without-index", PLANTED)):
         world.until_ready(name, within=BUILD_SECONDS)
-        told = world.ask(name, "Review pypi:httpx 0.27.2..0.28.1", f"{name}-session", timeout=300).output_text
-        assert not (missing := [fact for fact in facts if fact not in told]), f"{missing}\n{told}"
+        answer = world.ask(name, "Review pypi:httpx 0.27.2..0.28.1", f"{name}-session", timeout=300)
+        told = answer.output_text
+        missing = [fact for fact in facts if fact not in told]
+        assert not missing, f"{missing}\n{told}\n{answer.error}\n{world.logs()}"
     for name in ("review-agent", "review-without-index"):
         world.kubectl("delete", "hostedagent", name, "--wait=true")
 

@@ -20,7 +20,7 @@ from packaging.version import InvalidVersion, Version
 
 from . import errors
 from .budget import Budget
-from .transport import HttpTransport, NetworkSettings, Transport
+from .transport import HttpTransport, NetworkSettings, Reply, Sink, Transport
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -48,6 +48,14 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+class NoIndex:
+    """The transport of a machine that names no index: a review falls back to the sample, as with one that does not answer."""
+
+    def get(self, url: str, *, accept: str, limit: int, budget: Budget, sink: Sink | None = None) -> Reply:
+        """Nothing. Raises `Unreachable`."""
+        raise errors.Unreachable("The package index", "none is configured; set PIP_INDEX_URL")
+
+
 class Index:
     """One index. Every method raises `Unreachable` if it does not answer."""
 
@@ -59,7 +67,7 @@ class Index:
     def over_http(cls, settings: NetworkSettings) -> "Index":
         """The index of the settings, its credentials taken out of the address and bound to its host."""
         if not settings.index:
-            raise errors.Unreachable("The package index", "none is configured; set PIP_INDEX_URL")
+            return cls("", NoIndex())
         parts = urlsplit(settings.index)
         login, _, place = parts.netloc.rpartition("@")
         credentials = {parts.hostname: unquote(login)} if login and parts.hostname else {}

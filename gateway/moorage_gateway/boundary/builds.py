@@ -2,7 +2,7 @@
 
 call             | who                      | may
 -----------------|--------------------------|-----------------------------------------------------
-GET  index       | a build                  | learn the platform's package index
+GET  index       | a build, a sandbox       | learn the platform's package index (no secret; what may be reached is the proxy's to say)
 GET  source      | a build                  | read the one bundle its token names
 PUT  built/X     | a build                  | store what it made for its own agent, under its digest
 GET  built/X     | a sandbox                | read what a build made for its own agent
@@ -126,7 +126,7 @@ class BuildPort:
             why = "spec.source.bundle was never uploaded; run `moorage up` again"
             await self._give(send, bundle_key(build.tenant, build.source), why)
         else:
-            self._proofs.identify_build(*shown)
+            self._proofs.identify_either(*shown)
             await _json(send, 200, await self._told())
 
     async def _told(self) -> dict[str, Any]:

@@ -87,6 +87,13 @@ class Proofs:
             raise
         return identity
 
+    def identify_either(self, token: str | None, pod_token: str | None) -> None:
+        """That somebody is a sandbox or a build. Raises NotReady, NotProven."""
+        if token and self.is_build(token):
+            self.identify_build(token, pod_token)
+        else:
+            self.identify(token, pod_token)
+
     def secret(self, identity: tokens.Identity) -> str:
         """The secret of an identified sandbox whose shim knows only the hash of it."""
         return tokens.sandbox_secret(identity.sandbox, self._key())

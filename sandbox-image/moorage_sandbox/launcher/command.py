@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -53,6 +54,9 @@ def _add_pod(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     start.add_argument(
         "--exec", action="store_true", help="do not pre-import: run `python ENTRY` for each agent process"
     )
+    start.add_argument(
+        "--variables", type=Path, help="a JSON object of variables that the container's own environment lacks"
+    )
     start.add_argument("--sandbox", required=True, help="the sandbox's id")
     start.add_argument("--home", default=dwelling.HOME)
     start.add_argument("--workspace", default=dwelling.WORKSPACE)
@@ -74,6 +78,9 @@ def _pod(options: argparse.Namespace) -> int:
             " the image's working directory must be the agent's folder\n"
         )
         return 1
+    if options.variables is not None:
+        for variable, text in json.loads(options.variables.read_bytes()).items():
+            os.environ.setdefault(variable, text)
     one = pod.Pod(
         pod.Setup(
             options.socket, options.code.resolve(), name, options.exec, options.sandbox, options.home,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from moorage_gateway import package_index
 from moorage_sandbox.building.build import build
 from moorage_sandbox.building.config import BuildConfig
 from moorage_sandbox.building.tools import Interrupted
-from moorage_sandbox.fetching import Unfit, fetch
+from moorage_sandbox.fetching import Unfit, fetch, fetch_index
 from moorage_sandbox.platform import Refused
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
@@ -151,7 +152,6 @@ async def test_who_may_store_and_read_what(world: World, tmp_path: Path) -> None
     assert "404" in await said(world.platform(world.sandbox_proof("b"), within=0).built, digest, tmp_path / "b")
     assert "404" in await said(world.platform(world.build_proof()).source, tmp_path / "none"), "names no bundle"
     for refused in (
-        sandbox.index,
         lambda: sandbox.keep(digest, file),
         lambda: sandbox.source(tmp_path / "no"),
         world.platform(world.build_proof(pod="sb-0123456789abcdef"), within=0).index,
@@ -160,7 +160,29 @@ async def test_who_may_store_and_read_what(world: World, tmp_path: Path) -> None
         lambda: world.platform(world.build_proof(), within=0).built(digest, tmp_path / "no"),
     ):
         assert "401" in await said(refused)
-    assert "env" in await asyncio.to_thread(build_.index)
+    assert "env" in await asyncio.to_thread(build_.index) and "env" in await asyncio.to_thread(sandbox.index)
+
+
+async def test_a_sandbox_learns_how_the_index_is_reached(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_text("-- authorities --")
+    monkeypatch.setattr(world.index, "_settings", package_index.Settings("https://index.example/simple", (), authorities))
+    sandbox = world.platform(world.sandbox_proof())
+    (tmp_path / "one").mkdir()
+    await asyncio.to_thread(fetch_index, sandbox, tmp_path / "one")
+    place = tmp_path / "one" / "index"
+    assert (place / "ca.pem").read_text() == "-- authorities --"
+    found = json.loads((place / "variables.json").read_bytes())
+    assert found["PIP_INDEX_URL"] == "https://index.example/simple" and found["PIP_CERT"] == "/opt/moorage-index/ca.pem"
+
+    monkeypatch.setattr(world.index, "_settings", package_index.Settings(""))
+    monkeypatch.setattr(world.index, "_known", None)
+    (tmp_path / "two").mkdir()
+    await asyncio.to_thread(fetch_index, sandbox, tmp_path / "two")
+    assert json.loads((tmp_path / "two" / "index" / "variables.json").read_bytes()) == {}
+    assert "builds.packageIndex.url" in capsys.readouterr().err
 
 
 async def test_a_gateway_without_an_index_says_so(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from fakes.shim_world import DONE, SECRET, SESSION, Stream
 from fakes.two_containers import TwoContainers
 from fakes.ward import is_alive
 from moorage_api.wire.hop import HopError, HopPool
+from moorage_api.wire.shim import Source
 
 pytestmark = pytest.mark.component
 
@@ -79,6 +80,25 @@ async def test_a_turn_runs_in_the_agents_container_whichever_starts_first(
     assert sources and end.kind == "done"
     assert not pod.socket.exists(), "nobody else may come to init"
     assert (agent.poll(), shim.poll()) == (None, None)
+
+
+async def test_variables_of_the_platform_reach_the_agent_beside_its_own(
+    pod: TwoContainers, pool: HopPool, tmp_path: Path
+) -> None:
+    given = tmp_path / "variables.json"
+    given.write_text(json.dumps({"PIP_INDEX_URL": "http://index.example/simple", "TMPDIR": "/nowhere"}))
+    pod.shim()
+    pod.agent("--variables", str(given))
+    await bound(pool, pod.endpoint)
+    answer = await post(
+        pool, pod.endpoint, "/shim/start",
+        turn="t", attempt=1, session=SESSION, epoch=1, deadline=20, fence=10, body={"script": [["echo", "seen"], ["event", DONE]]},
+    )  # fmt: skip
+    stream = Stream(answer)
+    assert await stream.acknowledged() == 10
+    seen = await stream.next()
+    assert isinstance(seen, Source) and b"PIP_INDEX_URL" in seen.data
+    await stream.rest()
 
 
 @pytest.mark.parametrize(("kills", "kind"), [(1, "oom"), (0, "exit")])

@@ -85,6 +85,19 @@ def test_the_manifest_reaches_the_pod() -> None:
     assert "/data" in [mount["mountPath"] for mount in agent["volumeMounts"]]
 
 
+def test_an_agent_that_may_reach_the_package_index_is_told_how() -> None:
+    made = pod(egress=["package-index"])["spec"]
+    (first,) = [one for one in made["initContainers"] if one["name"] == "code"]
+    assert "--index" in first["command"] and "--digest" not in first["command"]
+    agent = next(one for one in made["containers"] if one["name"] == "agent")
+    (mount,) = [one for one in agent["volumeMounts"] if one["name"] == "code"]
+    assert (mount["mountPath"], mount["subPath"], mount["readOnly"]) == ("/opt/moorage-index", "index", True)
+    given = agent["command"][agent["command"].index("--variables") + 1]
+    assert given == "/opt/moorage-index/variables.json"
+    for other in pod(egress=["api.example"])["spec"]["containers"]:
+        assert "--variables" not in other["command"]
+
+
 def test_files_that_are_not_kept_lie_in_the_pod() -> None:
     made = pod(workspace={"fileSystem": False, "size": "2Gi"})["spec"]["volumes"]
     assert next(one for one in made if one["name"] == "volume")["emptyDir"] == {"sizeLimit": "2Gi"}

@@ -8,7 +8,7 @@ import pytest
 from review import conversation, errors, model, render, sample
 from review.conversation import World
 from review.index import Index
-from review.transport import MemoryTransport
+from review.transport import MemoryTransport, NetworkSettings
 
 pytestmark = pytest.mark.unit
 HEADINGS = ["## Test coverage", "## New dependencies", "## Breaking API changes"]
@@ -149,6 +149,11 @@ def test_without_the_index_the_sample_is_reviewed_and_labelled_at_the_top(worksp
     assert "`quayside.Harbour.__init__`: parameter `strict` was removed" in text
     assert "`quayside.tides.height_at` (changed" in text
     assert ask("only the API part, shorter", workspace, down()).startswith(label)
+
+
+def test_a_machine_that_names_no_index_is_as_one_that_cannot_reach_it(workspace):
+    nowhere = World(Index.over_http(NetworkSettings({}, (), "")), None, {})
+    assert "(none is configured; set PIP_INDEX_URL); this is a review of the built-in" in ask(ASK, workspace, nowhere)
 
 
 @pytest.mark.parametrize(
