@@ -39,7 +39,7 @@ _ROUTINES = "routines, a later issue"
 
 LATER: dict[str, str] = {
     **dict.fromkeys(("F4", "F6", "F7", "F8", "F9", "F10", "F11", "T3", "T17"), _OPERATOR),
-    **dict.fromkeys(("F24", "F25", "F39", "F40", "F44", "S8"), _CLUSTER),
+    **dict.fromkeys(("F24", "F25", "F39", "F40", "F44"), _CLUSTER),
     **dict.fromkeys(("F30", "F31"), _ROUTINES),
     **dict.fromkeys(("F37", "T10", "T16"), _JOURNAL),
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),

@@ -149,7 +149,7 @@ def _ended(job: Object) -> Object:
 def _status(pod: Object, address: str) -> Object:
     images = {one["name"]: one["image"] for one in pod["spec"]["containers"]}
     if images["agent"] == BROKEN:
-        waiting = {"reason": "ErrImagePull", "message": "there is no such image"}
+        waiting = {"reason": "ErrImagePull", "message": f"failed to pull image {BROKEN}: not found"}
         stuck = {
             "name": "agent",
             "ready": False,

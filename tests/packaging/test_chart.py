@@ -16,23 +16,13 @@ import pytest
 import yaml
 
 from chart import api, helm, rendered
+from chart.matrix import GOLDEN, IMAGES, MATRIX
 from moorage_gateway import settings as gateway_settings
 from moorage_operator import settings as operator_settings
 from tree import ROOT
 
 pytestmark = pytest.mark.packaging
 
-GOLDEN = ROOT / "tests" / "chart" / "golden"
-IMAGES = ["--set", "image.registry=registry.example/team"]
-S3 = ["--set", "store.s3.endpoint=https://s3.example,store.s3.bucket=moorage,store.s3.existingSecret=s3"]
-HA: list[str | Path] = ["-f", helm.CHART / "values-ha.yaml", *S3]
-EXTERNAL = "valkey.enabled=false,redis.url=rediss://redis.example:6380/0,redis.passwordSecret.name=redis,redis.caSecret.name=redis-ca"
-MATRIX: dict[str, list[str | Path]] = {
-    "default": [*IMAGES],
-    "ha": [*IMAGES, *HA],
-    "external-redis": [*IMAGES, "--set", EXTERNAL],
-    "everything": ["-f", GOLDEN.parent / "everything.yaml"],
-}
 REFUSED = {
     "no image": ([], "There is no image of"),
     "a folder and two gateways": ([*IMAGES, "--set", "gateway.replicas=2"], "/gateway/replicas"),
@@ -45,25 +35,6 @@ REFUSED = {
     "an ingress without a host": ([*IMAGES, "--set", "ingress.enabled=true"], "set ingress.host"),
     "a route without a parent": ([*IMAGES, "--set", "httpRoute.enabled=true"], "set httpRoute.parentRefs"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def binary() -> Path:
-    try:
-        return helm.binary()
-    except helm.NoHelm as why:
-        pytest.skip(str(why))
-
-
-@pytest.fixture(scope="module")
-def texts(binary: Path) -> dict[str, str]:
-    """What helm prints for each row of the matrix."""
-    found = {}
-    for name, values in MATRIX.items():
-        done = helm.template(binary, values)
-        assert done.returncode == 0, done.stderr
-        found[name] = done.stdout
-    return found
 
 
 @pytest.fixture(params=MATRIX)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from promises.shape import CONTROL, CRASH, EGRESS, HOSTILE, HTTP, ISOLATION, JOURNEY, PACKAGING, SHIM, SIM, TENANCY, Row
+from promises.shape import (
+    API,
+    CONTROL,
+    CRASH,
+    EGRESS,
+    HOSTILE,
+    HTTP,
+    ISOLATION,
+    JOURNEY,
+    PACKAGING,
+    SHIM,
+    SIM,
+    TENANCY,
+    Row,
+)
 
 ROWS: dict[str, Row] = {
     "T1": Row(
@@ -202,6 +216,17 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
         ),
+    ),
+    "S8": Row(
+        "manifests: checkov without a finding, restricted, no wildcard, default deny both ways",
+        (
+            f"{PACKAGING.format('chart_scanned')}::test_checkov_finds_nothing_that_is_not_answered_by_a_reason_on_the_object",
+            f"{PACKAGING.format('chart')}::test_every_pod_fits_restricted_pod_security",
+            f"{PACKAGING.format('chart')}::test_rights_are_named_one_by_one_and_reach_no_secret_and_no_shell",
+            f"{PACKAGING.format('chart')}::test_every_pod_has_a_policy_for_both_directions",
+            f"{API.format('operator')}::test_a_claim_and_its_refill_cost_few_writes",
+        ),
+        lacking="pods of agents are judged by restricted admission where they are made, and not by checkov",
     ),
     "S9": Row(
         "generated requests: no 500, nothing undocumented",
