@@ -19,7 +19,6 @@ from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.platform import Platform, Refused, Unreachable
 from moorage_sandbox.proof import Proof
 
-
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 

@@ -58,8 +58,8 @@ REAL = (
 )
 PLANTED = (
     "this is a review of the built-in sample repository",
-    "- **dropped** `python-dateutil`",
-    "`tomlkit`",
+    "- **dropped** `python-dateutil>=2.9`",
+    "- **added** `tomlkit>=0.13`",
     "`quayside.Harbour.__init__`: parameter `strict` was removed",
     "`quayside.tides.height_at`",
 )

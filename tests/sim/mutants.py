@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_api.ledger.records import Entry, SessionRecord
+from moorage_api.ledger.records import Entry, SessionRecord, TurnRecord
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.turns.engine import Engine
 from moorage_gateway.turns.held import Held
@@ -111,6 +111,13 @@ class RestoresTheEnded(Keeper):
 
     async def _stands(self, held: Held) -> bool:
         return False
+
+
+class TakesTheEnded(Keeper):
+    """A turn of this generation is taken though its end is stored."""
+
+    async def _ended_before(self, record: TurnRecord, tenant: str, response: str) -> bool:
+        return record.generation != self._generation() and await self._store.has(tenant, response)
 
 
 class SweepsAtOnce(LostSweep):
@@ -248,6 +255,7 @@ MUTANTS = (
     lua("restore-fence", "restore only over a fence not above mine (§7)", "redis", "restore", "if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end", story="a former"),
     lua("restore-deleted", "nothing brings a deleted session back (§7)", "redis", "restore", "if have[1] == 'deleted' then", "if false then", story="deleted while"),
     part("restore-ended", "a response already stored stands (§7)", "redis", "keeper", RestoresTheEnded, story="ended"),
+    part("take-ended", "a turn whose end is stored is not run again, whatever a rolled-back Redis says (§7)", "redis", "keeper", TakesTheEnded, story="shown, and"),
     part("sweep-waits", "given up after 30 s without owner or record (§7)", "redis", "sweep", SweepsAtOnce, story="an owner"),
     part("sweep-bar", "given up only if not stored, barred before the object `lost` (§7)", "redis", "sweep", SweepsWithoutBar, story="stored, and"),
 )  # fmt: skip

@@ -139,7 +139,15 @@ def rare(rng: random.Random) -> tuple[Story, ...]:
     """What chance hardly ever tells: only where a schedule asks for it by name."""
     u = rng.uniform
     away = Trap("append", "before", "pause", u(2.0, 5.9), "flush", rng.randrange(1, 4))
-    return (Story("deleted while its owner is away", (away,), sessions=1, users="deleter", quiet=25.0),)
+    shown = (
+        Trap("append", "before", "none", 0.0, "keep", rng.randrange(1, 4)),
+        Trap("append", "before", "none", 0.0, "cancel", rng.randrange(1, 3)),
+        Trap("delivered", "after", "kill", 0.0, "all die and back"),
+    )
+    return (
+        Story("deleted while its owner is away", (away,), sessions=1, users="deleter", quiet=25.0),
+        Story("shown, and rolled back while nobody lives", shown, says="other", sessions=1, users="keyed", quiet=40.0),
+    )
 
 
 class Traps:

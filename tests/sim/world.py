@@ -299,6 +299,12 @@ class World:
             self.flush()
         if trap.also == "keep":
             self._keep()
+        if trap.also == "all die and back":  # nobody who could notice it by a mark of its own, and nobody to attach to
+            for sandbox in [s for s in self.provider.sandboxes.values() if s.alive and s.session == session]:
+                self.shims.kill(sandbox)
+            for other in [g for g in self.alive() if g is not gateway]:
+                self.kill_gateway(other)
+            self.back()
         if trap.also == "back later":
             self.loop.call_later(self.rng.uniform(0.5, 4.0), self.back)
         if trap.also == "flush later":

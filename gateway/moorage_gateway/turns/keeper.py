@@ -223,7 +223,7 @@ class Keeper:
         if record is None:
             return
         tenant = str(record.meta.get("tenant", ""))
-        if record.generation != self._generation() and await self._store.has(tenant, response):
+        if await self._ended_before(record, tenant, response):
             await self._ledger.discard(response, record.fence)
             return
         held = Held(
@@ -246,6 +246,21 @@ class Keeper:
         held.log_bytes = sum(len(e.data) for e in held.log)
         held.cancelled = record.cancel or word == "CANCEL"
         self.hold(held)
+
+    async def _ended_before(self, record: TurnRecord, tenant: str, response: str) -> bool:
+        """Whether the end of a turn just taken is stored already: Redis lost it since, and somebody noticed that or nobody did.
+
+        One of this generation that is closing may well be stored and not yet shown. Without a store a turn of this generation goes on.
+        """
+        if record.generation != self._generation():
+            return await self._store.has(tenant, response)
+        if record.state == "closing" or not record.meta.get("store", True):
+            return False
+        try:
+            async with asyncio.timeout(PROOF_S):
+                return await self._store.has(tenant, response)
+        except (StoreUnavailable, TimeoutError):
+            return False
 
     async def _prove(self, held: Held) -> None:
         """Its acceptor may have died before it wrote the object `accepted` (decisions/0010): whoever takes the turn sees to it.

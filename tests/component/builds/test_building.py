@@ -168,7 +168,9 @@ async def test_a_sandbox_learns_how_the_index_is_reached(
 ) -> None:
     authorities = tmp_path / "authorities.pem"
     authorities.write_text("-- authorities --")
-    monkeypatch.setattr(world.index, "_settings", package_index.Settings("https://index.example/simple", (), authorities))
+    monkeypatch.setattr(
+        world.index, "_settings", package_index.Settings("https://index.example/simple", (), authorities)
+    )
     sandbox = world.platform(world.sandbox_proof())
     (tmp_path / "one").mkdir()
     await asyncio.to_thread(fetch_index, sandbox, tmp_path / "one")

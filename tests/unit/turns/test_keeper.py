@@ -1,19 +1,22 @@
-"""What a gateway stores of a turn that ended while the store was away, when Redis loses it between two reads."""
+"""What a gateway stores of a turn, and which one it takes, when Redis lost something and nobody noticed."""
 
 from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from moorage_api.ledger.records import Entry, TurnRecord
+from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns.keeper import UNFLUSHED_S, Keeper
+from moorage_gateway.turns.rules import limits
 
 pytestmark = pytest.mark.unit
 
+LIMITS = limits({}, acquire_s=60.0, log_bytes=1)
 CREATED = Entry(0, 0, orjson.dumps({"type": "response.created", "response": {"status": "in_progress"}}))
 ENDED = Entry(0, 0, orjson.dumps({"type": "response.completed", "response": {"status": "completed"}}))
 
@@ -94,3 +97,67 @@ async def test_what_a_loss_left_of_a_log_is_not_stored_as_its_end(left: list[Ent
     assert [[event["type"] for event in each["events"]] for each in store.documents] == [
         ["response.created", "response.completed"]
     ]
+
+
+class Due(Ledger):
+    """One turn that is due, which Redis says is in `state`; once taken, its lease is lost to another."""
+
+    def __init__(self, state: str, store: bool) -> None:
+        super().__init__([CREATED])
+        self.discarded = self.read = False
+        words = dict.fromkeys(("tenant", "user", "agent", "model", "revision", "session_id", "partition"), "a")
+        meta = orjson.dumps({**words, "store": store, "created_at": 1, "body": {}}).decode()
+        self._fields = {"state": state, "session": "dev:p", "fence": "7", "generation": "1", "meta": meta}
+
+    async def due(self, now_ms: int, limit: int) -> list[str]:
+        return ["caresp_1"]
+
+    async def acquire(self, response: str) -> tuple[str, TurnRecord]:
+        return "OK", TurnRecord.parse(response, self._fields)
+
+    async def discard(self, response: str, fence: int) -> None:
+        self.discarded = True
+
+    async def log(self, response: str) -> list[Entry]:
+        self.read = True
+        return []
+
+    async def renew(self, held: list[tuple[str, int]]) -> list[str]:
+        return ["FENCED"]
+
+
+class Archive(Store):
+    """Holds the end of every turn; `away`: or answers nothing."""
+
+    def __init__(self, *, away: bool) -> None:
+        super().__init__()
+        self.away = away
+
+    async def has(self, tenant: str, response: str) -> bool:
+        if self.away:
+            raise StoreUnavailable("no answer")
+        return True
+
+    async def accepted(self, response: str) -> object:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("state", "stored", "away", "ended"),
+    [
+        ("running", True, False, True),
+        ("queued", True, False, True),
+        ("closing", True, False, False),  # stored and not yet shown
+        ("running", False, False, False),
+        ("running", True, True, False),  # without a store turns go on
+    ],
+)
+async def test_a_turn_whose_end_is_stored_is_not_run_again(state: str, stored: bool, away: bool, ended: bool) -> None:
+    ledger, unused = Due(state, stored), cast("Any", None)
+    keeper = Keeper(
+        engine=unused, ledger=ledger, store=Archive(away=away), clock=Clock(),
+        recovery=SimpleNamespace(on_loss=lambda restore: None),
+        limits=lambda record: LIMITS, generation=lambda: 1, calm=lambda: 0.0, capacity=1,
+    )  # type: ignore[arg-type]  # fmt: skip
+    await keeper.take_due()
+    assert (ledger.discarded, ledger.read) == (ended, not ended)
