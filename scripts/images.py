@@ -29,6 +29,8 @@ IMAGES = {
     "valkey": ("moorage-valkey", ROOT / "valkey-image" / "Dockerfile"),
 }
 """What can be built: its short name, the image's name and its Dockerfile. The build context is the repository."""
+TEST_AGENT, AGENT = "test-agent", ROOT / "tests" / "cluster" / "agent"
+"""Not built unless named: what the cluster tests apply on a cluster of somebody else's, on the sandbox's image of the same place."""
 BUILDERS = ("buildah", "docker", "podman")
 
 
@@ -37,7 +39,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/images", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("command", choices=["build"])
     parser.add_argument(
-        "names", nargs="*", default=list(IMAGES), metavar="NAME", help=f"of {', '.join(IMAGES)}; default: all"
+        "names",
+        nargs="*",
+        default=list(IMAGES),
+        metavar="NAME",
+        help=f"of {', '.join(IMAGES)}; default: all. {TEST_AGENT}: for tests",
     )
     parser.add_argument("--base", help="the base image, in place of the Dockerfile's")
     where = parser.add_mutually_exclusive_group()
@@ -46,7 +52,7 @@ def main() -> int:
     where.add_argument("--load", action="store_true")
     where.add_argument("--archive", type=Path, metavar="FOLDER")
     given = parser.parse_args()
-    unknown = [name for name in given.names if name not in IMAGES]
+    unknown = [name for name in given.names if name not in (*IMAGES, TEST_AGENT)]
     if unknown:
         parser.error(f"no image is named {unknown[0]!r}; there are {', '.join(IMAGES)}")
     try:
@@ -59,16 +65,20 @@ def main() -> int:
 
 
 def _build(name: str, given: argparse.Namespace) -> None:
-    image, dockerfile = IMAGES[name]
-    tag = f"{image}:{version('moorage')}"
+    image, dockerfile = IMAGES.get(name, (f"moorage-{TEST_AGENT}", AGENT / "Dockerfile"))
+    context, base, tag = ROOT, given.base, f"{image}:{version('moorage')}"
+    if name == TEST_AGENT:
+        context, base = AGENT, given.base or f"localhost/moorage-sandbox:{version('moorage')}"
     if given.load or given.archive:
-        _own_base(f"localhost/{tag}", dockerfile, given)
+        _own_base(f"localhost/{tag}", dockerfile, context, base, given)
         return
     builder = next((each for each in BUILDERS if shutil.which(each)), None)
     if builder is None:
         raise images.ImageFailed(f"none of {', '.join(BUILDERS)} is installed")
-    arguments = ["--build-arg", f"BASE={given.base}"] if given.base else []
-    _run(builder, "bud" if builder == "buildah" else "build", *arguments, "-t", tag, "-f", str(dockerfile), str(ROOT))
+    arguments = ["--build-arg", f"BASE={base}"] if base else []
+    _run(
+        builder, "bud" if builder == "buildah" else "build", *arguments, "-t", tag, "-f", str(dockerfile), str(context)
+    )
     if given.push:
         target = f"{given.push.rstrip('/')}/{tag}"
         _run(builder, "tag", tag, target)
@@ -86,19 +96,19 @@ def _build(name: str, given: argparse.Namespace) -> None:
     sys.stdout.write(f"{tag}\n")
 
 
-def _own_base(tag: str, dockerfile: Path, given: argparse.Namespace) -> None:
+def _own_base(tag: str, dockerfile: Path, context: Path, base: str | None, given: argparse.Namespace) -> None:
     """Without a registry: buildah on our base, then into the node or the folder."""
     folder = door.running()
     if given.load and folder is None:
         raise images.ImageFailed("no node runs: scripts/cluster up")
-    if given.base is None:
+    if base is None:
         images.base()
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "image.tar"
         if given.archive:
             given.archive.mkdir(parents=True, exist_ok=True)
             target = given.archive / f"{tag.rpartition('/')[2].replace(':', '-')}.tar"
-        images.build(tag, dockerfile, ROOT, given.base or images.BASE, target)
+        images.build(tag, dockerfile, context, base or images.BASE, target)
         if given.load and folder is not None:
             Node(folder).load(target)
     sys.stdout.write(f"{target if given.archive else tag}\n")

@@ -9,14 +9,16 @@ import base64
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
 
 from chart import helm
+from cluster.given import forwarded
 from cluster.node import images, plan
+from cluster.node.control import Given
 from cluster.node.node import Node
 from cluster.served import Served
 from fakes.platform import poll
@@ -28,27 +30,29 @@ AGENTS = "moorage-team"
 RELEASE = "moorage"
 PARTS = {"gateway": "gateway", "operator": "operator", "valkey": "valkey-image"}
 COUNTED = "deployment,statefulset"
+PORT = 8080
 
 
 @dataclass
 class Installed(Served):
     """A release and where it is reached: its Service's own address, since this machine is the node."""
 
-    node: Node
+    node: Node | Given
     helm: Path
     image: str
     values: Sequence[Path]
     namespace: str = AGENTS
     key: str = ""
     address: str = ""
+    ways: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def client(self) -> OpenAI:
         return self.at(self.address)
 
     def at(self, address: str) -> OpenAI:
-        """The stock client at one address, the Service's or a gateway's."""
-        return OpenAI(base_url=f"http://{address}:8080/v1", api_key=self.key, max_retries=0)
+        """The stock client at one address, with its port: the Service's or a gateway's."""
+        return OpenAI(base_url=f"http://{address}/v1", api_key=self.key, max_retries=0)
 
     def run(self, *words: str) -> str:
         """helm in the release's namespace; its output."""
@@ -62,9 +66,17 @@ class Installed(Served):
         """`verb`: install or upgrade. Waits until helm calls it done, and notes where the gateways are."""
         given = [part for file in self.values for part in ("-f", str(file))]
         self.run(verb, RELEASE, str(chart), *given, "--wait", "--timeout", "110s")
-        self.address = self.platform("get", "service", f"{RELEASE}-gateway", "-o", "jsonpath={.spec.clusterIP}")
+        self.address = self._reached()
         secret = json.loads(self.platform("get", "secret", f"{RELEASE}-first-key", "-o", "json"))
         self.key = base64.b64decode(secret["data"]["key"]).decode()
+
+    def _reached(self) -> str:
+        """The Service's own address where this machine is the node, else a way to it."""
+        service = f"{RELEASE}-gateway"
+        if isinstance(self.node, Given):
+            self.ways.close()
+            return self.ways.enter_context(forwarded(self.node.kubeconfig, PLATFORM, service, PORT))
+        return f"{self.platform('get', 'service', service, '-o', 'jsonpath={.spec.clusterIP}')}:{PORT}"
 
     def platform(self, *words: str, given: str | None = None) -> str:
         """kubectl in the release's namespace."""
@@ -116,17 +128,20 @@ def build_parts(node: Node, sandbox_image: str) -> dict[str, str]:
     return named
 
 
+def plain(named: Mapping[str, str]) -> dict[str, Any]:
+    """Values for any cluster, beside the chart's own."""
+    values: dict[str, Any] = {part: {"image": image} for part, image in named.items() if part in ("sandbox", *PARTS)}
+    values["gateway"] |= {"publicUrl": "http://agents.example"}
+    return values | {"namespaces": [{"name": AGENTS, "tenant": "acme", "create": True}]}
+
+
 def small(named: Mapping[str, str]) -> dict[str, Any]:
     """Values for this node, beside the chart's own."""
     little = {"requests": {"cpu": "50m", "memory": "128Mi"}}
-    values: dict[str, Any] = {
-        **{part: {"image": image} for part, image in named.items()},
-        "namespaces": [{"name": AGENTS, "tenant": "acme", "create": True}],
-        "networkPolicy": {"apiServer": {"ports": [plan.API_PORT]}},
-    }
+    values = plain(named) | {"networkPolicy": {"apiServer": {"ports": [plan.API_PORT]}}}
     # It cannot measure ephemeral storage.
     values["operator"] |= {"ephemeralStorage": False, "resources": little}
-    values["gateway"] |= {"publicUrl": "http://agents.example", "resources": little}
+    values["gateway"] |= {"resources": little}
     values["valkey"] |= {"resources": little}
     return values
 
@@ -143,7 +158,7 @@ def over_s3(node: Node, server: S3Server) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def installed(
-    node: Node,
+    node: Node | Given,
     image: str,
     folder: Path,
     values: Mapping[str, Any],
@@ -160,12 +175,13 @@ def installed(
         made.put("install", chart)
         yield made
     finally:
+        made.ways.close()
         environment = {"KUBECONFIG": str(node.kubeconfig)}
         helm.run(made.helm, "uninstall", RELEASE, "--namespace", PLATFORM, "--wait", environment=environment)
         for name in (AGENTS, PLATFORM):
             node.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
-def _namespace(node: Node) -> None:
+def _namespace(node: Node | Given) -> None:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLATFORM}}
     node.kubectl("apply", "-f", "-", given=json.dumps(body))

@@ -8,6 +8,7 @@ from typing import Any
 
 from openai import OpenAI
 
+from cluster.node.control import Given
 from cluster.node.node import Node
 from fakes.platform import poll
 from moorage_operator import marks, pods
@@ -16,7 +17,7 @@ from moorage_operator import marks, pods
 class Served(ABC):
     """`namespace`: of the agents; `image`: what they run unless they say otherwise."""
 
-    node: Node
+    node: Node | Given
     namespace: str
     image: str
 

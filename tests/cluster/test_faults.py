@@ -22,7 +22,7 @@ import pytest
 from chart import helm
 from cluster import blows
 from cluster.calls import calling, numbers
-from cluster.installed import Installed, installed, over_s3, small
+from cluster.installed import PORT, Installed, installed, over_s3, small
 from cluster.node import plan
 from cluster.node.node import Node
 from fakes.platform import poll
@@ -196,7 +196,7 @@ def test_each_gateway_killed(world: Installed, session: str) -> None:
 
 def kill_gateway(world: Installed, gateway: dict[str, Any], streams: str, waits: str) -> None:
     """Under a streamed call and one in one piece, each in a session that has its sandbox."""
-    direct = world.at(gateway["status"]["podIP"])
+    direct = world.at(f"{gateway['status']['podIP']}:{PORT}")
     with calling(world, AGENT, "slow 200", streams, first=direct) as call, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(by_key, world, direct, "slow 200", waits)
         call.until(10)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.installed import AGENTS, PLATFORM, Installed, installed, small
-from cluster.node.node import Node
+from chart import helm
+from cluster import given
+from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
 from fakes.platform import poll
 from moorage_operator import marks
 
@@ -20,10 +21,20 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def release(
-    node: Node, parts: dict[str, str], agent_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installed]:
-    with installed(node, agent_image, tmp_path_factory.mktemp("installed"), small(parts)) as made:
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """On the node, or on the cluster that KUBECONFIG names."""
+    folder, theirs = tmp_path_factory.mktemp("installed"), given.given(os.environ)
+    if theirs is None:
+        node, parts, image = (request.getfixturevalue(name) for name in ("node", "parts", "agent_image"))
+        with installed(node, image, folder, small(parts)) as made:
+            yield made
+        return
+    try:
+        found = given.images(os.environ)
+        helm.binary()
+    except (LookupError, helm.NoHelm) as why:
+        pytest.skip(str(why))
+    with installed(theirs, found["test-agent"], folder, plain(found)) as made:
         yield made
 
 
