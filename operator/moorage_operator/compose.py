@@ -51,12 +51,21 @@ CANCEL_SECONDS = 5.0  # for a task to end before it is cancelled once more
 
 
 class Operator:
-    """One replica. `run` works until it is cancelled or the lease is lost. `connect`: a Redis client for a URL."""
+    """One replica. `run` works until it is cancelled or the lease is lost.
+
+    `connect`: a Redis client for a URL. `serves` is called once this replica knows everything there is and begins to work.
+    """
 
     def __init__(
-        self, settings: Settings, kube: Kube, *, connect: Callable[[str], aioredis.Redis] = ledger.connect
+        self,
+        settings: Settings,
+        kube: Kube,
+        *,
+        connect: Callable[[str], aioredis.Redis] = ledger.connect,
+        serves: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._serves = serves
         self._kube = kube
         self._connect = connect
         self._observed = Observed()
@@ -160,6 +169,7 @@ class Operator:
                 settings=ProviderSettings(tick=TICK_SECONDS),
             )
             await self._agents.look(provider)
+            self._serves()
             applies = Applies(doors, self._kube, self._tenants)
             hints = self._connect(settings.redis_url.get_secret_value())
             await _first(

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
+import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client.api_client import ApiClient
 
@@ -197,7 +198,7 @@ class Kube:
         content: str = "application/json",
     ) -> Object:
         raw = await self._call(method, path, query=query, body=body, content=content)
-        found = json.loads(raw or b"{}")
+        found = orjson.loads(raw or b"{}")
         return found if isinstance(found, dict) else {}
 
     async def _call(
@@ -242,7 +243,7 @@ class Kube:
 
 def _event(line: bytes) -> tuple[str, Object]:
     """One line of a watch. Raises ValueError for what is no event of an object."""
-    event = json.loads(line)
+    event = orjson.loads(line)
     told, body = (event.get("type"), event.get("object")) if isinstance(event, dict) else (None, None)
     if not isinstance(told, str) or not isinstance(body, dict):
         raise ValueError("no event")
