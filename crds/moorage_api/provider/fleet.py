@@ -70,6 +70,7 @@ class AgentState:
     conditions: Conditions = field(default_factory=lambda: conditions.begin(0))
     spec: dict[str, Any] = field(default_factory=dict)
     published: str = ""
+    published_of: tuple[object, ...] = ()  # what `published` was made of
 
     @property
     def key(self) -> tuple[str, str]:
@@ -185,6 +186,11 @@ class Fleet:
         newest = agent.newest
         weight = newest.revision.spec.rollout.weight if newest is not None else 100
         return decide.revisions(seen, weight=weight)
+
+    def made_of(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> tuple[object, ...]:
+        """All that `entry` reads: while it is the same, so is the entry. What is unchanged in it is the very same object."""
+        revisions = tuple((state.revision, state.proven) for state in agent.revisions)
+        return (agent.conditions, agent.spec, revisions, tuple(plans))
 
     def entry(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> AgentEntry | None:
         """What gateways are told of an agent whose revisions are for `plans`; None before it ever had a revision or an error to show."""

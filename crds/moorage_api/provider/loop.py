@@ -144,7 +144,7 @@ class Provider:
         return None
 
     def wake(self) -> None:
-        """Has the loop look now."""
+        """Has the loop look now. The end of every work that was begun does so by itself."""
         self._wake.set()
 
     # The loop
@@ -305,7 +305,6 @@ class Provider:
         state.prepared = True
         if state.revision.spec.pool.min == 0:
             state.served()
-        self.wake()
 
     async def _pool(self, state: RevisionState, *, pooled: bool) -> None:
         key, revision = state.revision.key, state.revision
@@ -348,21 +347,23 @@ class Provider:
         state.served()
         if not self.fleet.knows(state):
             await self._end(sandbox, "its revision was removed")
-        self.wake()
 
     def _note_failure(self, state: RevisionState, error: MakeFailed) -> None:
         if state.failures.count == 0:
             log.warning("%s does not get ready: %s", state.revision.key, error)
         state.failures = decide.failed(state.failures, now=self._now())
         state.error = str(error)
-        self.wake()
 
     async def _publish(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> None:
+        made_of = self.fleet.made_of(agent, plans)
+        if agent.published and agent.published_of == made_of:
+            return
         entry = self.fleet.entry(agent, plans)
         text = entry.to_json() if entry is not None else ""
         if entry is not None and text != agent.published:
             await self._ledger.publish(entry)
             agent.published = text
+        agent.published_of = made_of
 
     # The rest
 
