@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 from urllib.request import getproxies
 
 import kopf
@@ -28,6 +29,7 @@ from moorage_operator import handlers, ledger, marks
 from moorage_operator.agents import Agents
 from moorage_operator.applies import Applies
 from moorage_operator.builds import Builds
+from moorage_operator.direct import Direct
 from moorage_operator.following import follow
 from moorage_operator.health import Health
 from moorage_operator.hints import listen
@@ -40,6 +42,7 @@ from moorage_operator.relisting import relist
 from moorage_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Kube)
 
 TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
@@ -264,10 +267,27 @@ async def connected() -> AsyncIterator[Kube]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    if not getproxies():  # else the client looks for one at every request, in a thread
+    async with talking(configuration, Kube) as kube:
+        yield kube
+
+
+@contextlib.asynccontextmanager
+async def talking(configuration: Configuration, kind: type[K]) -> AsyncIterator[K]:
+    """The API server that `configuration` names. Where a proxy is in between, over the client's own connections alone."""
+    proxied = bool(getproxies() or configuration.proxy)
+    if not proxied:  # else the client looks for one at every request, in a thread
         configuration.client_session_kwargs = {"trust_env": False}
+
+    async def token() -> str | None:
+        return await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+
     async with ApiClient(configuration=configuration) as api:
-        yield Kube(api)
+        tls, name = api.rest_client.ssl_context, configuration.tls_server_name
+        direct = Direct(configuration.host, tls=tls, server_name=name, token=token)
+        try:
+            yield kind(api, None if proxied else direct)
+        finally:
+            await direct.close()
 
 
 async def _until_found(runner: ledger.LedgerRunner) -> None:

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import config
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from api.points import Point, Points, Redis, Rest
-from moorage_operator.compose import Operator
-from moorage_operator.kube import Kube
+from api.points import Counted, Point, Points, Redis
+from moorage_operator.compose import Operator, talking
 from moorage_operator.ledger import CALL_SECONDS
 from moorage_operator.settings import load
 
@@ -66,9 +64,9 @@ async def _work(order: Order) -> None:
         made.points = points
         return made
 
-    async with ApiClient(configuration=configuration) as api:
-        api.rest_client = Rest(api.rest_client, points)
-        task = asyncio.ensure_future(Operator(load(order.environment), Kube(api), connect=connect).run())
+    async with talking(configuration, Counted) as kube:
+        kube.points = points
+        task = asyncio.ensure_future(Operator(load(order.environment), kube, connect=connect).run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await asyncio.gather(task, return_exceptions=True)
 
