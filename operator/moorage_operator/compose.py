@@ -15,7 +15,6 @@ from typing import TypeVar
 from urllib.request import getproxies
 
 import kopf
-import redis.asyncio as aioredis
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -56,7 +55,8 @@ CANCEL_SECONDS = 5.0  # for a task to end before it is cancelled once more
 class Operator:
     """One replica. `run` works until it is cancelled or the lease is lost.
 
-    `connect`: a Redis client for a URL. `serves` is called once this replica knows everything there is and begins to work.
+    `ledger_at`: the ledger at a URL, for a writer of that name.
+    `serves` is called once this replica knows everything there is and begins to work.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Operator:
         settings: Settings,
         kube: Kube,
         *,
-        connect: Callable[[str], aioredis.Redis] = ledger.connect,
+        ledger_at: Callable[[str, str], ledger.LedgerRunner] = ledger.at,
         serves: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._serves = serves
         self._kube = kube
-        self._connect = connect
+        self._ledger_at = ledger_at
         self._observed = Observed()
         self._whole = asyncio.Event()
         self._whole_at = float("-inf")
@@ -147,7 +147,7 @@ class Operator:
 
     async def _work(self, me: str) -> None:
         settings = self._settings
-        runner = ledger.LedgerRunner(self._connect(settings.redis_url.get_secret_value()), who=me)
+        runner = self._ledger_at(settings.redis_url.get_secret_value(), me)
         self._runner = runner
         try:
             doors = ProviderLedger(runner)
@@ -174,7 +174,7 @@ class Operator:
             await self._agents.look(provider)
             self._serves()
             applies = Applies(doors, self._kube, self._tenants)
-            hints = self._connect(settings.redis_url.get_secret_value())
+            hints = ledger.connect(settings.redis_url.get_secret_value())
             await _first(
                 asyncio.create_task(provider.run(), name="provider"),
                 asyncio.create_task(self._look(provider, doors), name="agents"),

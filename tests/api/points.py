@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import redis.asyncio as aioredis
-
 from moorage_api.ledger import session_scripts
 from moorage_api.ledger.script import FOUND, REDIS_CLOCK, Script
 from moorage_operator.kube import Kube, KubeError
+from moorage_operator.ledger import LedgerRunner
 
 Side = Literal["before", "after"]
 READS = frozenset(
@@ -97,20 +96,20 @@ class Counted(Kube):
         return answer
 
 
-class Redis(aioredis.Redis):
-    """The Redis client, with its writes numbered by `points`, which is set before the first call."""
+class CountedLedger(LedgerRunner):
+    """The operator's ledger, with its writes numbered by `points`, which is set before the first call."""
 
     points: Points
 
-    async def execute_command(self, *command: Any, **options: Any) -> Any:
-        """As the client's own."""
+    async def send(self, command: tuple[Any, ...], *, effect: bool = False) -> Any:
+        """As the operator's own."""
         name = _of_redis(command)
         if name is None:
-            return await super().execute_command(*command, **options)
+            return await super().send(command, effect=effect)
         at = self.points.begin(name)
         try:
-            answer = await super().execute_command(*command, **options)
-        except aioredis.RedisError:
+            answer = await super().send(command, effect=effect)
+        except Exception:
             self.points.undone(at)
             raise
         self.points.landed(at, name)
