@@ -90,7 +90,7 @@ class Provider:
             known.revision = revision
             known.failures = Failures()
         agent.revisions.insert(0, known)
-        agent.spec = revision.spec.model_dump(mode="json", by_alias=True)
+        agent.spec = revision.wire_spec
         fresh = conditions.Conditions(generation, agent.conditions.held)
         message = f"Revision {revision.revision}. {resolved}".strip()
         agent.conditions = conditions.mark_true(
@@ -308,7 +308,9 @@ class Provider:
 
     async def _pool(self, state: RevisionState, *, pooled: bool) -> None:
         key, revision = state.revision.key, state.revision
-        held = self.fleet.ready(key)
+        held, wanted = self.fleet.ready(key), revision.spec.pool.min if pooled else 0
+        if not held and wanted == 0:
+            return
         # Counted in the same instant: one that gets ready during what follows is in neither list else, and a further one is begun.
         starting = self._works.count(f"fill {key} ")
         for one in held:
@@ -323,7 +325,6 @@ class Provider:
                     state.dying = False
                     state.served()  # a full pool gets no further one that would say so
         ready = [one.descriptor.sandbox for one in held if not one.claimed]
-        wanted = revision.spec.pool.min if pooled else 0
         most = revision.spec.pool.max if pooled else 0
         plan = decide.pool(decide.PoolSeen(ready, starting, state.failures), wanted=wanted, most=most, now=self._now())
         for sandbox in plan.end:
