@@ -93,7 +93,7 @@ def begin(generation: int) -> Conditions:
 
 
 def mark_true(seen: Conditions, kind: str, reason: str, message: str, *, now: float) -> Conditions:
-    """`kind` holds."""
+    """`kind` holds. As every mark: `seen` itself where it says so already."""
     return _mark(seen, kind, "True", reason, message, now)
 
 
@@ -121,7 +121,14 @@ def propagate_ready(seen: Conditions, *, now: float) -> Conditions:
 
 
 def _mark(seen: Conditions, kind: str, status: Status, reason: str, message: str, now: float) -> Conditions:
-    old = seen.get(kind)
+    old, message = seen.get(kind), message[:MESSAGE_LIMIT]
+    if old is not None and (old.status, old.reason, old.message, old.generation) == (
+        status,
+        reason,
+        message,
+        seen.generation,
+    ):
+        return seen
     moved = now if old is None or old.status != status else old.transition
-    fresh = Condition(kind, status, reason, message[:MESSAGE_LIMIT], seen.generation, moved)
+    fresh = Condition(kind, status, reason, message, seen.generation, moved)
     return replace(seen, held=(*(c for c in seen.held if c.type != kind), fresh))

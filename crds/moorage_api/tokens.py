@@ -52,7 +52,7 @@ class BuildIdentity:
 
 def sign(identity: Identity, key: str) -> str:
     """The token of one sandbox under the platform's signing key (hex)."""
-    return _signed(asdict(identity), b"", key)
+    return _signed(identity.__dict__, b"", key)
 
 
 def verify(token: str, key: str) -> Identity | None:
@@ -74,7 +74,7 @@ def verify_build(token: str, key: str) -> BuildIdentity | None:
 
 def sandbox_secret(sandbox: str, key: str) -> str:
     """What gateways show to the shim of a sandbox in a pod (64 hex digits): nobody keeps it, whoever has the signing key derives it."""
-    return hmac.new(bytes.fromhex(key), _SECRET_OF + sandbox.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(bytes.fromhex(key), _SECRET_OF + sandbox.encode(), "sha256").hex()
 
 
 def secret_sha256(secret: str) -> str:
@@ -102,7 +102,7 @@ def _verified(token: str, use: bytes, key: str) -> dict[str, Any] | None:
 
 
 def _mac(use: bytes, body: bytes, key: str) -> bytes:
-    return hmac.new(bytes.fromhex(key), use + body, hashlib.sha256).digest()
+    return hmac.digest(bytes.fromhex(key), use + body, "sha256")
 
 
 def _b64(data: bytes) -> str:

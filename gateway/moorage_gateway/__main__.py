@@ -16,8 +16,9 @@ from pathlib import Path
 
 import uvloop
 
+from moorage_api import collector
 from moorage_api.ledger.script import LedgerError
-from moorage_gateway import collector, package_index
+from moorage_gateway import package_index
 from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.first_keys import ensure_key, first_key
 from moorage_gateway.ledger_client import UnsafePolicy

@@ -69,7 +69,7 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
 
 
 async def _serve(settings: object, *, once: bool, as_json: bool, demonstrate: bool) -> int:
-    from moorage_gateway import collector
+    from moorage_api import collector
     from moorage_local import platform
     from moorage_local.state import StateError
     from moorage_local.valkey import ValkeyError

@@ -11,13 +11,16 @@ import os
 import signal
 import sys
 
+import uvloop
+
+from moorage_api import collector
 from moorage_operator.compose import Operator, connected
 from moorage_operator.settings import BadSetting, Settings, load
 
 
 async def _run(settings: Settings) -> int:
     async with connected() as kube:
-        task = asyncio.ensure_future(Operator(settings, kube).run())
+        task = asyncio.ensure_future(Operator(settings, kube, serves=collector.settle).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         try:
@@ -37,7 +40,7 @@ def main() -> None:
     except BadSetting as fault:
         sys.stderr.write(f"moorage-operator: {fault}\n")
         raise SystemExit(2) from None
-    raise SystemExit(asyncio.run(_run(settings)))
+    raise SystemExit(uvloop.run(_run(settings)))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Agents:
         self._now = now
         self._tenants = tenants
         self._known: dict[Name, Known] = {}
+        self._looked: tuple[object, ...] | None = None  # what the last look that came to its end went by
 
     def place(self, tenant: str, agent: str) -> objects.Program | None:
         """Where an agent's objects go, and what it runs; None when there is no such HostedAgent."""
@@ -110,6 +111,10 @@ class Agents:
 
     async def look(self, provider: Provider) -> None:
         """Takes in what is new or changed, and takes out what is gone. Raises LedgerError: then it is to be called again."""
+        asked = (provider, self._observed.asked, tuple(self._tenants.items()))
+        if asked == self._looked and not any(known.sourced for known in self._known.values()):
+            return
+        self._looked = None
         for name in [name for name in self._known if self._observed.agents.get(name) is None]:
             known = self._known[name]
             if not known.clashes:
@@ -124,6 +129,7 @@ class Agents:
                 self._refuse(
                     provider, body, f"this manifest cannot be taken in: {fault}; the operator's log says where"
                 )
+        self._looked = asked
 
     async def _take(self, provider: Provider, body: Mapping[str, Any]) -> None:
         name = name_of(body)

@@ -11,10 +11,10 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 from urllib.request import getproxies
 
 import kopf
-import redis.asyncio as aioredis
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -28,6 +28,7 @@ from moorage_operator import handlers, ledger, marks
 from moorage_operator.agents import Agents
 from moorage_operator.applies import Applies
 from moorage_operator.builds import Builds
+from moorage_operator.direct import Direct
 from moorage_operator.following import follow
 from moorage_operator.health import Health
 from moorage_operator.hints import listen
@@ -40,6 +41,7 @@ from moorage_operator.relisting import relist
 from moorage_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Kube)
 
 TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
@@ -51,14 +53,24 @@ CANCEL_SECONDS = 5.0  # for a task to end before it is cancelled once more
 
 
 class Operator:
-    """One replica. `run` works until it is cancelled or the lease is lost. `connect`: a Redis client for a URL."""
+    """One replica. `run` works until it is cancelled or the lease is lost.
+
+    `ledger_at`: the ledger at a URL, for a writer of that name.
+    `serves` is called once this replica knows everything there is and begins to work.
+    """
 
     def __init__(
-        self, settings: Settings, kube: Kube, *, connect: Callable[[str], aioredis.Redis] = ledger.connect
+        self,
+        settings: Settings,
+        kube: Kube,
+        *,
+        ledger_at: Callable[[str, str], ledger.LedgerRunner] = ledger.at,
+        serves: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._serves = serves
         self._kube = kube
-        self._connect = connect
+        self._ledger_at = ledger_at
         self._observed = Observed()
         self._whole = asyncio.Event()
         self._whole_at = float("-inf")
@@ -135,7 +147,7 @@ class Operator:
 
     async def _work(self, me: str) -> None:
         settings = self._settings
-        runner = ledger.LedgerRunner(self._connect(settings.redis_url.get_secret_value()), who=me)
+        runner = self._ledger_at(settings.redis_url.get_secret_value(), me)
         self._runner = runner
         try:
             doors = ProviderLedger(runner)
@@ -160,8 +172,9 @@ class Operator:
                 settings=ProviderSettings(tick=TICK_SECONDS),
             )
             await self._agents.look(provider)
+            self._serves()
             applies = Applies(doors, self._kube, self._tenants)
-            hints = self._connect(settings.redis_url.get_secret_value())
+            hints = ledger.connect(settings.redis_url.get_secret_value())
             await _first(
                 asyncio.create_task(provider.run(), name="provider"),
                 asyncio.create_task(self._look(provider, doors), name="agents"),
@@ -254,10 +267,27 @@ async def connected() -> AsyncIterator[Kube]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    if not getproxies():  # else the client looks for one at every request, in a thread
+    async with talking(configuration, Kube) as kube:
+        yield kube
+
+
+@contextlib.asynccontextmanager
+async def talking(configuration: Configuration, kind: type[K]) -> AsyncIterator[K]:
+    """The API server that `configuration` names. Where a proxy is in between, over the client's own connections alone."""
+    proxied = bool(getproxies() or configuration.proxy)
+    if not proxied:  # else the client looks for one at every request, in a thread
         configuration.client_session_kwargs = {"trust_env": False}
+
+    async def token() -> str | None:
+        return await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+
     async with ApiClient(configuration=configuration) as api:
-        yield Kube(api)
+        tls, name = api.rest_client.ssl_context, configuration.tls_server_name
+        direct = Direct(configuration.host, tls=tls, server_name=name, token=token)
+        try:
+            yield kind(api, None if proxied else direct)
+        finally:
+            await direct.close()
 
 
 async def _until_found(runner: ledger.LedgerRunner) -> None:

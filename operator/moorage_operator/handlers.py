@@ -17,8 +17,8 @@ from moorage_operator.settings import Settings
 
 # kopf gives each object that changes a worker, which waits for more until IDLE_SECONDS are over: with its own 5 s, WORKERS of them let
 # three objects a second through. Ours never wait for anything, so that this many are many.
-WORKERS = 64
-IDLE_SECONDS = 0.05
+WORKERS = 512
+IDLE_SECONDS = 0.5
 
 
 def registry(observed: Observed, settings: Settings) -> kopf.OperatorRegistry:

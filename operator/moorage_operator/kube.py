@@ -1,6 +1,7 @@
 """The API server as the operator speaks to it: plain objects in and out. Layer: I/O rim; the only module that imports a Kubernetes client.
 
-Raw calls on the official client's connection (credentials, TLS, rotation): its typed objects would cost 100 MB (packages.md §2).
+Raw calls with the official client's credentials, TLS and rotation: its typed objects would cost 100 MB (packages.md §2). Watches go
+over its connections, and everything where a proxy is in between; else calls go over `direct`.
 
     KubeError (OSError)   the server said no, or did not answer; `status` 0 when there was no answer, `reason` is Kubernetes' word
 """
@@ -13,11 +14,14 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
+import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client.api_client import ApiClient
+
+from moorage_operator.direct import Direct
 
 Object: TypeAlias = dict[str, Any]
 CALL_SECONDS = 15.0
@@ -67,10 +71,14 @@ class KubeError(OSError):
 
 
 class Kube:
-    """Calls on one API server. Every method may raise KubeError; each waits at most `CALL_SECONDS`."""
+    """Calls on one API server. Every method may raise KubeError; each waits at most `CALL_SECONDS`.
 
-    def __init__(self, api: ApiClient) -> None:
+    `direct`: what calls go over; None: the client's own connections.
+    """
+
+    def __init__(self, api: ApiClient, direct: Direct | None = None) -> None:
         self._api = api
+        self._direct = direct
         self.calls = 0  # requests sent (performance.md P3)
         self.writes = 0
 
@@ -174,7 +182,7 @@ class Kube:
         """The last lines a container printed; () when there are none to be had."""
         query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
         try:
-            text = await self._call("GET", PODS.path(namespace, pod, "log"), query=query)
+            text = await self.call("GET", PODS.path(namespace, pod, "log"), query=query)
         except KubeError:
             return ()
         return tuple(text.decode(errors="replace").splitlines())
@@ -196,11 +204,11 @@ class Kube:
         body: Object | None = None,
         content: str = "application/json",
     ) -> Object:
-        raw = await self._call(method, path, query=query, body=body, content=content)
-        found = json.loads(raw or b"{}")
+        raw = await self.call(method, path, query=query, body=body, content=content)
+        found = orjson.loads(raw or b"{}")
         return found if isinstance(found, dict) else {}
 
-    async def _call(
+    async def call(
         self,
         method: str,
         path: str,
@@ -209,15 +217,37 @@ class Kube:
         body: Object | None = None,
         content: str = "application/json",
     ) -> bytes:
+        """One request and what the server said; all but watches go through here."""
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                answer = await self._ask(method, path, query, body, content, CALL_SECONDS)
-                raw = bytes(await answer.read())
+                if self._direct is not None:
+                    status, raw = await self._over(self._direct, method, path, query, body, content)
+                else:
+                    answer = await self._ask(method, path, query, body, content, CALL_SECONDS)
+                    status, raw = answer.status, bytes(await answer.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as fault:
             raise KubeError(0, "NoAnswer", f"the API server does not answer: {type(fault).__name__}") from fault
-        if answer.status < 300:
+        if status < 300:
             return raw
-        raise _refusal(answer.status, raw)
+        raise _refusal(status, raw)
+
+    async def _over(
+        self,
+        direct: Direct,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Object | None,
+        content: str,
+    ) -> tuple[int, bytes]:
+        self._count(method)
+        target = f"{path}?{urlencode(query)}" if query else path
+        sent = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        return await direct.ask(method, target, sent, content, connect=CONNECT_SECONDS, within=CALL_SECONDS)
+
+    def _count(self, method: str) -> None:
+        self.calls += 1
+        self.writes += method != "GET"
 
     async def _ask(
         self,
@@ -228,9 +258,8 @@ class Kube:
         content: str,
         timeout: float | aiohttp.ClientTimeout,
     ) -> Any:
-        """The head of an answer."""
-        self.calls += 1
-        self.writes += method != "GET"
+        """The head of an answer, over the client's connections."""
+        self._count(method)
         heads = {"Accept": "application/json, */*", "Content-Type": content}
         # The body is plain already: the client would walk through all of it.
         _, url, sent, _, _ = await self._api.param_serialize(
@@ -242,7 +271,7 @@ class Kube:
 
 def _event(line: bytes) -> tuple[str, Object]:
     """One line of a watch. Raises ValueError for what is no event of an object."""
-    event = json.loads(line)
+    event = orjson.loads(line)
     told, body = (event.get("type"), event.get("object")) if isinstance(event, dict) else (None, None)
     if not isinstance(told, str) or not isinstance(body, dict):
         raise ValueError("no event")

@@ -127,7 +127,7 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
     )
     meta["annotations"] = {
         marks.SHIM: json.dumps(shim, separators=(",", ":"), sort_keys=True),
-        marks.SPEC: json.dumps(spec.model_dump(mode="json", by_alias=True), separators=(",", ":"), sort_keys=True),
+        marks.SPEC: json.dumps(revision.wire_spec, separators=(",", ":"), sort_keys=True),
     }
     first = [_launcher(settings), _folders(revision)]
     volumes = _volumes(spec, volume)

@@ -75,6 +75,8 @@ class Observed:
     def __init__(self) -> None:
         self.wake: Callable[[], None] = _nobody
         self.news: Callable[[], None] = _nobody
+        self.asked = 0
+        """How often people made, changed or removed a HostedAgent: while it stands, they want the same."""
         self._waiters: dict[Name, set[asyncio.Event]] = {}
         self.pods = Shelf(self._pod)
         self.claims = Shelf(_passed_over)
@@ -116,6 +118,7 @@ class Observed:
 
     def _agent(self, was: Object | None, now: Object | None) -> None:
         if was is None or now is None or _generation(was) != _generation(now):  # else it is its status, which we wrote
+            self.asked += 1
             self.news()
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import redis.asyncio as aioredis
-
 from moorage_api.ledger import session_scripts
 from moorage_api.ledger.script import FOUND, REDIS_CLOCK, Script
+from moorage_operator.kube import Kube, KubeError
+from moorage_operator.ledger import LedgerRunner
 
 Side = Literal["before", "after"]
 READS = frozenset(
@@ -75,44 +75,41 @@ class Points:
             record.write(f"{line}\n")
 
 
-class Rest:
-    """The Kubernetes client's transport, with its writes numbered."""
-
-    def __init__(self, inner: Any, points: Points) -> None:
-        self._inner = inner
-        self._points = points
-
-    async def request(self, method: str, url: str, *words: Any, **more: Any) -> Any:
-        """As the client's own."""
-        found = PATH.search(re.sub(r"^https?://[^/]+", "", url).partition("?")[0])
-        name = _of_kube(method, found)
-        if name is None:
-            return await self._inner.request(method, url, *words, **more)
-        at = self._points.begin(name)
-        answer = await self._inner.request(method, url, *words, **more)
-        await answer.read()
-        self._points.landed(at, name)
-        return answer
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        await self._inner.close()
-
-
-class Redis(aioredis.Redis):
-    """The Redis client, with its writes numbered by `points`, which is set before the first call."""
+class Counted(Kube):
+    """Calls on an API server, with the writes numbered by `points`, which is set before the first call."""
 
     points: Points
 
-    async def execute_command(self, *command: Any, **options: Any) -> Any:
-        """As the client's own."""
-        name = _of_redis(command)
+    async def call(self, method: str, path: str, **more: Any) -> bytes:
+        """As the operator's own."""
+        name = _of_kube(method, PATH.search(path))
         if name is None:
-            return await super().execute_command(*command, **options)
+            return await super().call(method, path, **more)
         at = self.points.begin(name)
         try:
-            answer = await super().execute_command(*command, **options)
-        except aioredis.RedisError:
+            answer = await super().call(method, path, **more)
+        except KubeError as fault:
+            if fault.status:  # an answer as well
+                self.points.landed(at, name)
+            raise
+        self.points.landed(at, name)
+        return answer
+
+
+class CountedLedger(LedgerRunner):
+    """The operator's ledger, with its writes numbered by `points`, which is set before the first call."""
+
+    points: Points
+
+    async def send(self, command: tuple[Any, ...], *, effect: bool = False) -> Any:
+        """As the operator's own."""
+        name = _of_redis(command)
+        if name is None:
+            return await super().send(command, effect=effect)
+        at = self.points.begin(name)
+        try:
+            answer = await super().send(command, effect=effect)
+        except Exception:
             self.points.undone(at)
             raise
         self.points.landed(at, name)

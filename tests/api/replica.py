@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import config
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from api.points import Point, Points, Redis, Rest
-from moorage_operator.compose import Operator
-from moorage_operator.kube import Kube
-from moorage_operator.ledger import CALL_SECONDS
+from api.points import Counted, CountedLedger, Point, Points
+from moorage_operator.compose import Operator, talking
+from moorage_operator.ledger import connect
 from moorage_operator.settings import load
 
 PR_SET_PDEATHSIG = 1
@@ -61,14 +59,14 @@ async def _work(order: Order) -> None:
     configuration = Configuration()
     await config.load_kube_config(config_file=order.kubeconfig, client_configuration=configuration)
 
-    def connect(url: str) -> Redis:
-        made = Redis.from_url(url, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS)
+    def ledger_at(url: str, who: str) -> CountedLedger:
+        made = CountedLedger(connect(url), who=who)
         made.points = points
         return made
 
-    async with ApiClient(configuration=configuration) as api:
-        api.rest_client = Rest(api.rest_client, points)
-        task = asyncio.ensure_future(Operator(load(order.environment), Kube(api), connect=connect).run())
+    async with talking(configuration, Counted) as kube:
+        kube.points = points
+        task = asyncio.ensure_future(Operator(load(order.environment), kube, ledger_at=ledger_at).run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await asyncio.gather(task, return_exceptions=True)
 

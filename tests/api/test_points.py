@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from api.points import Points, Rest
+from api.points import Counted, Points
 
 pytestmark = pytest.mark.unit
-
-HOST = "https://127.0.0.1:6443"
 
 
 class Server:
     """Takes every request."""
 
-    async def request(self, *_: Any, **__: Any) -> Any:
-        async def read() -> bytes:
-            return b"{}"
+    async def ask(self, *_: Any, **__: Any) -> tuple[int, bytes]:
+        return 200, b"{}"
 
-        return SimpleNamespace(status=200, read=read)
+
+def counted(points: Points) -> Counted:
+    nothing: Any = None
+    server: Any = Server()
+    kube = Counted(nothing, server)
+    kube.points = points
+    return kube
 
 
 @pytest.mark.parametrize(
@@ -31,17 +33,17 @@ class Server:
         ("POST", "/api/v1/namespaces/one/pods", "POST pods"),
         ("DELETE", "/api/v1/namespaces/one/pods/sb-1", "DELETE pods"),
         ("PATCH", "/apis/moorage.dev/v1alpha1/namespaces/one/hostedagents/a/status", "PATCH hostedagents/status"),
-        ("PATCH", "/apis/networking.k8s.io/v1/namespaces/one/networkpolicies/a?force=true", "PATCH networkpolicies"),
+        ("PATCH", "/apis/networking.k8s.io/v1/namespaces/one/networkpolicies/a", "PATCH networkpolicies"),
         ("POST", "/apis/coordination.k8s.io/v1/namespaces/one/leases", "POST leases"),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/one/leases/a", None),
-        ("GET", "/api/v1/namespaces/one/pods?limit=500", None),
+        ("GET", "/api/v1/namespaces/one/pods", None),
     ],
 )
 async def test_a_write_is_named_and_nothing_else_is(tmp_path: Path, method: str, path: str, name: str | None) -> None:
     switch, record = tmp_path / "switch", tmp_path / "record"
-    rest = Rest(Server(), Points(switch, record, None))
-    await rest.request(method, HOST + path)
+    kube = counted(Points(switch, record, None))
+    await kube.call(method, path)
     assert not record.exists(), "nothing is counted yet"
     switch.touch()
-    await rest.request(method, HOST + path)
+    await kube.call(method, path)
     assert (record.read_text() if record.exists() else None) == (None if name is None else f"{name}\n")

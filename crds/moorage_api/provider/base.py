@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from moorage_api.catalog import AgentEntry
@@ -34,6 +35,11 @@ class Revision:
     def key(self) -> str:
         """How a revision is named in tables and logs."""
         return f"{self.tenant}/{self.agent}/{self.revision}"
+
+    @cached_property
+    def wire_spec(self) -> dict[str, Any]:
+        """The spec as others get it; made once, and nobody's to change."""
+        return self.spec.model_dump(mode="json", by_alias=True)
 
     @property
     def environment(self) -> dict[str, str]:

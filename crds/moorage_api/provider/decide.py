@@ -77,7 +77,8 @@ def pool(seen: PoolSeen, *, wanted: int, most: int, now: float) -> PoolPlan:
 
 @dataclass(frozen=True)
 class RevisionSeen:
-    """One revision of an agent, newest first in a list: whether its pool ever served, and how many sessions run on it."""
+    """One revision of an agent, newest first in a list: whether its pool ever served, and how many sessions run on it (which nobody asks of
+    the newest)."""
 
     revision: str
     proven: bool

@@ -44,14 +44,6 @@ class RevisionState:
     failures: Failures = field(default_factory=Failures)
     error: str = ""
     dying: bool = False  # its ready sandboxes end by themselves: getting ready again proves nothing
-    _said: tuple[Revision, dict[str, Any]] | None = None
-
-    @property
-    def wire_spec(self) -> dict[str, Any]:
-        """The spec as gateways get it; made once, not at every look."""
-        if self._said is None or self._said[0] is not self.revision:
-            self._said = (self.revision, self.revision.spec.model_dump(mode="json", by_alias=True))
-        return self._said[1]
 
     def served(self) -> None:
         """A sandbox of it got ready."""
@@ -70,6 +62,8 @@ class AgentState:
     conditions: Conditions = field(default_factory=lambda: conditions.begin(0))
     spec: dict[str, Any] = field(default_factory=dict)
     published: str = ""
+    published_of: tuple[object, ...] = ()  # what `published` was made of
+    marked_of: tuple[object, ...] = ()  # what its conditions were last marked by, and they themselves
 
     @property
     def key(self) -> tuple[str, str]:
@@ -174,17 +168,21 @@ class Fleet:
 
     def plans(self, agent: AgentState) -> list[decide.RevisionPlan]:
         """What each revision of an agent is for now."""
+        newest = agent.newest
         seen = [
-            decide.RevisionSeen(
-                state.revision.revision,
-                state.proven,
-                sum(1 for h in self.of_revision(state.revision.key) if h.claimed or h.session),
-            )
+            decide.RevisionSeen(state.revision.revision, state.proven, 0 if state is newest else self._running(state))
             for state in agent.revisions
         ]
-        newest = agent.newest
         weight = newest.revision.spec.rollout.weight if newest is not None else 100
         return decide.revisions(seen, weight=weight)
+
+    def _running(self, state: RevisionState) -> int:
+        return sum(1 for h in self.of_revision(state.revision.key) if h.claimed or h.session)
+
+    def made_of(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> tuple[object, ...]:
+        """All that `entry` reads: while it is the same, so is the entry. What is unchanged in it is the very same object."""
+        revisions = tuple((state.revision, state.proven) for state in agent.revisions)
+        return (agent.conditions, agent.spec, revisions, tuple(plans))
 
     def entry(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> AgentEntry | None:
         """What gateways are told of an agent whose revisions are for `plans`; None before it ever had a revision or an error to show."""
@@ -192,7 +190,7 @@ class Fleet:
         if newest is None and not agent.spec:
             return None
         shares = [plan for plan in plans if plan.pooled]
-        spec = newest.wire_spec if newest is not None else agent.spec
+        spec = newest.revision.wire_spec if newest is not None else agent.spec
         listed = []
         for plan in shares:
             state = agent.find(plan.revision)
@@ -220,8 +218,12 @@ def mark_pool(agent: AgentState, *, now: float) -> None:
     otherwise |       |     | Unknown
     """
     seen, newest = agent.conditions, agent.newest
+    shown = (newest, newest.error, newest.proven) if newest is not None else ()
+    if agent.marked_of == (*shown, seen):  # most looks: nothing of it is new
+        return
     if newest is None:
         agent.conditions = conditions.propagate_ready(seen, now=now)
+        agent.marked_of = (*shown, agent.conditions)
         return
     kind = conditions.POOL_READY
     if newest.error:
@@ -232,3 +234,4 @@ def mark_pool(agent: AgentState, *, now: float) -> None:
         seen = conditions.mark_unknown(seen, kind, conditions.FILLING, "The first sandbox is being started.", now=now)
     seen = conditions.mark_true(seen, conditions.PUBLISHED, conditions.IN_CATALOG, "Gateways know this agent.", now=now)
     agent.conditions = conditions.propagate_ready(seen, now=now)
+    agent.marked_of = (*shown, agent.conditions)

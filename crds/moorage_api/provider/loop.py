@@ -90,7 +90,7 @@ class Provider:
             known.revision = revision
             known.failures = Failures()
         agent.revisions.insert(0, known)
-        agent.spec = revision.spec.model_dump(mode="json", by_alias=True)
+        agent.spec = revision.wire_spec
         fresh = conditions.Conditions(generation, agent.conditions.held)
         message = f"Revision {revision.revision}. {resolved}".strip()
         agent.conditions = conditions.mark_true(
@@ -144,7 +144,7 @@ class Provider:
         return None
 
     def wake(self) -> None:
-        """Has the loop look now."""
+        """Has the loop look now. The end of every work that was begun does so by itself."""
         self._wake.set()
 
     # The loop
@@ -305,11 +305,12 @@ class Provider:
         state.prepared = True
         if state.revision.spec.pool.min == 0:
             state.served()
-        self.wake()
 
     async def _pool(self, state: RevisionState, *, pooled: bool) -> None:
         key, revision = state.revision.key, state.revision
-        held = self.fleet.ready(key)
+        held, wanted = self.fleet.ready(key), revision.spec.pool.min if pooled else 0
+        if not held and wanted == 0:
+            return
         # Counted in the same instant: one that gets ready during what follows is in neither list else, and a further one is begun.
         starting = self._works.count(f"fill {key} ")
         for one in held:
@@ -324,7 +325,6 @@ class Provider:
                     state.dying = False
                     state.served()  # a full pool gets no further one that would say so
         ready = [one.descriptor.sandbox for one in held if not one.claimed]
-        wanted = revision.spec.pool.min if pooled else 0
         most = revision.spec.pool.max if pooled else 0
         plan = decide.pool(decide.PoolSeen(ready, starting, state.failures), wanted=wanted, most=most, now=self._now())
         for sandbox in plan.end:
@@ -348,21 +348,23 @@ class Provider:
         state.served()
         if not self.fleet.knows(state):
             await self._end(sandbox, "its revision was removed")
-        self.wake()
 
     def _note_failure(self, state: RevisionState, error: MakeFailed) -> None:
         if state.failures.count == 0:
             log.warning("%s does not get ready: %s", state.revision.key, error)
         state.failures = decide.failed(state.failures, now=self._now())
         state.error = str(error)
-        self.wake()
 
     async def _publish(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> None:
+        made_of = self.fleet.made_of(agent, plans)
+        if agent.published and agent.published_of == made_of:
+            return
         entry = self.fleet.entry(agent, plans)
         text = entry.to_json() if entry is not None else ""
         if entry is not None and text != agent.published:
             await self._ledger.publish(entry)
             agent.published = text
+        agent.published_of = made_of
 
     # The rest
 

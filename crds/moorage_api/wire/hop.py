@@ -1,6 +1,6 @@
-"""The HTTP/1.1 client of the sandbox hop: gateway → shim, shim → agent, shim → gateway. Layer: the floor; stdlib only.
+"""The HTTP/1.1 client of the sandbox hop: gateway → shim, shim → agent, shim → gateway; and of the operator. Layer: the floor; stdlib only.
 
-    HopPool                   keep-alive connections by endpoint: `unix:/path`, `http://host:port`, or a connector's own
+    HopPool                   keep-alive connections by endpoint: `unix:/path`, `http://host:port`, `https:` too, or a connector's own
       └─ HopConnection        one connection, one exchange at a time (exchange.py)
            └─ HopResponse     status, headers, body as it arrives: a piece a read and a chunk, never merged
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -111,12 +112,25 @@ class HopResponse:
 
 
 class HopPool:
-    """Keep-alive connections by endpoint. Belongs to one event loop; `close` it when its owner ends."""
+    """Keep-alive connections by endpoint. Belongs to one event loop; `close` it when its owner ends.
 
-    def __init__(self, *, max_idle: int = 32, idle_seconds: float = 20, connector: Connector | None = None) -> None:
+    `tls`: for `https:` endpoints, none of which is met without; `server_name`: of their certificates, where that is not the host's.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_idle: int = 32,
+        idle_seconds: float = 20,
+        connector: Connector | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> None:
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
         self._connector = connector
+        self._tls = tls
+        self._server_name = server_name
         self._idle: dict[str, list[HopConnection]] = {}
         self._count = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -252,15 +266,15 @@ class HopPool:
             return await loop.create_connection(make, sock=ready)
         if endpoint.startswith("unix:"):
             return await loop.create_unix_connection(make, endpoint[5:])
-        host, port = _address(endpoint)
-        return await loop.create_connection(make, host, port)
-
-
-def _address(endpoint: str) -> tuple[str, int]:
-    parts = urlsplit(endpoint)
-    if parts.scheme != "http" or not parts.hostname:
+        parts = urlsplit(endpoint)
+        if parts.hostname and parts.scheme == "http":
+            return await loop.create_connection(make, parts.hostname, parts.port or 80)
+        if parts.hostname and parts.scheme == "https" and self._tls is not None:
+            name = self._server_name or parts.hostname
+            return await loop.create_connection(
+                make, parts.hostname, parts.port or 443, ssl=self._tls, server_hostname=name
+            )
         raise ValueError(f"not an endpoint: {endpoint!r}")
-    return parts.hostname, parts.port or 80
 
 
 def _encode(
@@ -278,7 +292,8 @@ def _encode(
         elif name == b"content-length":
             promised = value
     if host is None:
-        lines.insert(0, (b"host", endpoint[7:].rstrip("/").encode() if endpoint.startswith("http://") else b"sandbox"))
+        of_url = endpoint.startswith(("http://", "https://"))
+        lines.insert(0, (b"host", endpoint.partition("://")[2].rstrip("/").encode() if of_url else b"sandbox"))
     try:
         length = _framing(method, lines, body, promised)
         if " " in target or not target:

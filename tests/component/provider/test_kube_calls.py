@@ -10,6 +10,7 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from moorage_operator.compose import talking
 from moorage_operator.kube import CLAIMS, PODS, Kube
 
 pytestmark = pytest.mark.component
@@ -22,7 +23,8 @@ POD: dict[str, Any] = {
 }
 
 
-async def test_bodies_arrive_whole_and_queries_beside_them() -> None:
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "as through a proxy"])
+async def test_bodies_arrive_whole_and_queries_beside_them(proxied: bool) -> None:
     heard: list[tuple[str, str, str, Any]] = []
 
     async def hear(request: web.Request) -> web.Response:
@@ -39,8 +41,8 @@ async def test_bodies_arrive_whole_and_queries_beside_them() -> None:
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        async with ApiClient(configuration=configuration) as api:
-            kube = Kube(api)
+        async with ApiClient(configuration=configuration) as api, talking(configuration, Kube) as direct:
+            kube = Kube(api) if proxied else direct
             await kube.create(PODS, POD)
             await kube.apply(PODS, POD, manager="me")
             await kube.merge(CLAIMS, "one", "ws-1", {"metadata": {"annotations": {"gone": None}}})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -14,41 +16,43 @@ from moorage_operator.ledger import LedgerRunner
 pytestmark = pytest.mark.unit
 
 
-class Deaf:
-    """A client whose command goes on when it is cancelled, as Python 3.11's `wait_for` may; `wait` seconds for its answer."""
+@contextlib.asynccontextmanager
+async def deaf(folder: Path) -> AsyncIterator[tuple[LedgerRunner, asyncio.Event]]:
+    """The ledger at a server that hears commands and never answers; set once it heard one."""
+    heard, tasks = asyncio.Event(), set()
 
-    def __init__(self) -> None:
-        self.swallowed = 0
-        self.go = asyncio.Event()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        while await reader.read(4096):
+            heard.set()
+        writer.close()
 
-    async def execute_command(self, *command: Any) -> bytes:
-        while not self.go.is_set():
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                self.swallowed += 1
-        return b"PONG"
+    server = await asyncio.start_unix_server(serve, folder / "deaf")
+    runner = ledger.at(f"unix://{folder / 'deaf'}", "x")
+    try:
+        async with asyncio.timeout(20):
+            yield runner, heard
+            await runner.aclose()
+    finally:
+        server.close()
+        await asyncio.gather(*tasks)
 
 
-async def test_a_read_that_is_cancelled_is_cancelled_whatever_the_client_does() -> None:
-    deaf: Any = Deaf()
-    reading = asyncio.ensure_future(LedgerRunner(deaf, who="x").read("PING"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(5):
+async def test_a_read_that_is_cancelled_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "CALL_SECONDS", 1.0)  # for the close, which waits for what is in flight
+    async with deaf(tmp_path) as (runner, heard):
+        reading = asyncio.ensure_future(runner.read("PING"))
+        await heard.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
             await reading
-    deaf.go.set()
 
 
-async def test_a_client_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "CALL_SECONDS", 0.05)
-    deaf: Any = Deaf()
-    with pytest.raises(Unreachable):
-        async with asyncio.timeout(5):
-            await LedgerRunner(deaf, who="x").read("PING")
-    deaf.go.set()
+    async with deaf(tmp_path) as (runner, _):
+        with pytest.raises(Unreachable):
+            await runner.read("PING")
 
 
 async def test_the_others_end_though_they_miss_the_first_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,3 +93,19 @@ def test_a_copy_leaves_out_what_nobody_reads() -> None:
         "phase": "Running"
     }
     assert "spec" in plain({**pod("a", 1), "kind": "HostedAgent", "spec": {}})
+
+
+def test_what_people_asked_is_told_from_what_was_written_back() -> None:
+    observed = Observed()
+
+    def agent(version: int, generation: int, uid: str = "u") -> dict[str, Any]:
+        body = pod("a", version, uid)
+        body["metadata"]["generation"] = generation
+        return body
+
+    counts = []
+    for body in (agent(1, 1), agent(2, 1), agent(3, 2), agent(4, 2), agent(5, 1, uid="fresh")):
+        observed.agents.put(body)
+        counts.append(observed.asked)
+    observed.agents.drop(agent(6, 1, uid="fresh"))
+    assert [*counts, observed.asked] == [1, 1, 2, 2, 3, 4]

@@ -1,11 +1,17 @@
-"""The fleet knows the sandboxes of each revision without looking at those of all others."""
+"""The fleet knows the sandboxes of each revision without looking at those of all others, and when an agent's entry may have changed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
+from moorage_api import conditions
+from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.records import Descriptor
-from moorage_api.provider.fleet import Fleet, Held
+from moorage_api.provider.base import Revision
+from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState, mark_pool
 
 pytestmark = pytest.mark.unit
 
@@ -32,3 +38,67 @@ def test_a_sandbox_that_went_or_came_again_is_in_one_place_or_none() -> None:
     assert fleet.sandboxes.pop("sb-1", None) is fresh
     assert fleet.sandboxes.pop("sb-1", None) is None
     assert fleet.of_revision("r2") == [] and len(fleet.sandboxes) == 0 and "sb-1" not in fleet.sandboxes
+
+
+def revision(name: str, **spec: object) -> Revision:
+    return Revision("dev", "a", name, HostedAgentSpec.model_validate({"image": "i", **spec}), "moorage")
+
+
+def serving() -> tuple[Fleet, AgentState]:
+    """An agent with two revisions, the newest of which has not served yet."""
+    fleet = Fleet()
+    agent = fleet.agent("dev", "a")
+    agent.revisions = [RevisionState(revision("r2")), RevisionState(revision("r1"), proven=True)]
+    mark_pool(agent, now=1.0)
+    return fleet, agent
+
+
+def served(agent: AgentState) -> None:
+    agent.revisions[0].served()
+    mark_pool(agent, now=2.0)
+
+
+def broke(agent: AgentState) -> None:
+    agent.revisions[0].error = "no such module"
+    mark_pool(agent, now=2.0)
+
+
+def refused(agent: AgentState) -> None:
+    agent.conditions = conditions.mark_false(agent.conditions, conditions.SOURCE_RESOLVED, "SpecRefused", "no", now=2.0)
+
+
+def respecified(agent: AgentState) -> None:
+    agent.revisions[0].revision = revision("r2", pool={"min": 3, "max": 4})
+
+
+def went(agent: AgentState) -> None:
+    agent.revisions.pop()
+
+
+def never_ran(agent: AgentState) -> None:
+    agent.revisions, agent.spec = [], {"image": "of another"}
+
+
+@pytest.mark.parametrize("change", [served, broke, refused, respecified, went, never_ran])
+def test_whatever_changes_an_entry_is_seen_before_it_is_made(change: Callable[[AgentState], None]) -> None:
+    fleet, agent = serving()
+    plans = fleet.plans(agent)
+    entry, made_of = fleet.entry(agent, plans), fleet.made_of(agent, plans)
+    change(agent)
+    plans = fleet.plans(agent)
+    assert fleet.entry(agent, plans) != entry, "the test changes nothing else"
+    assert fleet.made_of(agent, plans) != made_of
+
+
+def test_a_weight_that_moves_is_seen() -> None:
+    fleet, agent = serving()
+    plans = fleet.plans(agent)
+    assert fleet.made_of(agent, plans) != fleet.made_of(agent, [replace(one, weight=7) for one in plans])
+
+
+def test_a_look_at_which_nothing_is_new_marks_nothing() -> None:
+    fleet, agent = serving()
+    seen, made_of = agent.conditions, fleet.made_of(agent, fleet.plans(agent))
+    mark_pool(agent, now=9.0)
+    assert agent.conditions is seen
+    assert fleet.made_of(agent, fleet.plans(agent)) == made_of

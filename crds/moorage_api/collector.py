@@ -1,4 +1,6 @@
-"""How often this process looks for reference cycles. Called by the outermost frame, once everything serves.
+"""How often a serving process looks for reference cycles. Layer: the floor; stdlib only.
+
+Called by the outermost frame, once everything serves.
 
 A turn makes some thousands of small objects and few cycles. With CPython's default (a young collection every 700 objects) a fifth of
 the gateway's CPU went into collections that found nothing (docs/benchmarks.md); what was made at start need not be looked at again.
