@@ -30,8 +30,9 @@ spec:
 
 Quantities: CPU `500m`, `0.5`, `2`; sizes `512Mi`, `1Gi`, `500M`; durations `30s`, `15m`, `8h`, `1h30m`.
 A field that is not listed here is refused, and the message names the nearest one.""",
-    ModelEndpoint.__name__: """One document describes one place where models answer, in an `agent.yaml` or `models.yaml` of the folder given to
-`moorage dev`, and by `kubectl apply` in a cluster. An agent may use it once its `spec.models` names it ([models](../models.md)).
+    ModelEndpoint.__name__: """One document describes one place where models answer, in an `agent.yaml` or `models.yaml` of the
+folder given to `moorage dev`, and by `kubectl apply` in a cluster. An agent may use it once its `spec.models` names it
+([models](../models.md)).
 
 ```yaml
 apiVersion: moorage.dev/v1alpha1
