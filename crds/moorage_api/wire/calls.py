@@ -31,7 +31,12 @@ MAX_BODY = 16 * 2**20
 """Bytes of an agent's body: a model's context with images."""
 MAX_HEAD = 48 * 1024
 """Bytes of the line before it."""
-MAX_HEADERS = 64
+MAX_HEADERS = 16
+MAX_HEADER = 2048
+PASSED: Final = frozenset(
+    {"content-type", "accept", "anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key", "traceparent"}
+)
+"""Headers of the agent's client that a shim hands on; the kind of call decides which of them count."""
 
 DOOR_PORT = 8099
 """Where the agent finds its door, but in plain mode, which takes a free port (sandbox-image/README.md)."""
