@@ -281,6 +281,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         history=history,
         generation=base.generation,
         calm=base.calm,
+        calls=JournalLedger(base.runner).progress,
     )
     keeper = Keeper(
         engine=Engine(ports),

@@ -58,7 +58,8 @@ def next_attempt(
 ) -> Again | GiveUp:
     """What follows the faults so far.
 
-    attempts | meaning of a record's fields used here: `fault` (word or None), `progress` (log length when it ended)
+    attempts | meaning of a record's fields used here: `fault` (word or None), `progress` (log length when it ended), `calls` (how
+             | many past the boundary were recorded then); the argument `progress` is the sum of both now
 
     faults                                              | verdict
     ----------------------------------------------------|----------------------------------------
@@ -80,7 +81,7 @@ def next_attempt(
         )
     stalled = []
     for a in reversed(faults):
-        if int(a.get("progress", 0)) < progress:
+        if int(a.get("progress", 0)) + int(a.get("calls", 0)) < progress:
             break
         if a["fault"] in AGENT_FAULTS:
             stalled.append(a)
