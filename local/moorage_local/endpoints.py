@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from moorage_api.catalog import EndpointEntry, credential_name
@@ -20,6 +20,7 @@ from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.models import places
 from moorage_gateway.models.credentials import usable
+from moorage_local.manifests import FoundEndpoint
 
 PAUSE_S = 2.0
 _LARGEST = 16 * 1024
@@ -32,17 +33,22 @@ class Endpoints:
         self._tenant = tenant
         self._environment = environment
         self._folder = folder
-        self._endpoints: dict[str, ModelEndpoint] = {}
+        self._found: dict[str, FoundEndpoint] = {}
         self._allowed: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
-    def use(self, endpoints: Mapping[str, ModelEndpoint]) -> list[str]:
-        """These from now on; sentences about keys that are missing."""
-        self._endpoints = dict(endpoints)
-        hosts = (places.authority(each.spec.base_url) for each in endpoints.values())
+    def use(self, found: Mapping[str, FoundEndpoint], broken: Collection[str] = ()) -> list[str]:
+        """These from now on, and of the former ones those whose files are `broken`; sentences about keys that are missing."""
+        kept = {name: one for name, one in self._found.items() if str(one.file) in broken}
+        self._found = {**kept, **found}
+        hosts = (places.authority(each.spec.base_url) for each in self._endpoints)
         self._allowed = frozenset(places.named(*each) for each in hosts)
         self._wake.set()
-        return [sentence for each in endpoints.values() if (sentence := self._missing(each)) is not None]
+        return [sentence for each in self._endpoints if (sentence := self._missing(each)) is not None]
+
+    @property
+    def _endpoints(self) -> list[ModelEndpoint]:
+        return [one.endpoint for one in self._found.values()]
 
     def allowed(self) -> frozenset[str]:
         """Hosts that may be on this machine or its network."""
@@ -50,7 +56,7 @@ class Endpoints:
 
     def get(self, name: str) -> str | None:
         """See `moorage_gateway.models.credentials.Credentials`."""
-        for endpoint in self._endpoints.values():
+        for endpoint in self._endpoints:
             if credential_name(self._tenant, endpoint.name) == name:
                 return self._key(endpoint)
         return None
@@ -66,7 +72,7 @@ class Endpoints:
                     await self._wake.wait()
 
     async def _publish(self, ledger: ProviderLedger) -> None:
-        wanted = {name: EndpointEntry(self._tenant, name, one.wire_spec()) for name, one in self._endpoints.items()}
+        wanted = {one.name: EndpointEntry(self._tenant, one.name, one.wire_spec()) for one in self._endpoints}
         held = {entry.name: entry for entry in await ledger.endpoints() if entry.tenant == self._tenant}
         for name, entry in wanted.items():
             if held.get(name) != entry:

@@ -119,10 +119,9 @@ class Platform:
             return []
         reading = await asyncio.to_thread(manifests.read_folder, folder)
         errors = [str(error) for error in reading.errors]
-        if not reading.errors:  # an endpoint whose file is broken just now is not one that was removed
-            errors += self.endpoints.use({name: found.endpoint for name, found in reading.endpoints.items()})
-        # An agent whose file is broken just now is not one that was removed.
+        # What stands in a file that is broken just now is not what was removed.
         broken = {error.where.partition(",")[0] for error in reading.errors}
+        errors += self.endpoints.use(reading.endpoints, broken)
         for (tenant, name), file in list(self.applies.owned.items()):
             if name not in reading.agents and str(file) not in broken:
                 del self.applies.owned[tenant, name]

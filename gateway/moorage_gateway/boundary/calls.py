@@ -7,6 +7,7 @@ attempt is the one that runs. What the shim claims beyond that decides nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -139,8 +140,9 @@ async def _follow(send: Send, flight: Flight) -> None:
         await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
         return
     await _start(send, flight.status, flight.headers, (wire.ENTRY, flight.entry))
-    async for piece in flight.follow():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async with contextlib.aclosing(flight.follow()) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -10,7 +10,7 @@ Followers see every piece at once, up to the first one that is held back; the re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from moorage_gateway.journal.answers import Answer, Headers
@@ -149,7 +149,7 @@ class Flight:
         self._seen = True
         return True
 
-    async def follow(self) -> AsyncIterator[bytes]:
+    async def follow(self) -> AsyncGenerator[bytes, None]:
         """The pieces, as they may be seen, to the end. Raises Broken when it has none."""
         self._followers += 1
         at = 0

@@ -125,13 +125,18 @@ class Journaling:
             # A permission to run must not be lost with whoever asked: nobody else would make the call.
             step = asyncio.get_running_loop().create_task(self._step(binding, asking, prepared, executor))
             self._starting.add(step)
-            step.add_done_callback(self._starting.discard)
+            step.add_done_callback(self._stepped)
             found = await asyncio.shield(step)
             if found is not None:
                 return found
             if self._clock.monotonic() >= deadline:
                 return _again("Another gateway has been making this call for too long.")
             await self._clock.sleep(POLL_S)
+
+    def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
+        self._starting.discard(step)
+        if not step.cancelled():
+            step.exception()  # read, so that one whose asker has left does not warn
 
     async def _step(
         self, binding: Binding, asking: Asking, prepared: Prepared, executor: str

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
+from yarl import URL
 
 from moorage_gateway.models.places import Allowed, Forbidden, Resolver, check
 
@@ -100,7 +101,7 @@ class Upstreams:
             async with asyncio.timeout(request.first):
                 return await self._made().request(
                     request.method,
-                    request.url,
+                    URL(request.url, encoded=True),  # it was checked as it stands
                     headers=request.headers,
                     data=request.body or None,
                     allow_redirects=False,  # who answers is who was named

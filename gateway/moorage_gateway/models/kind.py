@@ -208,6 +208,8 @@ class ModelCall:
             raise AskFault(
                 "its server redirects elsewhere; write the place it means as spec.baseUrl", sent=True, final=True
             )
+        if not 200 <= coming.status < 600:
+            raise AskFault(f"its server answered {coming.status}", sent=True, final=True)
         given = protocols.given_headers(coming.headers)
         if coming.status in AGAIN and last_try and not any(name == "x-should-retry" for name, _ in given):
             given = (*given, ("x-should-retry", "false"))  # it was tried here as often as the endpoint says

@@ -114,7 +114,9 @@ def given_headers(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]
     return tuple(
         (name.lower(), value)
         for name, value in headers
-        if name.lower() in _GIVEN or name.lower().startswith(_GIVEN_FAMILIES)
+        if (name.lower() in _GIVEN or name.lower().startswith(_GIVEN_FAMILIES))
+        and value.isascii()
+        and value.isprintable()
     )
 
 

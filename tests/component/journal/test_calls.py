@@ -78,23 +78,49 @@ async def test_a_stream_passes_as_it_comes_and_its_end_only_when_it_is_recorded(
         assert b"half" not in seen, "the server holds the second half"
         desk.models.release("half")
         await asyncio.wait_for(recorded.wait(), 10)
-        rest = asyncio.ensure_future(_rest(pieces))
-        assert not await asyncio.wait_for(_told(rest, b"[DONE]"), 1), "the end was told before it was recorded"
+        while b"half " not in seen:
+            seen += await anext(pieces)
+        late: list[bytes] = []
+        rest = asyncio.ensure_future(_rest(pieces, late))
+        await asyncio.wait([rest], timeout=0.5)
+        assert b'"stop"' in seen + b"".join(late), "all that comes before the end has passed"
+        assert b"[DONE]" not in seen + b"".join(late) and not rest.done(), "the end was told before it was recorded"
         may.set()
-        seen += await asyncio.wait_for(rest, 10)
+        await asyncio.wait_for(rest, 10)
+        seen += b"".join(late)
     assert seen.endswith(b"data: [DONE]\n\n")
     await desk.attempt()
     again = await desk.chat("hold half", stream=True)
     assert again.replayed and again.body == seen
 
 
-async def _rest(pieces: Any) -> bytes:
-    return b"".join([piece async for piece in pieces])
+async def _rest(pieces: Any, into: list[bytes]) -> None:
+    async for piece in pieces:
+        into.append(piece)  # noqa: PERF401 - as they come, not at the end
 
 
-async def _told(rest: asyncio.Future[bytes], text: bytes) -> bool:
-    done, _ = await asyncio.wait([rest], timeout=0.3)
-    return bool(done) and text in rest.result()
+async def test_a_permission_to_call_is_not_lost_with_its_asker(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    permitted, may = asyncio.Event(), asyncio.Event()
+    ledger = desk.gateways[0].core.journaling._ledger
+    real = ledger.start
+
+    async def start(*args: Any, **options: Any) -> Any:
+        found = await real(*args, **options)
+        permitted.set()
+        await may.wait()
+        return found
+
+    monkeypatch.setattr(ledger, "start", start)
+    asking = asyncio.ensure_future(desk.chat("left"))
+    await asyncio.wait_for(permitted.wait(), 10)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    port = desk.gateways[0].sandbox
+    await until(lambda: port.connections == 0)
+    may.set()
+    await until(lambda: desk.models.times("left"))
+    await desk.attempt()
+    assert (await asyncio.wait_for(desk.chat("left"), 5)).text == "answer 1 to left", "no lease had to run out"
 
 
 async def test_a_stream_that_breaks_off_has_no_end_and_is_asked_again(desk: Desk) -> None:
@@ -308,3 +334,22 @@ async def test_redis_away_makes_a_call_wait_and_nothing_is_asked_twice(desk: Des
     await desk.attempt()
     assert (await desk.chat("pause redis")).replayed
     assert desk.models.times("pause redis") == 1
+
+
+async def test_a_call_costs_two_commands_and_a_replay_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    client = desk.gateways[0].core.client
+    real = client.run
+
+    async def run(script: Any, *args: Any) -> Any:
+        sent.append(script.name)
+        return await real(script, *args)
+
+    monkeypatch.setattr(client, "run", run)
+    for n in range(10):
+        await desk.chat(f"q{n}")
+    await desk.attempt()
+    for n in range(10):
+        await desk.chat(f"q{n}")
+    ours = [name for name in sent if name.startswith("journal_")]
+    assert (ours.count("journal_start"), ours.count("journal_complete"), len(ours)) == (20, 10, 30)

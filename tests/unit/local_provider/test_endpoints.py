@@ -9,7 +9,7 @@ import pytest
 from moorage_api.catalog import credential_name
 from moorage_api.kinds import ModelEndpoint
 from moorage_local.endpoints import Endpoints, variable
-from moorage_local.manifests import read_folder
+from moorage_local.manifests import FoundEndpoint, read_folder
 
 pytestmark = pytest.mark.unit
 
@@ -21,12 +21,12 @@ spec: {protocol: compatible, baseUrl: "%s", credential: {secret: my-models, key:
 """
 
 
-def endpoint(name: str = "m", url: str = "http://127.0.0.1:11434/v1") -> ModelEndpoint:
+def endpoint(name: str = "m", url: str = "http://127.0.0.1:11434/v1") -> FoundEndpoint:
     document = {
         "apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": name},
         "spec": {"protocol": "compatible", "baseUrl": url, "credential": {"secret": "my-models", "key": "api.key"}},
     }  # fmt: skip
-    return ModelEndpoint.model_validate(document, by_alias=True, by_name=False)
+    return FoundEndpoint(ModelEndpoint.model_validate(document, by_alias=True, by_name=False), Path(f"/f/{name}.yaml"))
 
 
 async def test_a_key_is_read_from_the_folder_else_from_the_environment(tmp_path: Path) -> None:
@@ -53,6 +53,8 @@ async def test_only_hosts_of_the_folder_are_open() -> None:
     assert made.allowed() == frozenset()
     made.use({"m": endpoint(), "n": endpoint("n", "https://[::1]/v1")})
     assert made.allowed() == {"127.0.0.1:11434", "[::1]:443"}
+    made.use({}, {"/f/m.yaml"})
+    assert made.allowed() == {"127.0.0.1:11434"}, "its file is broken just now: it was not removed"
     made.use({})
     assert made.allowed() == frozenset()
 
