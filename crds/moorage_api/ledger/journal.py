@@ -56,7 +56,8 @@ class Started:
     UNKNOWN  | it was made, with an outcome nobody knows
     FREE     | no turn: make the call, nothing is recorded
     UNBOUND  | the sandbox is not (or no longer) this session's
-    ABSENT   | no such turn of this session
+    BEHIND   | the ledger knows less than the asker: it has lost something, and is being told again
+    ABSENT   | the turn is another session's
     FENCED   | a later attempt runs
     STATE    | the turn runs no more
     CANCEL   | the turn is being cancelled

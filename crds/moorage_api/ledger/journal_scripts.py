@@ -22,12 +22,16 @@ START = Script(
     """
 local X, S, EPOCH, R, BEGUN, FP, ONCE = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once'
 local place = get('s:' .. S, 'state', 'sandbox', 'epoch', 'tenant', 'agent')
+-- Redis was emptied or rolled back, and nobody has written this anew yet (turns.md §7): asked again, it will know.
+if not place[1] or tonumber(place[3] or '0') < tonumber(EPOCH) then return reply('BEHIND') end
 if place[4] ~= A[4] or place[5] ~= A[5] or place[2] ~= X or place[3] ~= EPOCH
   or (place[1] ~= 'claimed' and place[1] ~= 'draining') then return reply('UNBOUND') end
 if R == '' then return reply('FREE') end
 local t, j, jl, jn = 't:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R
 local v = get(t, 'state', 'begun', 'cancel', 'generation', 'session')
-if not v[1] or v[5] ~= S then return reply('ABSENT') end
+if not v[1] then return reply('BEHIND') end
+if v[5] ~= S then return reply('ABSENT') end
+if tonumber(v[2]) < tonumber(BEGUN) then return reply('BEHIND') end
 if v[2] ~= BEGUN then return reply('FENCED') end
 local named, counted = BEGUN .. ':' .. A[8], 'c:' .. BEGUN .. ':' .. FP
 local e, fresh = call('HGET', jn, named), false

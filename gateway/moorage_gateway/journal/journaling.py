@@ -355,12 +355,14 @@ def _again(why: str) -> Refused:
 
 def _refusal(word: str) -> Refused:
     match word:
+        case "BEHIND":
+            return _again("The ledger does not know this attempt, or not any more.")
         case "CANCEL" | "STATE" | "FENCED" | "ABSENT" | "UNBOUND":
             said = {
                 "CANCEL": "the turn is being cancelled",
                 "STATE": "the turn has ended",
                 "FENCED": "a later attempt of this turn runs",
-                "ABSENT": "there is no such turn of this session",
+                "ABSENT": "the turn is not this session's",
                 "UNBOUND": "this sandbox does not serve that session",
             }[word]
             return Refused("fenced", error(409, "conflict", "fenced", f"Nothing is called for this attempt: {said}."))

@@ -195,14 +195,13 @@ async def test_an_older_attempt_and_a_foreign_sandbox_are_told_no(desk: Desk) ->
     old = desk.call("x")
     await desk.attempt()
     assert ((said := await desk.ask(old)).status, said.refused) == (409, wire.FENCED)
-    for over in (
-        {"epoch": desk.epoch + 1},
-        {"session": "acme:ffffffffffffffff"},
-        {"turn": "caresp_other"},
-        {"begun": 1},
-    ):
+    for over in ({"epoch": 1}, {"begun": 1}):
         said = await desk.chat("x", **over)
         assert (said.status, said.refused) == (409, wire.FENCED), over
+    # Redis may have lost what these speak of: not now is all that can be said of them.
+    for over in ({"epoch": desk.epoch + 1}, {"session": "acme:ffffffffffffffff"}, {"turn": "caresp_other"}):
+        said = await desk.chat("x", **over)
+        assert (said.status, said.refused) == (503, wire.AGAIN), over
     assert (await desk.ask(desk.call("x"), sandbox="sb-2")).refused == wire.FENCED
     assert (await desk.ask(desk.call("x"), tenant="rival")).status in (404, 409)
     bare = await desk.http.post(desk.gateways[0].sandbox_url + wire.PATH, content=b"x")

@@ -145,7 +145,7 @@ async def test_a_held_call_is_nobody_elses(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "over",
-    [{"sandbox": "sb-2"}, {"session": "dev:p2"}, {"tenant": "other"}, {"agent": "b"}, {"epoch": 1}],
+    [{"sandbox": "sb-2"}, {"tenant": "other"}, {"agent": "b"}, {"epoch": 1}],
     ids=lambda over: next(iter(over)),
 )
 async def test_only_the_sandbox_that_holds_the_session_may_ask(desk: Desk, over: dict[str, Any]) -> None:
@@ -163,7 +163,19 @@ async def test_another_sessions_turn_is_none(desk: Desk) -> None:
     _, epoch = await begun(desk, g)
     accepted = await g.turns.accept(acceptance("r-2", "dev:p9"))
     assert (await start(g, epoch, asking(accepted.fence, response="r-2"))).word == "ABSENT"
-    assert (await start(g, epoch, asking(accepted.fence, response="r-9"))).word == "ABSENT"
+
+
+async def test_what_redis_has_lost_is_no_refusal_for_good(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    held = await desk.state()
+    assert (await start(g, epoch + 1, asking(fence))).word == "BEHIND", "the session of an older binding came back"
+    assert (await start(g, epoch, asking(fence + 1))).word == "BEHIND", "so did the turn of an older attempt"
+    assert (await start(g, epoch, asking(fence, response="r-9"))).word == "BEHIND"
+    gone = binding(epoch, session="dev:p2")
+    assert (await g.journal.start(gone, asking(fence), "g1:1")).word == "BEHIND"
+    assert (await g.journal.start(gone, asking(0, response=""), "g1:1")).word == "BEHIND"
+    assert await desk.state() == held
 
 
 async def test_without_a_turn_nothing_is_recorded(desk: Desk) -> None:
