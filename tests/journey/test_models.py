@@ -30,7 +30,7 @@ metadata: {{name: asker}}
 spec:
   source: {{path: ., entrypoint: host.py}}
   pool: {{min: 1, max: 3}}
-  models: [chat, claude, azure]
+  models: [chat, messages, azure]
 ---
 apiVersion: moorage.dev/v1alpha1
 kind: ModelEndpoint
@@ -39,8 +39,8 @@ spec: {{protocol: compatible, baseUrl: "{url}/v1", credential: {{secret: chat}}}
 ---
 apiVersion: moorage.dev/v1alpha1
 kind: ModelEndpoint
-metadata: {{name: claude}}
-spec: {{protocol: anthropic, baseUrl: "{url}", credential: {{secret: claude, key: key}}}}
+metadata: {{name: messages}}
+spec: {{protocol: anthropic, baseUrl: "{url}", credential: {{secret: messages, key: key}}}}
 ---
 apiVersion: moorage.dev/v1alpha1
 kind: ModelEndpoint
@@ -60,9 +60,9 @@ def models() -> Iterator[Models]:
 def platform_of(models: Models, folder: Path, *options: str) -> Iterator[Platform]:
     shutil.copytree(AGENT, folder / "asker", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "asker" / "agent.yaml").write_text(MANIFEST.format(url=models.url))
-    keys = folder / "keys" / "claude"
+    keys = folder / "keys" / "messages"
     keys.mkdir(parents=True)
-    (keys / "key").write_text(f"{CANARY}-of-claude\n")
+    (keys / "key").write_text(f"{CANARY}-of-messages\n")
     env = {
         "CHAT_API_KEY": CANARY,
         "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{models.port}",
@@ -101,7 +101,7 @@ def name(prefix: str) -> str:
 
 def test_stock_clients_speak_to_their_providers_unchanged(platform: Platform, models: Models) -> None:
     text = name("hello")
-    steps = ("chat", "stream", "responses", "events", "claude", "tales", "azure", "module")
+    steps = ("chat", "stream", "responses", "events", "messages", "tales", "azure", "module")
     response = ask(platform, *(f"{step} {text}" for step in steps))
     lines = response.output_text.strip().splitlines()
     assert len(lines) == 8 and all(line.strip().endswith(f"to {text}") for line in lines), response
@@ -111,7 +111,7 @@ def test_stock_clients_speak_to_their_providers_unchanged(platform: Platform, mo
         "/openai/deployments/m-1/chat/completions", "/v1/chat/completions",
     ]  # fmt: skip
     keys = [each["headers"].get("authorization") or each["headers"].get("x-api-key") for each in asked]
-    assert keys == [f"Bearer {CANARY}"] * 4 + [f"{CANARY}-of-claude"] * 2 + [None, f"Bearer {CANARY}"]
+    assert keys == [f"Bearer {CANARY}"] * 4 + [f"{CANARY}-of-messages"] * 2 + [None, f"Bearer {CANARY}"]
 
 
 def test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none(platform: Platform) -> None:
@@ -130,7 +130,7 @@ def test_a_killed_sandbox_asks_no_completed_question_twice(platform: Platform, m
     steps = [
         f"chat {text}-1",
         f"stream {text}-2",
-        f"claude {text}-3",
+        f"messages {text}-3",
         f"chat {text}-1",
         f"chat pause {door}",
         f"chat {text}-4",
@@ -232,7 +232,7 @@ def test_plain_processes_reach_models_too(models: Models, tmp_path: Path) -> Non
         session, text, door = new_session(), name("plain"), name("door")
         with platform.client("asker", timeout=120) as api:
             made = api.responses.create(
-                model="asker", input=f"chat {text}\nclaude {text}-2\nchat pause {door}", background=True,
+                model="asker", input=f"chat {text}\nmessages {text}-2\nchat pause {door}", background=True,
                 extra_body={"agent_session_id": session},
             )  # fmt: skip
             poll("the third call is in flight", lambda: models.times(f"pause {door}") == 1)

@@ -1,6 +1,6 @@
 """Asks models as its input says, a step a line, with the stock clients and nothing set but what the platform sets:
 
-    chat TEXT   stream TEXT   responses TEXT   events TEXT   claude TEXT   tales TEXT   azure TEXT   module TEXT
+    chat TEXT   stream TEXT   responses TEXT   events TEXT   messages TEXT   tales TEXT   azure TEXT   module TEXT
     both A | B  (two at a time)   env NAME   exit-on N  (exits in attempt N)   fresh TEXT (with a nonce)
 
 Every answer is a line of its own answer; `stream`, `events` and `tales` are told word by word.
@@ -70,7 +70,7 @@ async def step_events(text, ctx):
                 yield event.delta
 
 
-async def step_claude(text, ctx):
+async def step_messages(text, ctx):
     found = await AsyncAnthropic().messages.create(model="c-1", max_tokens=9, messages=said(text))
     yield found.content[0].text
 

@@ -28,7 +28,7 @@ CHAT: dict[str, Any] = {
         {"role": "tool", "tool_call_id": "call_b", "content": "night"},
     ],
 }  # fmt: skip
-CLAUDE: dict[str, Any] = {
+MESSAGES: dict[str, Any] = {
     "model": "c-1", "max_tokens": 9, "messages": [
         {"role": "user", "content": "what time is it"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_a", "name": "look", "input": {}}]},
@@ -113,7 +113,7 @@ def test_names_of_calls_count_only_by_their_order() -> None:
         changed(CHAT, ("messages", 2, "tool_call_id"), "call_b"), ("messages", 3, "tool_call_id"), "call_a"
     )
     assert of(crossed) != of(CHAT), "which result belongs to which call is a meaning"
-    assert of(json.loads(json.dumps(CLAUDE).replace("toolu_a", "toolu_z"))) == of(CLAUDE)
+    assert of(json.loads(json.dumps(MESSAGES).replace("toolu_a", "toolu_z"))) == of(MESSAGES)
     assert of(json.loads(json.dumps(RESPONSES).replace("call_a", "call_z"))) == of(RESPONSES)
 
 
@@ -144,9 +144,9 @@ def test_trace_ids_in_metadata_do_not_count_and_the_rest_of_it_does() -> None:
         (CHAT, ("messages", 1, "tool_calls", 0, "function", "arguments"), '{"a":1}'),
         (CHAT, ("messages", 2, "content"), "dawn"),
         (CHAT, ("messages", 3), ...),
-        (CLAUDE, ("max_tokens",), 10),
-        (CLAUDE, ("messages", 1, "content", 0, "input"), {"a": 1}),
-        (CLAUDE, ("messages", 2, "content", 0, "content"), "dawn"),
+        (MESSAGES, ("max_tokens",), 10),
+        (MESSAGES, ("messages", 1, "content", 0, "input"), {"a": 1}),
+        (MESSAGES, ("messages", 2, "content", 0, "content"), "dawn"),
         (RESPONSES, ("input", 2, "output"), "dawn"),
         (RESPONSES, ("instructions",), "be brief"),
         (RESPONSES, ("previous_response_id",), "resp_1"),
