@@ -1,6 +1,7 @@
-"""What a provider publishes of its agents, and gateways hold in process. Layer: the floor.
+"""What a provider publishes of its agents and model endpoints, and gateways hold in process. Layer: the floor.
 
-Stored in the Redis hash `catalog` under `TENANT/AGENT`; every change raises `catalog:version`.
+Stored in the Redis hashes `catalog` under `TENANT/AGENT` and `catalog:endpoints` under `TENANT/NAME`; every change raises
+`catalog:version`.
 """
 
 from __future__ import annotations
@@ -63,3 +64,32 @@ class AgentEntry:
 def field(tenant: str, agent: str) -> str:
     """The catalog field of an agent."""
     return f"{tenant}/{agent}"
+
+
+@dataclass(frozen=True)
+class EndpointEntry:
+    """One ModelEndpoint as gateways see it. `spec` is its `wire_spec`; the credential in it is only a name."""
+
+    tenant: str
+    name: str
+    spec: dict[str, Any]
+
+    @property
+    def field(self) -> str:
+        """The entry's field in the hash of endpoints."""
+        return field(self.tenant, self.name)
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(dict(self.__dict__), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> EndpointEntry:
+        """The entry behind `to_json`; raises ValueError, KeyError or TypeError on anything else."""
+        data = json.loads(text)
+        return cls(tenant=data["tenant"], name=data["name"], spec=dict(data["spec"]))
+
+
+def credential_name(tenant: str, endpoint: str) -> str:
+    """What the key of a model endpoint is called among a gateway's credentials: no name has a `_`, so no two are called alike."""
+    return f"{tenant}_models_{endpoint}"

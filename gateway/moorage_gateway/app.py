@@ -25,11 +25,12 @@ from moorage_gateway import layers, package_index, telemetry
 from moorage_gateway.access_log import AccessLog
 from moorage_gateway.boundary.announce import SandboxPort
 from moorage_gateway.boundary.builds import BuildPort
+from moorage_gateway.boundary.calls import CallPort
 from moorage_gateway.boundary.checkpoint_port import CheckpointPort
 from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
-from moorage_gateway.core import Core, background, build
+from moorage_gateway.core import Core, Outside, background, build
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.egress.proxy import EgressProxy, Own
 from moorage_gateway.egress.rules import Target, parse_authority
@@ -101,7 +102,10 @@ class Gateway:
             room=quantities.octets(settings.scratch) // 2,
         )
         kept = CheckpointPort(core.checkpoints, core.session_ledger, core.runner)
-        sandbox_port = SandboxPort(core.session_ledger, core.recovery, proofs, core.neighbours.urls, builds, kept)
+        called = CallPort(core.catalog, core.kinds, core.journaling, most=settings.sandbox_calls)
+        sandbox_port = SandboxPort(
+            core.session_ledger, core.recovery, proofs, core.neighbours.urls, builds, kept, called
+        )
         self.sandbox = self._listener("sandbox", sandbox_port)
         self.control = self._listener("control", Health(probes, self._draining, monotonic, self.metrics))
         self.egress = EgressProxy(
@@ -140,6 +144,9 @@ class Gateway:
         watch("moorage_connections", "Open public connections.", lambda: self.public.connections)
         watch("moorage_redis_commands", "Commands sent to Redis, a script counts one.", lambda: core.client.commands)
         watch("moorage_turns_held", "Turns this gateway drives.", lambda: core.keeper.count)
+        watch("moorage_calls", "Calls past the boundary that are being made.", lambda: core.journaling.flights)
+        watch("moorage_calls_made", "Calls past the boundary that were made here.", lambda: core.journaling.made)
+        watch("moorage_calls_replayed", "Calls answered from a journal.", lambda: core.journaling.replayed)
         watch("moorage_ledger_losses", "Times Redis had lost writes.", lambda: core.recovery.losses)
         watch("moorage_spans_dropped", "Spans lost to a full queue or a failed export.", lambda: self._traces.dropped)
         watch("moorage_access_lines_dropped", "Access lines lost to a slow sink.", lambda: self._access_log.dropped)
@@ -183,7 +190,11 @@ class Gateway:
         self._draining.notify()
         await asyncio.sleep(settings.drain_notice_seconds)
         self._draining.close()
-        await asyncio.gather(self.core.keeper.drain(settings.drain_seconds), self.public.drain(settings.drain_seconds))
+        await asyncio.gather(
+            self.core.keeper.drain(settings.drain_seconds),
+            self.public.drain(settings.drain_seconds),
+            self.core.journaling.drain(settings.drain_seconds),
+        )
         await self.stop()
 
     async def stop(self) -> None:
@@ -192,6 +203,8 @@ class Gateway:
         for listener in (self.public, self.control, self.sandbox):
             await listener.close()
         await self.egress.aclose()
+        await core.journaling.drain(0)
+        await core.upstreams.aclose()
         await core.keeper.drain(0)
         await core.turns.aclose()
         await core.activation.aclose()
@@ -232,12 +245,14 @@ async def create_gateway(
     logs: LogSource | None = None,
     named_hosts: Mapping[str, frozenset[Target]] | None = None,
     index: package_index.Offer | None = None,
+    outside: Outside | None = None,
 ) -> Gateway:
     """The composition. Must be called in the event loop that will serve. A given `store` stays its giver's to close.
 
     `access_sink` takes batches of access lines (called in a thread); by default they go where `access_log` says. `logs` is where
     agents' lines can be read, `named_hosts` the platform's sets of egress hosts; the local platform knows both. `index` is the package
-    index of a gateway that is a process of its own: the set `package-index`, and what builds use.
+    index of a gateway that is a process of its own: the set `package-index`, and what builds use. `outside` is what models are reached
+    with, where that is not the settings' to say.
     """
     clock = clock or SystemClock()
     exporter = telemetry.otlp_exporter(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -246,7 +261,7 @@ async def create_gateway(
     )
     return Gateway(
         settings,
-        build(settings, clock, store or open_store(settings), connect(settings), traces),
+        build(settings, clock, store or open_store(settings), connect(settings), traces, outside or Outside()),
         access_log=AccessLog(access_sink or _sink(settings)),
         traces=traces,
         logs=logs or MemoryLogs(),

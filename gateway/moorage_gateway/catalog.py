@@ -1,4 +1,4 @@
-"""The catalog as this process holds it: agents, revisions, what sandboxes are verified with. Told of changes, and it polls."""
+"""The catalog as this process holds it: agents, model endpoints, what sandboxes are verified with. Told of changes, and it polls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 
-from moorage_api.catalog import AgentEntry, field
+from moorage_api.catalog import AgentEntry, EndpointEntry, field
 from moorage_api.ledger import keys
 from moorage_api.ledger.records import fields, text
 from moorage_api.ledger.script import LedgerError, Runner
@@ -29,6 +29,7 @@ class Catalog:
         self._runner = runner
         self._clock = clock
         self._entries: dict[str, AgentEntry] = {}
+        self._endpoints: dict[str, EndpointEntry] = {}
         self._version = ""
         self._wake = asyncio.Event()
         self.token_key: str | None = None
@@ -42,6 +43,10 @@ class Catalog:
     def list(self, tenant: str) -> list[AgentEntry]:
         """A tenant's agents by name."""
         return sorted((e for e in self._entries.values() if e.tenant == tenant), key=lambda e: e.agent)
+
+    def endpoint(self, tenant: str, name: str) -> EndpointEntry | None:
+        """A model endpoint, None when it is not published."""
+        return self._endpoints.get(field(tenant, name))
 
     def hint(self, _: str) -> None:
         """Something changed."""
@@ -63,8 +68,14 @@ class Catalog:
                 found[name] = AgentEntry.from_json(body)
             except (ValueError, TypeError, KeyError):
                 log.warning("catalog entry %s cannot be read; it is left out", name)
+        endpoints: dict[str, EndpointEntry] = {}
+        for name, body in fields(await self._runner.read("HGETALL", keys.ENDPOINTS)).items():
+            try:
+                endpoints[name] = EndpointEntry.from_json(body)
+            except (ValueError, TypeError, KeyError):
+                log.warning("model endpoint %s of the catalog cannot be read; it is left out", name)
         if found or version:
-            self._entries = found
+            self._entries, self._endpoints = found, endpoints
         self._version = version
 
     def _learn_pod_tokens(self, said: str) -> None:

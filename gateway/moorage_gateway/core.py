@@ -12,11 +12,14 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis.asyncio as aioredis
 
+from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
+from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
@@ -29,9 +32,17 @@ from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
+from moorage_gateway.journal.journaling import Journaling
+from moorage_gateway.journal.journaling import Limits as CallLimits
+from moorage_gateway.journal.kinds import Kinds
+from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.lifecycle import Lifecycle
+from moorage_gateway.models.asking import Upstreams
+from moorage_gateway.models.credentials import Credentials, FolderCredentials, NoCredentials
+from moorage_gateway.models.kind import Models
+from moorage_gateway.models.places import Allowed
 from moorage_gateway.observing import SpanObserver
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
@@ -91,6 +102,17 @@ class Core:
     audit: AuditLog
     lifecycle: Lifecycle
     sweep: LostSweep
+    journaling: Journaling
+    kinds: Kinds
+    upstreams: Upstreams
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What models are reached with, where the settings are not the whole answer: a laptop's folder names both."""
+
+    credentials: Credentials | None = None
+    allowed: Allowed | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +154,9 @@ class _Base:
         return document.events if document is not None else None
 
 
-def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis, traces: Telemetry) -> Core:
+def build(
+    settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis, traces: Telemetry, outside: Outside
+) -> Core:
     """The services, wired; nothing is sent yet. `Gateway.start` adopts the ledger and runs the tasks."""
     who = f"{settings.gateway_id}-{secrets.token_hex(4)}"  # of this process alone: leases are told apart by it
     client = LedgerClient(redis, who=who, call_timeout=settings.redis_seconds)
@@ -160,6 +184,11 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
     control = SessionControl(sessions, store, runner, turns, checkpoints, clock)
+    journaling = Journaling(
+        JournalLedger(runner), base.recovery, Spill(store, clock), clock, calm=base.calm,
+        limits=CallLimits(flights=settings.call_requests, room=quantities.octets(settings.call_room)),
+    )  # fmt: skip
+    models = _models(settings, base, outside)
     return Core(
         clock=clock,
         redis=redis,
@@ -198,6 +227,9 @@ def build(settings: Settings, clock: Clock, store: Store, redis: aioredis.Redis,
             int(settings.archive_seconds * 1000),
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
+        journaling=journaling,
+        kinds=Kinds([models]),
+        upstreams=models.upstreams,
     )
 
 
@@ -212,8 +244,18 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "turns": core.keeper.run,
         "sessions": core.session_control.run,
         "lifecycle": core.lifecycle.run,
+        "calls": core.journaling.run,
         "lost-turns": lambda: core.sweep.run(core.recovery),
     }
+
+
+def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
+    named = frozenset(settings.allowed_upstreams)
+    held = settings.credentials
+    credentials = outside.credentials or (
+        FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
+    )
+    return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
 
 
 def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:
@@ -239,6 +281,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         history=history,
         generation=base.generation,
         calm=base.calm,
+        calls=JournalLedger(base.runner).progress,
     )
     keeper = Keeper(
         engine=Engine(ports),

@@ -109,6 +109,13 @@ class Settings(BaseSettings):
     """Hosts, as `host:port`, that builds may reach although their addresses are private: git servers of your own network. A build
     reaches only the one its agent's manifest names, and only by name."""
 
+    allowed_upstreams: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, as `host:port`, comma separated, where model endpoints may be although the address is private or this machine's, or is
+    spoken to without TLS. Metadata and link-local addresses are never connected to."""
+
+    credentials: str | None = None
+    """Folder with the keys of model endpoints, a file each, called `TENANT_models_NAME`; read anew when changed. Default: none."""
+
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""
 
@@ -169,6 +176,17 @@ class Settings(BaseSettings):
 
     scratch: str = "6Gi"
     """Room for temporary files; half of it for bundles on their way between builds, pods and the store. What finds none gets 503."""
+
+    # Calls of agents past the boundary
+
+    call_room: str = "512Mi"
+    """Memory for the bodies and answers of all calls in flight. What finds no room is told to come again."""
+
+    call_requests: int = Field(default=1_024, ge=1)
+    """Calls to models in flight in this process; above it a sandbox is told to come again."""
+
+    sandbox_calls: int = Field(default=64, ge=1)
+    """Calls of one sandbox at a time."""
 
     # Admission
 
@@ -235,7 +253,7 @@ class Settings(BaseSettings):
         """Keywords only: `load` hands over the environment, so a test or the local platform never inherits one."""
         return (init_settings,)
 
-    @field_validator("hosts", "build_hosts", mode="before")
+    @field_validator("hosts", "build_hosts", "allowed_upstreams", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (
@@ -251,7 +269,14 @@ class Settings(BaseSettings):
             raise ValueError("must be names with a port, as git.example:443, comma separated")
         return value
 
-    @field_validator("scratch")
+    @field_validator("allowed_upstreams")
+    @classmethod
+    def _are_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\]):[1-9][0-9]{0,4}", each) is None for each in value):
+            raise ValueError("must be hosts with a port, as models.example:443 or 127.0.0.1:11434, comma separated")
+        return value
+
+    @field_validator("scratch", "call_room")
     @classmethod
     def _is_a_size(cls, value: str) -> str:
         quantities.octets(value)

@@ -47,6 +47,13 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
             help="Unused sessions keep their files in a checkpoint alone after this long; 0: never.",
         ),
     ] = 86_400.0,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MOORAGE_DEV_CREDENTIALS",
+            help="Folder with the keys of model endpoints, as SECRET/KEY; else they come from the environment.",
+        ),
+    ] = None,
 ) -> None:
     """Runs the whole platform on this machine until Ctrl-C: Valkey, gateway, sandboxes."""
     from moorage_local.state import default_root
@@ -55,6 +62,8 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
         raise typer.BadParameter("give either --ephemeral or --state", param_hint="--state")
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}", param_hint="FOLDER")
+    if credentials is not None and not credentials.is_dir():
+        raise typer.BadParameter(f"there is no folder {credentials}", param_hint="--credentials")
     if otlp and not otlp.startswith(("http://", "https://")):
         raise typer.BadParameter("must be an http:// or https:// URL", param_hint="--otlp")
     root = None if ephemeral else (state or default_root(dict(os.environ)))
@@ -63,7 +72,7 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
 
     settings = PlatformSettings(
         folder=folder.resolve(), state=root, host=host, port=port, fsync=fsync, plain=plain, otlp_endpoint=otlp or None,
-        archive_seconds=archive,
+        archive_seconds=archive, credentials=credentials,
     )  # fmt: skip
     raise typer.Exit(asyncio.run(_serve(settings, once=once, as_json=json_, demonstrate=demo)))
 

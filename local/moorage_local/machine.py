@@ -260,6 +260,7 @@ class Machine:
             port=spec.port or (8080 if agentcore else 8088),
             keeps=spec.workspace.file_system,
             ready_timeout=self._settings.ready_within,
+            variables=revision.door_variables,
             log_file=str(agent_logs.path_of(self._state.logs, revision.tenant, revision.agent, sandbox)),
         )
 

@@ -1,4 +1,4 @@
-"""Manifests on disk: `agent.yaml` files in the folder given to `moorage dev`, and those deployed through the API.
+"""Manifests on disk: `agent.yaml` and `models.yaml` files in the folder given to `moorage dev`, and agents deployed through the API.
 
 Layer: local; reads files, knows YAML. What a document means is `moorage_api.kinds`' to know.
 
@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 
-from moorage_api.kinds import HostedAgent, ManifestError, Problem, parse, parse_all
+from moorage_api.kinds import HostedAgent, ManifestError, ModelEndpoint, Object, Problem, parse, parse_all
 from moorage_local.state import write_atomically
 
-FILE = "agent.yaml"
+FILES = ("agent.yaml", "models.yaml")
+"""A document of any kind may stand in either."""
 _LARGEST = 1 << 20
 _DOCUMENTS = 64
 _ALIASES = 100
@@ -36,16 +37,26 @@ class Found:
 
 
 @dataclass(frozen=True)
+class FoundEndpoint:
+    """One model endpoint with the file it stands in."""
+
+    endpoint: ModelEndpoint
+    file: Path
+
+
+@dataclass(frozen=True)
 class Reading:
-    """What a folder holds: agents by name, and what is wrong with the rest."""
+    """What a folder holds: agents and model endpoints by name, and what is wrong with the rest."""
 
     agents: dict[str, Found]
+    endpoints: dict[str, FoundEndpoint]
     errors: tuple[ManifestError, ...]
 
 
 def read_folder(folder: Path) -> Reading:
-    """Every `agent.yaml` in the folder and below, to a small depth. A broken file does not hide the others."""
+    """Every manifest in the folder and below, to a small depth. A broken file does not hide the others."""
     agents: dict[str, Found] = {}
+    endpoints: dict[str, FoundEndpoint] = {}
     errors: list[ManifestError] = []
     for path in _files(folder):
         try:
@@ -53,18 +64,20 @@ def read_folder(folder: Path) -> Reading:
         except ManifestError as error:
             errors.append(error)
             continue
-        for agent in listed:
-            other = agents.get(agent.name)
+        for one in listed:
+            other = (agents if isinstance(one, HostedAgent) else endpoints).get(one.name)
             if other is not None:
-                problem = Problem("metadata.name", f"{agent.name!r} is also in {other.file}; names are unique")
+                problem = Problem("metadata.name", f"{one.name!r} is also in {other.file}; names are unique")
                 errors.append(ManifestError([problem], where=str(path)))
-                continue
-            agents[agent.name] = Found(agent, path, path.parent)
-    return Reading(agents, tuple(errors))
+            elif isinstance(one, HostedAgent):
+                agents[one.name] = Found(one, path, path.parent)
+            else:
+                endpoints[one.name] = FoundEndpoint(one, path)
+    return Reading(agents, endpoints, tuple(errors))
 
 
-def read_file(path: Path) -> list[HostedAgent]:
-    """The agents of one file. Raises ManifestError naming it."""
+def read_file(path: Path) -> list[Object]:
+    """The objects of one file. Raises ManifestError naming it."""
     try:
         if path.stat().st_size > _LARGEST:
             raise ManifestError([Problem("", f"is larger than {_LARGEST} bytes")], where=str(path))
@@ -135,8 +148,7 @@ def _files(folder: Path) -> list[Path]:
         here = Path(current)
         deep = len(here.relative_to(folder).parts) >= _DEPTH
         folders[:] = [] if deep else sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
-        if FILE in files:
-            found.append(here / FILE)
+        found += [here / name for name in FILES if name in files]
     return found
 
 

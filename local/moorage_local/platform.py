@@ -28,6 +28,7 @@ from moorage_gateway import package_index
 from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.auth import SCOPES
 from moorage_gateway.clock import SystemClock
+from moorage_gateway.core import Outside
 from moorage_gateway.egress.rules import Target
 from moorage_gateway.hints import Hints
 from moorage_gateway.keys import new_text
@@ -36,6 +37,7 @@ from moorage_gateway.settings import Settings
 from moorage_local import agent_logs, machine, manifests, probe, watch
 from moorage_local.applies import Applies
 from moorage_local.deployments import Deployments, Refused
+from moorage_local.endpoints import Endpoints
 from moorage_local.environments import BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.machine import Machine, MachineSettings
@@ -63,6 +65,7 @@ class PlatformSettings:
     plain: bool = False
     otlp_endpoint: str | None = None
     archive_seconds: float = 86_400.0
+    credentials: Path | None = None
     watch: bool = True
     settle_within: float = 600.0
 
@@ -77,6 +80,7 @@ class Platform:
     provider: Provider
     deployments: Deployments
     applies: Applies
+    endpoints: Endpoints
     isolation: Isolation
     api_key: str
     failed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,8 +119,9 @@ class Platform:
             return []
         reading = await asyncio.to_thread(manifests.read_folder, folder)
         errors = [str(error) for error in reading.errors]
-        # An agent whose file is broken just now is not one that was removed.
+        # What stands in a file that is broken just now is not what was removed.
         broken = {error.where.partition(",")[0] for error in reading.errors}
+        errors += self.endpoints.use(reading.endpoints, broken)
         for (tenant, name), file in list(self.applies.owned.items()):
             if name not in reading.agents and str(file) not in broken:
                 del self.applies.owned[tenant, name]
@@ -150,7 +155,8 @@ async def running(
         stack.push_async_callback(valkey.stop)
 
         index = _Index()
-        gateway = await _gateway(settings, state, valkey, index.named)
+        endpoints = Endpoints(TENANT, os.environ, settings.credentials)
+        gateway = await _gateway(settings, state, valkey, index.named, endpoints)
         stack.push_async_callback(_within, _STOP_WITHIN, gateway.stop, "the gateway")
         await gateway.start()
         api_key = await _dev_key(state, gateway)
@@ -169,7 +175,7 @@ async def running(
         )
         stack.push_async_callback(deployments.close)
         applies = Applies(ledger, deployments, state.manifests)
-        platform = Platform(settings, state, gateway, provider, deployments, applies, isolation, api_key)
+        platform = Platform(settings, state, gateway, provider, deployments, applies, endpoints, isolation, api_key)
 
         tasks.failed = platform.failed
         tasks.keep("valkey", _keep(valkey, tasks, say))
@@ -182,6 +188,7 @@ async def running(
             say(error)
         await applies.restore()
         tasks.keep("applies", applies.run())
+        tasks.keep("endpoints", endpoints.run(ledger))
         if settings.watch and settings.folder is not None:
             tasks.keep("watch", watch.changes(settings.folder, lambda: _reload(platform, say)))
         stack.push_async_callback(_drain, gateway, tasks)
@@ -208,7 +215,7 @@ async def _reload(platform: Platform, say: Callable[[str], None]) -> None:
 
 
 async def _gateway(
-    settings: PlatformSettings, state: State, valkey: Valkey, named: dict[str, frozenset[Target]]
+    settings: PlatformSettings, state: State, valkey: Valkey, named: dict[str, frozenset[Target]], endpoints: Endpoints
 ) -> Gateway:
     return await create_gateway(
         Settings(
@@ -230,6 +237,7 @@ async def _gateway(
         ),
         logs=agent_logs.FolderLogs(state.logs),
         named_hosts=named,
+        outside=Outside(endpoints, endpoints.allowed),
     )
 
 

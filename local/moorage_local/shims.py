@@ -24,6 +24,9 @@ from moorage_sandbox.config import ShimConfig
 START_SECONDS = 30.0
 FORK_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
+# Of our environment: in it may stand keys of models, which no shim may have.
+PASSED = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV"})
+PASSED_FAMILIES = ("PYTHON", "LC_", "LD_")
 MAX_PACKET = 128 * 1024
 MAX_LINE = 256 * 1024
 READ = 64 * 1024
@@ -142,6 +145,7 @@ class ShimForkserver:
                 "--parent",
                 str(os.getpid()),
                 pass_fds=(theirs.fileno(),),
+                env={n: v for n, v in os.environ.items() if n in PASSED or n.startswith(PASSED_FAMILIES)},
                 stdin=asyncio.subprocess.DEVNULL,
             )
         try:

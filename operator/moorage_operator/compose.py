@@ -29,6 +29,7 @@ from moorage_operator.agents import Agents
 from moorage_operator.applies import Applies
 from moorage_operator.builds import Builds
 from moorage_operator.direct import Direct
+from moorage_operator.endpoints import Endpoints
 from moorage_operator.following import follow
 from moorage_operator.health import Health
 from moorage_operator.hints import listen
@@ -174,11 +175,13 @@ class Operator:
             await self._agents.look(provider)
             self._serves()
             applies = Applies(doors, self._kube, self._tenants)
+            endpoints = Endpoints(self._kube, settings, now=time.time, tenants=self._tenants)
             hints = ledger.connect(settings.redis_url.get_secret_value())
             await _first(
                 asyncio.create_task(provider.run(), name="provider"),
                 asyncio.create_task(self._look(provider, doors), name="agents"),
                 asyncio.create_task(applies.run(), name="applies"),
+                asyncio.create_task(endpoints.run(doors), name="endpoints"),
                 asyncio.create_task(listen(hints, provider.wake), name="hints"),
             )
         finally:

@@ -51,6 +51,8 @@ class Kind:
 
 
 AGENTS = Kind("moorage.dev/v1alpha1", "hostedagents")
+ENDPOINTS = Kind("moorage.dev/v1alpha1", "modelendpoints")
+SECRETS = Kind("v1", "secrets")
 PODS = Kind("v1", "pods")
 CLAIMS = Kind("v1", "persistentvolumeclaims")
 ACCOUNTS = Kind("v1", "serviceaccounts")

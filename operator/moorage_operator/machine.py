@@ -306,6 +306,8 @@ class PodMachine:
         foreign = {"port": 8080, "readiness": "/ping"} if revision.contract == "agentcore" else {}
         given = {"port": spec.port, "readiness": spec.readiness}
         told |= foreign | {name: value for name, value in given.items() if value is not None}
+        if revision.door_variables:  # said only where there are some: shims of an older image know no such word
+            told["variables"] = list(revision.door_variables)
         return told
 
     def _descriptor(self, revision: Revision, sandbox: str, volume: str, address: str) -> Descriptor:

@@ -40,7 +40,7 @@ def status(report: Report, shown: Mapping[str, Any]) -> dict[str, Any] | None:
     """The status to write over `shown`, or None when it says all of it."""
     wanted: dict[str, Any] = {
         "observedGeneration": report.generation,
-        "conditions": _conditions(report.conditions, shown.get("conditions") or ()),
+        "conditions": shown_conditions(report.conditions, shown.get("conditions") or ()),
         "sessions": {name: getattr(report.counts, name) for name in ("warm", "active", "idle", "hibernated")},
     }
     for name in ("revision", "source", "url"):
@@ -50,7 +50,8 @@ def status(report: Report, shown: Mapping[str, Any]) -> dict[str, Any] | None:
     return wanted if any(shown.get(name) != value for name, value in wanted.items()) else None
 
 
-def _conditions(held: Conditions, shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def shown_conditions(held: Conditions, shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Conditions in the wire form; `shown` are the object's, whose times stay while their status does."""
     before = {one.get("type"): one for one in shown}
     found = []
     for one in held.to_list():

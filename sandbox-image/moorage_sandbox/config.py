@@ -57,6 +57,10 @@ class Limits:
     """A log file is rotated at this size; one older file is kept."""
     log_line: int = 8 * 1024
     """Longer log lines are cut into pieces of this size."""
+    call: float = 1800.0
+    """For a call past the boundary to be answered, by whichever gateway."""
+    call_room: int = 64 * 1024 * 1024
+    """Bodies of such calls held at a time: each is kept until it is answered, to be sent again."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class ShimConfig:
     env: dict[str, str] = field(default_factory=dict)
     keeps: bool = True
     """Whether the session's files outlive the sandbox, so that checkpoints are made of them."""
+    variables: tuple[str, ...] = ()
+    """Of `wire.calls.agent_environment`, those that the agent gets: none where it may use no model."""
     log_file: str | None = None
     limits: Limits = Limits()
 
@@ -112,5 +118,6 @@ class ShimConfig:
         """The same, from a parsed object."""
         values = dict(data)
         values["gateways"] = tuple(values.get("gateways", ()))
+        values["variables"] = tuple(values.get("variables", ()))
         values["limits"] = Limits(**values.get("limits", {}))
         return cls(**values)

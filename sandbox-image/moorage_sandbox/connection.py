@@ -72,11 +72,19 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._expect(IDLE_SECONDS)
 
+    def adopt(self, data: bytes) -> None:
+        """Goes on where another protocol has read `data` of this connection; called once, after `connection_made`."""
+        self._arrived(data)
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def get_buffer(self, sizehint: int) -> Any:
         return self._serving.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._serving.scratch[:nbytes])
+        self._arrived(bytes(self._serving.scratch[:nbytes]))
+
+    def _arrived(self, data: bytes) -> None:
         try:
             if self._body is None:
                 self._head_arrived(data)

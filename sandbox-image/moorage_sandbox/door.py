@@ -1,7 +1,7 @@
-"""The agent's door: a proxy on loopback inside the sandbox's network that hands everything to the gateway's egress port.
+"""The agent's door: on loopback inside the sandbox's network, a proxy to the gateway's egress port, and the way to models.
 
 Layer: I/O rim. Decides nothing about hosts: it adds the sandbox's proof, which the agent never sees, and then moves bytes. The
-egress port resolves, decides and connects (design.md §6).
+egress port resolves, decides and connects (design.md §6). A request for the door itself goes to `boundary.py`.
 
     Door
       └─ _Client  ⇄  _Upstream      two protocols that write into each other, reading paused while the other is slow
@@ -19,6 +19,7 @@ from moorage_api.wire import http1
 from moorage_sandbox.errors import NoProof
 from moorage_sandbox.prompt import end_to_end
 from moorage_sandbox.proof import Proof
+from moorage_sandbox.server import HttpServer
 
 MAX_HEAD = 16 * 1024
 HEAD_SECONDS = 10.0
@@ -109,15 +110,28 @@ class _Client(_End):
             self._door.note(f"no connection to the egress port: {fault}")
             self.refuse(503, b"this sandbox cannot prove itself to the platform now")
             return
-        if opening is None:
-            self.refuse(404, b"nothing here: this is a proxy")
-            return
         assert self.transport is not None
+        if opening is None:
+            self._hand_over(self._door.server)
+            return
         self._held = self._held[stop + 4 :]
         self.transport.pause_reading()
         if self._timer is not None:
             self._timer.cancel()
         self._opening = asyncio.get_running_loop().create_task(self._open(opening))
+
+    def _hand_over(self, server: HttpServer | None) -> None:
+        """No proxy request: from here the connection is the server's."""
+        if server is None:
+            self.refuse(404, b"nothing here: this is a proxy")
+            return
+        transport, self.transport = self.transport, None
+        assert transport is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        transport.pause_reading()
+        self._door.left(self)
+        server.adopt(transport, self._held)
 
     async def _open(self, opening: bytes) -> None:
         upstream = await self._door.connect()
@@ -167,7 +181,17 @@ class _Client(_End):
 class Door:
     """Accepts the agent's connections on the listener that init opened inside the sandbox."""
 
-    def __init__(self, egress: str | None, proof: Proof, *, max_connections: int, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        egress: str | None,
+        proof: Proof,
+        *,
+        max_connections: int,
+        note: Callable[[str], None],
+        server: HttpServer | None = None,
+    ) -> None:
+        """`server` takes the requests for the door itself; without one there is nothing but the proxy."""
+        self.server = server
         self._egress = egress
         self._proof = proof
         self._max_connections = max_connections
@@ -184,6 +208,8 @@ class Door:
         """Stops to accept and ends every tunnel."""
         if self._server is not None:
             self._server.close()
+        if self.server is not None:
+            await self.server.close()
         openings = [each.opening for each in self._clients if each.opening is not None]
         for task in openings:
             task.cancel()

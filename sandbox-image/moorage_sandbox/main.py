@@ -16,11 +16,13 @@ from typing import Any
 
 import orjson
 
+from moorage_api.wire.calls import agent_environment
 from moorage_api.wire.checkpoints import Save
 from moorage_sandbox.agent import Agent
 from moorage_sandbox.announcer import Announcer
 from moorage_sandbox.attempt import Parts
 from moorage_sandbox.binding import BindingFile
+from moorage_sandbox.boundary import Boundary
 from moorage_sandbox.checkpoint import swapping
 from moorage_sandbox.clock import Clock
 from moorage_sandbox.config import ShimConfig
@@ -115,7 +117,10 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         stack.push_async_callback(server.close)
         status.tell("listening")
         await stack.enter_async_context(_looping(shim, announcer, output, clock, config))
-        if not await _came_up(shim, loop.create_task(_open(config, control, agent, output, stack)), status, output):
+        boundary = Boundary(shim, lambda: announcer.gateways, proof, clock, config.limits, note=output.shim)
+        stack.push_async_callback(boundary.close)
+        opening = loop.create_task(_open(config, control, agent, output, boundary, stack))
+        if not await _came_up(shim, opening, status, output):
             return EXIT_FAILED
         announcer.poke()
         status.tell("over", reason=await shim.over)
@@ -150,20 +155,29 @@ def _bound(announcer: Announcer, gateways: list[str]) -> None:
     announcer.poke()
 
 
-async def _open(config: ShimConfig, control: Control, agent: Agent, output: Output, stack: AsyncExitStack) -> int:
+async def _open(
+    config: ShimConfig, control: Control, agent: Agent, output: Output, boundary: Boundary, stack: AsyncExitStack
+) -> int:
     """Takes init's greeting, opens the agent's door, waits for the agent; the pid of init as the host sees it."""
     hello = await control.hello(HELLO_SECONDS)
     env = {"PORT": str(config.port), **config.env}
     if hello.fds:
         listener = socket.socket(fileno=hello.fds[0])
         proof = Proof(config.token, config.token_file)
-        door = Door(config.egress, proof, max_connections=config.limits.connections, note=output.shim)
-        env = {**env, **proxy_env(listener)}
+        most = config.limits.connections
+        server = HttpServer(boundary.handle, lambda error: output.shim(f"a call failed: {error!r}"), most)
+        door = Door(config.egress, proof, max_connections=most, note=output.shim, server=server)
+        env = {**env, **proxy_env(listener), **_variables(config, listener)}
         await door.open(listener)
         stack.push_async_callback(door.close)
     agent.use(control, env)
     await agent.ready(config.ready_timeout)
     return control.host_pid
+
+
+def _variables(config: ShimConfig, listener: socket.socket) -> dict[str, str]:
+    found = agent_environment(listener.getsockname()[1])
+    return {name: found[name] for name in config.variables if name in found}
 
 
 @asynccontextmanager

@@ -163,6 +163,13 @@ class HttpServer:
         else:
             self._server = await loop.create_server(self._make, sock=sock)
 
+    def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Takes over a connection whose reading is paused, and of which `data` has been read."""
+        connection = self._make()
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.adopt(data)
+
     async def _run(self, head: http1.RequestHead, connection: HttpConnection) -> bool:
         request, answer = Request(head, connection), Answer(connection)
         try:

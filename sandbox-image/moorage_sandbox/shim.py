@@ -195,6 +195,24 @@ class Shim:
         """Ends what waits for files."""
         await self._files.close()
 
+    # -- calls past the boundary
+
+    def calling(self) -> tuple[Bind, str, int] | None:
+        """The binding, and the turn and name of the attempt that runs (empty, 0: none does); None while unbound."""
+        attempt = self._attempt if self._attempt is not None and self._attempt.end is None else None
+        if self._bound is None:
+            return None
+        return self._bound, "" if attempt is None else attempt.turn, 0 if attempt is None else attempt.begun
+
+    def break_off(self, begun: int, why: str) -> bool:
+        """Ends the attempt `begun` before its agent sees that an answer has no end (turns.md §6). False: it does not run."""
+        attempt = self._attempt
+        if attempt is None or attempt.begun != begun or attempt.end is not None:
+            return False
+        attempt.conclude("boundary", why)
+        self._parts.agent.condemn()
+        return True
+
     # -- quiet
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,10 +65,18 @@ def read(folder: Path) -> list[Manifest]:
         raise _errors.Misuse(f"There is no {path}.", hint="Give a folder with an agent.yaml.") from missing
     except (OSError, ValueError) as wrong:
         raise _errors.Misuse(f"{path} cannot be read: {wrong}.") from wrong
-    found = [_manifest(document, path) for document in _documents(text, path)]
+    read = [_manifest(document, path) for document in _documents(text, path)]
+    found = [one for one in read if isinstance(one, Manifest)]
     if not found:
-        raise _errors.Misuse(f"{path} holds no manifest.")
-    return found
+        what = "no manifest of an agent" if read else "no manifest"
+        raise _errors.Misuse(f"{path} holds {what}.")
+    left = tuple(
+        f"model endpoint {name} stands in {path.name}, too, and is not applied: whoever runs the platform does that (kubectl apply, or "
+        "the folder of `moorage dev`), since it names a key"
+        for name in read
+        if isinstance(name, str)
+    )
+    return [replace(found[0], warnings=(*found[0].warnings, *left)), *found[1:]]
 
 
 def _documents(text: str, path: Path) -> list[Any]:
@@ -84,13 +92,16 @@ def _documents(text: str, path: Path) -> list[Any]:
         raise _errors.Misuse(f"{path} is not YAML: {' '.join(str(wrong).split())}.") from wrong
 
 
-def _manifest(document: Any, path: Path) -> Manifest:
-    from moorage_api.kinds import documents
+def _manifest(document: Any, path: Path) -> Manifest | str:
+    """An agent's, or the name of a model endpoint."""
+    from moorage_api.kinds import ModelEndpoint, documents
 
     try:
-        agent = documents.parse(document)
+        agent = documents.parse_any(document)
     except documents.ManifestError as wrong:
         raise _errors.Misuse(str(wrong.at(str(path)))) from wrong
+    if isinstance(agent, ModelEndpoint):
+        return agent.name
     source = agent.spec.source
     folder = None
     if source is not None and source.path is not None:

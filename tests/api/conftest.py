@@ -20,7 +20,7 @@ from cluster.node import build
 from cluster.node.control import ControlPlane, Given
 from fakes.stand_in import StandIn
 from fakes.valkey import Valkey
-from moorage_api.resources import HOSTED_AGENT
+from moorage_api.resources import RESOURCES
 from moorage_operator.kube import Kube
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,22 +37,23 @@ def programs() -> None:
 
 @pytest.fixture(scope="session")
 def plane(programs: None) -> Iterator[ControlPlane]:
-    """An API server of this session's own, where HostedAgents are known."""
+    """An API server of this session's own, where our kinds are known."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-api-"))
-    with ControlPlane.started(folder, ROOT / HOSTED_AGENT.file) as started:
+    with ControlPlane.started(folder, *(ROOT / resource.file for resource in RESOURCES)) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def api_server(request: pytest.FixtureRequest) -> Iterator[ControlPlane | Given]:
-    """Any API server: the cluster that KUBECONFIG names, which gets a namespace and the kind, else one of this session's own."""
+    """Any API server: the cluster that KUBECONFIG names, which gets a namespace and the kinds, else one of this session's own."""
     theirs = os.environ.get("KUBECONFIG")
     if not theirs:
         yield request.getfixturevalue("plane")
         return
     given = Given(Path(theirs).resolve())
-    given.kubectl("apply", "--server-side", "-f", str(ROOT / HOSTED_AGENT.file))
-    given.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / HOSTED_AGENT.file), "--timeout=30s")
+    for resource in RESOURCES:
+        given.kubectl("apply", "--server-side", "-f", str(ROOT / resource.file))
+        given.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / resource.file), "--timeout=30s")
     yield given
 
 

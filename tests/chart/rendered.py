@@ -30,7 +30,7 @@ def golden(text: str) -> str:
     """The objects as text, chance taken out: a made Secret shows its shape."""
     found = objects(text)
     for each in found:
-        if each["kind"] == "Secret":
+        if each["kind"] == "Secret" and "data" in each:
             each["data"] = {key: shape(each, key) for key in each["data"]}
     return "---\n".join(yaml.safe_dump(each, sort_keys=True, width=140) for each in found)
 

@@ -31,6 +31,7 @@ REFUSED = {
     "no Redis at all": ([*IMAGES, "--set", "valkey.enabled=false"], "set redis.url"),
     "a password in a URL": ([*IMAGES, "--set", "valkey.enabled=false,redis.url=redis://:x@redis.example"], "/redis/url"),
     "a secret among settings": ([*IMAGES, "--set", "gateway.settings.S3_SECRET_KEY=x"], "invalid propertyName 'S3_SECRET_KEY'"),
+    "an upstream without a port": ([*IMAGES, "--set", "models.allowedUpstreams={models.example}"], "/models/allowedUpstreams/0"),
     "a misspelt value": ([*IMAGES, "--set", "gateway.replica=1"], "'replica' not allowed"),
     "an ingress without a host": ([*IMAGES, "--set", "ingress.enabled=true"], "set ingress.host"),
     "a route without a parent": ([*IMAGES, "--set", "httpRoute.enabled=true"], "set httpRoute.parentRefs"),
@@ -72,17 +73,30 @@ def test_every_secret_is_made_anew_for_every_installation(texts: dict[str, str],
     assert len(first) == 3 and len({*first, *second}) == 6
 
 
-def test_rights_are_named_one_by_one_and_reach_no_secret_and_no_shell(found: list[rendered.Object]) -> None:
+def test_rights_are_named_one_by_one_and_reach_no_shell_and_of_secrets_only_named_ones(
+    found: list[rendered.Object],
+) -> None:
     rules = [(each, rule) for each in found if each["kind"] in ("Role", "ClusterRole") for rule in each["rules"]]
     assert rules
     for owner, rule in rules:
         assert "*" not in {word for words in rule.values() for word in words}
-        assert not {"secrets", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes"} & {
-            *rule.get("resources", ())
-        }
+        if "secrets" in rule.get("resources", ()):
+            assert rule["resourceNames"] and {*rule["verbs"]} <= {"get", "patch"} and rule["resources"] == ["secrets"]
+            assert "patch" not in rule["verbs"] or rule["resourceNames"] == ["moorage-gateway-credentials"]
+        assert not {"pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes"} & {*rule.get("resources", ())}
         assert not {"escalate", "bind", "impersonate", "deletecollection"} & {*rule["verbs"]}
         if owner["kind"] == "ClusterRole":
             assert rule["verbs"] == ["get"] and (rule.get("resourceNames") or rule.get("nonResourceURLs"))
+
+
+def test_no_secret_can_be_read_until_one_is_named(texts: dict[str, str]) -> None:
+    reach = {
+        name: {each for one in rendered.objects(text) if one["kind"] in ("Role", "ClusterRole") for rule in one["rules"]
+               if "secrets" in rule.get("resources", ()) for each in rule["resourceNames"]}
+        for name, text in texts.items()
+    }  # fmt: skip
+    assert reach.pop("everything") == {"openai", "anthropic", "moorage-gateway-credentials"}
+    assert set(map(len, reach.values())) == {0}
 
 
 def test_only_the_operator_has_rights_and_a_token(found: list[rendered.Object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from promises.shape import (
     API,
+    CALLS,
     CONTROL,
     CRASH,
     EGRESS,
@@ -34,6 +35,9 @@ ROWS: dict[str, Row] = {
             f"{EGRESS.format('rules')}::test_no_literal_address_is_a_host",
             f"{EGRESS.format('rules')}::test_no_address_but_a_public_one_is_connected_to",
             f"{HTTP.format('invocations')}::test_only_listed_headers_reach_the_agent",
+            f"{CALLS}::test_places_that_nobody_named_are_not_connected_to",
+            f"{CALLS}::test_metadata_addresses_are_refused_though_somebody_named_them",
+            f"{CALLS}::test_a_server_that_redirects_is_not_followed",
         ),
     ),
     "T4": Row(
@@ -77,6 +81,8 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_is_found_inside",
             f"{HOSTILE.format('credentials')}::test_no_credential_is_found_while_a_turn_runs",
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
+            f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
+            f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
         ),
     ),
     "T9": Row(
@@ -85,6 +91,7 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('impersonation')}::test_the_sandbox_port_takes_no_word_without_a_token_of_its_own",
             f"{HOSTILE.format('impersonation')}::test_a_shims_socket_answers_only_to_its_secret",
             f"{HOSTILE.format('impersonation')}::test_the_door_of_the_shim_cannot_be_taken",
+            f"{CALLS}::test_an_older_attempt_and_a_foreign_sandbox_are_told_no",
             f"{HTTP.format('pod_identity')}::test_a_descriptor_alone_is_refused_and_so_is_one_with_anothers_pod_token",
             f"{EGRESS.format('proxy')}::test_where_sandboxes_are_pods_the_pods_token_is_needed_and_goes_no_further",
             f"{SHIM.format('door')}::test_in_a_pod_the_pods_token_goes_with_every_connection_and_is_never_the_agents",

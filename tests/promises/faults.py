@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from promises.shape import (
+    CALLS,
     CONTROL,
     CRASH,
     EGRESS,
@@ -27,14 +28,19 @@ ROWS: dict[str, Row] = {
             f"{_SANDBOX}::test_a_killed_sandbox_is_not_noticed",
             f"{JOURNEY.format('turns')}::test_an_agent_that_crashes_twice_at_one_point_fails_with_its_last_lines",
             "unit/turns_normalise/test_later_attempts.py::test_the_same_answer_in_any_chunks_repeats_no_character",
+            f"{JOURNEY.format('models')}::test_a_killed_sandbox_asks_no_completed_question_twice",
+            f"{JOURNEY.format('models')}::test_a_stream_that_was_half_told_goes_on_where_it_stopped",
+            f"{CALLS}::test_the_next_attempt_gets_the_recorded_answers_in_order_and_asks_nothing_twice",
+            f"{CALLS}::test_a_call_whose_sandbox_died_is_finished_and_recorded_once",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
         ),
-        lacking="recorded model and tool calls: the journal is a later part",
+        lacking="recorded tool calls: models only so far",
     ),
     "F2": Row(
         "a gateway killed: another takes the lease, streams resume by cursor, nothing lost, nothing double",
         (
             f"{_GATEWAY}::test_a_killed_gateway_is_not_noticed_by_who_comes_back",
+            f"{JOURNEY.format('models')}::test_a_gateway_that_dies_costs_at_most_the_call_it_carried",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
         ),
         lacking="the share of 400 new requests served during the kill is not counted",
@@ -224,6 +230,8 @@ ROWS: dict[str, Row] = {
         (
             f"{TENANCY.format('callers')}::test_a_revoked_key_is_refused_everywhere_within_five_seconds",
             "unit/gateway_auth/test_keys.py::test_a_replica_without_redis_learns_of_a_revocation_in_less_than_five_seconds",
+            f"{CALLS}::test_a_key_that_is_missing_or_changed",
+            "unit/operating/test_endpoints.py::test_a_changed_key_is_brought_on_and_one_that_is_not_needed_taken_away",
         ),
         lacking="rotation of the token key",
     ),

@@ -14,6 +14,7 @@ class Row:
     lacking: str = ""
 
 
+CALLS = "component/journal/test_calls.py"
 SIM = "sim/test_simulation.py"
 CRASH = "crash/test_{}_kills.py"
 SHIM = "component/shim/test_{}.py"

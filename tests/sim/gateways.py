@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from moorage_api.errors import ApiError
+from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import SessionRecord
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
@@ -150,7 +151,17 @@ class Gateway:
             return []
 
         ports = steps.Ports(
-            turns, self.activation, shims, self.archive, clock, self.recovery, NoSpans(), history, generation, calm
+            turns,
+            self.activation,
+            shims,
+            self.archive,
+            clock,
+            self.recovery,
+            NoSpans(),
+            history,
+            generation,
+            calm,
+            JournalLedger(runner).progress,
         )
         limits = Limits(timeout_s=300.0, acquire_s=60.0, queue=world.queue)
         self.keeper = parts["keeper"](

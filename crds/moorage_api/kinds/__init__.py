@@ -4,15 +4,30 @@ One kind a file; each is the only source of its schema, reference page and messa
 """
 
 from moorage_api.kinds.agent import HostedAgent, HostedAgentSpec
-from moorage_api.kinds.documents import ManifestError, Problem, notes_outside_kubernetes, parse, parse_all, warnings_of
+from moorage_api.kinds.documents import (
+    KINDS,
+    ManifestError,
+    Object,
+    Problem,
+    notes_outside_kubernetes,
+    parse,
+    parse_all,
+    parse_any,
+    warnings_of,
+)
+from moorage_api.kinds.model_endpoint import ModelEndpoint
 
 __all__ = [
+    "KINDS",
     "HostedAgent",
     "HostedAgentSpec",
     "ManifestError",
+    "ModelEndpoint",
+    "Object",
     "Problem",
     "notes_outside_kubernetes",
     "parse",
     "parse_all",
+    "parse_any",
     "warnings_of",
 ]

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from moorage_api import names
 from moorage_api.kinds import secret_shapes
 from moorage_api.kinds.source import Source
-from moorage_api.kinds.values import Cpu, Duration, Part, Size, absolute_path, egress_host, list_default
+from moorage_api.kinds.values import Cpu, Duration, Metadata, Part, Size, absolute_path, egress_host, list_default
 
 API_VERSION: Final = "moorage.dev/v1alpha1"
 KIND: Final = "HostedAgent"
@@ -23,22 +22,6 @@ KIND: Final = "HostedAgent"
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _RESERVED_ENV = frozenset({"PORT", "HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
-# What an API server adds to metadata; a manifest read back with kubectl must stay valid.
-_SERVER_METADATA = frozenset(
-    {
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "finalizers",
-        "ownerReferences",
-        "managedFields",
-        "selfLink",
-        "generateName",
-    }
-)
 
 
 class EnvVar(Part):
@@ -279,33 +262,6 @@ class HostedAgentSpec(Part):
             found = "none" if self.image is None else "both"
             raise ValueError(f"give exactly one of image and source (found: {found})")
         return self
-
-
-class Metadata(Part):
-    """Name and labels."""
-
-    name: str
-    """Name of the agent, unique in its tenant: lower-case letters, digits and `-`, at most 63."""
-    namespace: str | None = Field(default=None, max_length=63)
-    """Kubernetes namespace; elsewhere ignored."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Labels."""
-    annotations: dict[str, str] = Field(default_factory=dict)
-    """Annotations."""
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, name: str) -> str:
-        if names.AGENT.match(name) is None:
-            raise ValueError(
-                f"{name[:80]!r} is not a name: lower-case letters, digits and -, at most 63, like review-agent"
-            )
-        return name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_server_fields(cls, data: Any) -> Any:
-        return {k: v for k, v in data.items() if k not in _SERVER_METADATA} if isinstance(data, dict) else data
 
 
 class HostedAgent(Part):

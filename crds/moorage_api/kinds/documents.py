@@ -1,4 +1,4 @@
-"""From plain data (a parsed YAML or JSON document) to a HostedAgent, and from what is wrong to words a person can act
+"""From plain data (a parsed YAML or JSON document) to an object of a kind, and from what is wrong to words a person can act
 on.
 
 Layer: the floor; pure. Called by the file reader of `moorage dev`, by `moorage up` and by the gateway's deploy route.
@@ -14,14 +14,23 @@ import difflib
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from moorage_api.kinds import secret_shapes
 from moorage_api.kinds.agent import API_VERSION, KIND, HostedAgent
+from moorage_api.kinds.model_endpoint import ModelEndpoint
 
 MAX_PROBLEMS = 20
+
+Object: TypeAlias = HostedAgent | ModelEndpoint
+KINDS: dict[str, type[HostedAgent] | type[ModelEndpoint]] = {
+    kind.__name__: kind for kind in (HostedAgent, ModelEndpoint)
+}
+"""Every kind a manifest may be of, by its name: a new one is one file beside this and one line here."""
+
+T = TypeVar("T", HostedAgent, ModelEndpoint)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Problem:
 
 
 class ManifestError(ValueError):
-    """A document that is not a valid HostedAgent.
+    """A document that is not valid.
 
     `problems` is never empty; `where` names file and document if known.
     """
@@ -59,31 +68,33 @@ class ManifestError(ValueError):
 
 def parse(document: Any) -> HostedAgent:
     """The agent of one document; raises ManifestError naming every wrong field."""
-    if not isinstance(document, dict):
-        raise ManifestError([Problem("", "a manifest is a mapping with apiVersion, kind, metadata and spec")])
-    _recognise(document)
-    try:
-        return HostedAgent.model_validate(document, by_alias=True, by_name=False)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_input=True)
-        raise ManifestError([_problem(dict(detail)) for detail in details[:MAX_PROBLEMS]]) from None
+    _checked(document, (KIND,))
+    return _validated(document, HostedAgent)
 
 
-def parse_all(documents: Sequence[Any]) -> list[HostedAgent]:
-    """The agents of a file of several documents; empty documents are skipped.
+def parse_any(document: Any) -> Object:
+    """The object of one document, of whatever kind; raises ManifestError naming every wrong field."""
+    kind = _checked(document, tuple(KINDS))
+    if kind == ModelEndpoint.__name__:
+        return _validated(document, ModelEndpoint)
+    return _validated(document, HostedAgent)
+
+
+def parse_all(documents: Sequence[Any]) -> list[Object]:
+    """The objects of a file of several documents; empty documents are skipped.
 
     An error names the document by number if there are several.
     """
-    agents: list[HostedAgent] = []
+    found: list[Object] = []
     for number, document in enumerate(documents, start=1):
         if document is None:
             continue
         try:
-            agents.append(parse(document))
+            found.append(parse_any(document))
         except ManifestError as error:
             raise (error.at(f"document {number}") if len(documents) > 1 else error) from None
-    _distinct(agents)
-    return agents
+    _distinct(found)
+    return found
 
 
 def warnings_of(agent: HostedAgent) -> list[str]:
@@ -110,15 +121,31 @@ def notes_outside_kubernetes(agent: HostedAgent) -> list[str]:
     return [f"spec.{name} has no effect outside Kubernetes" for name, value in given.items() if value]
 
 
-def _distinct(agents: Sequence[HostedAgent]) -> None:
-    seen: set[str] = set()
-    for agent in agents:
-        if agent.name in seen:
-            raise ManifestError([Problem("metadata.name", f"{agent.name!r} is used by two documents")])
-        seen.add(agent.name)
+def _distinct(objects: Sequence[Object]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for one in objects:
+        if (one.kind, one.name) in seen:
+            raise ManifestError([Problem("metadata.name", f"{one.name!r} is used by two documents")])
+        seen.add((one.kind, one.name))
 
 
-def _recognise(document: dict[str, Any]) -> None:
+def _validated(document: Any, model: type[T]) -> T:
+    try:
+        return model.model_validate(document, by_alias=True, by_name=False)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=True)
+        raise ManifestError([_problem(dict(detail), model) for detail in details[:MAX_PROBLEMS]]) from None
+
+
+def _checked(document: Any, kinds: Sequence[str]) -> str:
+    """The kind of a document, one of these. Raises ManifestError."""
+    if not isinstance(document, dict):
+        raise ManifestError([Problem("", "a manifest is a mapping with apiVersion, kind, metadata and spec")])
+    _recognise(document, kinds)
+    return str(document["kind"])
+
+
+def _recognise(document: dict[str, Any], kinds: Sequence[str]) -> None:
     kind = document.get("kind")
     template = document.get("template")
     if kind == "hosted" or (isinstance(template, dict) and template.get("kind") == "hosted"):
@@ -135,18 +162,18 @@ def _recognise(document: dict[str, Any]) -> None:
     problems = []
     if document.get("apiVersion") != API_VERSION:
         problems.append(Problem("apiVersion", f"must be {API_VERSION} (found: {_shown(document.get('apiVersion'))})"))
-    if kind != KIND:
-        problems.append(Problem("kind", f"must be {KIND} (found: {_shown(kind)})"))
+    if not isinstance(kind, str) or kind not in kinds:
+        problems.append(Problem("kind", f"must be {' or '.join(kinds)} (found: {_shown(kind)})"))
     if problems:
         raise ManifestError(problems)
 
 
-def _problem(detail: dict[str, Any]) -> Problem:
+def _problem(detail: dict[str, Any], model: type[BaseModel]) -> Problem:
     location: tuple[int | str, ...] = detail["loc"]
     field = _path(location)
     match detail["type"]:
         case "extra_forbidden":
-            return Problem(field, _unknown(location))
+            return Problem(field, _unknown(location, model))
         case "missing":
             return Problem(field, "is required")
         case "value_error":
@@ -185,9 +212,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _unknown(location: Sequence[int | str]) -> str:
+def _unknown(location: Sequence[int | str], root: type[BaseModel]) -> str:
     name = str(location[-1])
-    fields = _fields_at(location[:-1])
+    fields = _fields_at(location[:-1], root)
     near = difflib.get_close_matches(name.lower(), [field.lower() for field in fields], n=1, cutoff=0.6)
     same = next((field for field in fields if field.lower() == near[0]), None) if near else None
     if same is None:
@@ -195,16 +222,14 @@ def _unknown(location: Sequence[int | str]) -> str:
         same = next((field for field in fields if field.lower() == plain), None)
     if same is not None:
         return f"is not a field here; did you mean {same}?"
-    home = next(
-        (path for path, field in _all_fields(HostedAgent, "") if field.lower() == name.replace("_", "").lower()), None
-    )
+    home = next((path for path, field in _all_fields(root, "") if field.lower() == name.replace("_", "").lower()), None)
     if home is not None:
         return f"is not a field here; it belongs to {home}"
     return f"is not a field here; there are: {', '.join(sorted(fields))}" if fields else "is not a field here"
 
 
-def _fields_at(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] | None = HostedAgent
+def _fields_at(location: Sequence[int | str], root: type[BaseModel]) -> list[str]:
+    model: type[BaseModel] | None = root
     for part in location:
         if isinstance(part, int) or model is None:
             continue

@@ -1,4 +1,4 @@
-"""What the parts of a manifest are made of: the base model, quantities, and checks of paths and hosts.
+"""What the parts of a manifest are made of: the base model, metadata, quantities, and checks of paths and hosts.
 
 Layer: the floor; pure. Used by the kinds beside it only.
 """
@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from moorage_api import names
 from moorage_api.kinds import quantities
 
 PACKAGE_INDEX = "package-index"
@@ -50,6 +51,51 @@ class Part(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
     )
+
+
+# What an API server adds to metadata; a manifest read back with kubectl must stay valid.
+_SERVER_METADATA = frozenset(
+    {
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "finalizers",
+        "ownerReferences",
+        "managedFields",
+        "selfLink",
+        "generateName",
+    }
+)
+
+
+class Metadata(Part):
+    """Name and labels."""
+
+    name: str
+    """Unique in its tenant: lower-case letters, digits and `-`, at most 63."""
+    namespace: str | None = Field(default=None, max_length=63)
+    """Kubernetes namespace; elsewhere ignored."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if names.AGENT.match(name) is None:
+            raise ValueError(
+                f"{name[:80]!r} is not a name: lower-case letters, digits and -, at most 63, like review-agent"
+            )
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_server_fields(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if k not in _SERVER_METADATA} if isinstance(data, dict) else data
 
 
 def relative_path(path: str) -> str:

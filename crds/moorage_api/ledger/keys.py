@@ -13,6 +13,7 @@ UNFLUSHED = "unflushed"  # zset: ended turns whose response object is not stored
 OFFERED = "offered"  # set: sandbox ids ever offered in this ledger
 CLAIMS = "claims"  # stream: claims made, for the provider's labels
 CATALOG = "catalog"  # hash: TENANT/AGENT → entry
+ENDPOINTS = "catalog:endpoints"  # hash: TENANT/NAME → model endpoint
 CATALOG_VERSION = "catalog:version"
 PLATFORM = "platform"  # hash: token_key, pod_tokens (JSON of pod_tokens.py)
 GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)
@@ -41,6 +42,21 @@ def log(response: str) -> str:
 def attempts(response: str) -> str:
     """List of a turn's attempts, JSON each, in order."""
     return f"a:{response}"
+
+
+def journal(response: str) -> str:
+    """Hash of a turn's calls past the boundary, by entry (`journal_scripts`)."""
+    return f"j:{response}"
+
+
+def journal_order(response: str) -> str:
+    """List of the journal's entries, as they were first started."""
+    return f"jl:{response}"
+
+
+def journal_numbers(response: str) -> str:
+    """Hash: which entry a number of an attempt is, and counts."""
+    return f"jn:{response}"
 
 
 def watch(response: str) -> str:

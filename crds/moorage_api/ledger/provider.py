@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.catalog import AgentEntry
+from moorage_api.catalog import AgentEntry, EndpointEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys, session_scripts
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
@@ -164,6 +164,20 @@ class ProviderLedger:
     async def catalog(self) -> list[AgentEntry]:
         """Everything published."""
         return [AgentEntry.from_json(v) for v in fields(await self._runner.read("HGETALL", keys.CATALOG)).values()]
+
+    async def publish_endpoint(self, entry: EndpointEntry) -> bool:
+        """One model endpoint; False when nothing changed."""
+        out = await self._runner.run(session_scripts.PUBLISH, entry.field, entry.to_json(), keys.ENDPOINTS)
+        return text(out[0]) == "OK"
+
+    async def unpublish_endpoint(self, tenant: str, name: str) -> None:
+        """Takes a model endpoint out of the catalog."""
+        await self._runner.run(session_scripts.PUBLISH, catalog_field(tenant, name), "", keys.ENDPOINTS)
+
+    async def endpoints(self) -> list[EndpointEntry]:
+        """Every model endpoint published."""
+        found = fields(await self._runner.read("HGETALL", keys.ENDPOINTS))
+        return [EndpointEntry.from_json(body) for body in found.values()]
 
     async def set_token_key(self, key: str) -> None:
         """The key that signs sandbox tokens (hex), for gateways to verify with."""

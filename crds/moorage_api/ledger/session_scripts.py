@@ -413,13 +413,14 @@ return reply('OK')
 """,
 )
 
-# One agent's catalog entry; unchanged entries write nothing. A: field, JSON (empty: remove)
+# One catalog entry; unchanged entries write nothing. A: field, JSON (empty: remove), the catalog's hash (none: that of agents)
 PUBLISH = Script(
     "publish",
     """
-local old = call('HGET', 'catalog', A[1])
+local K = A[3] or 'catalog'
+local old = call('HGET', K, A[1])
 if old == A[2] or (not old and A[2] == '') then return reply('SAME') end
-if A[2] == '' then call('HDEL', 'catalog', A[1]) else call('HSET', 'catalog', A[1], A[2]) end
+if A[2] == '' then call('HDEL', K, A[1]) else call('HSET', K, A[1], A[2]) end
 call('INCR', 'catalog:version')
 call('PUBLISH', 'hint:catalog', A[1])
 return reply('OK')

@@ -220,7 +220,7 @@ if now[1] then
   end
 end
 if tonumber(A[2]) > 0 then
-  for _, k in ipairs({t, e, 'a:' .. R}) do call('EXPIRE', k, A[2]) end
+  for _, k in ipairs({t, e, 'a:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R}) do call('EXPIRE', k, A[2]) end
 else
   call('ZADD', 'unflushed', int(MS), R)
   call('HSET', t, 'unflushed', '1')
@@ -237,7 +237,7 @@ FLUSHED = Script(
 local R = A[1]
 call('ZREM', 'unflushed', R)
 if call('HDEL', 't:' .. R, 'unflushed') == 1 then
-  for _, k in ipairs({'t:' .. R, 'e:' .. R, 'a:' .. R}) do call('EXPIRE', k, A[2]) end
+  for _, k in ipairs({'t:' .. R, 'e:' .. R, 'a:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R}) do call('EXPIRE', k, A[2]) end
 end
 return reply('OK')
 """,
@@ -413,7 +413,7 @@ FORGET = Script(
     """
 local v = get('t:' .. A[1], 'state')
 if v[1] == 'queued' or v[1] == 'running' or v[1] == 'closing' then return reply('STATE', v[1]) end
-call('DEL', 't:' .. A[1], 'e:' .. A[1], 'a:' .. A[1])
+call('DEL', 't:' .. A[1], 'e:' .. A[1], 'a:' .. A[1], 'j:' .. A[1], 'jl:' .. A[1], 'jn:' .. A[1])
 call('ZREM', 'unflushed', A[1])
 return reply('OK')
 """,
@@ -428,7 +428,7 @@ local R = A[1]
 local v = get('t:' .. R, 'state', 'fence', 'session')
 if not v[1] then return reply('OK') end
 if v[2] ~= A[2] then return reply('FENCED') end
-call('DEL', 't:' .. R, 'e:' .. R, 'a:' .. R)
+call('DEL', 't:' .. R, 'e:' .. R, 'a:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R)
 call('ZREM', 'due', R)
 local s, q = 's:' .. v[3], 'q:' .. v[3]
 call('LREM', q, 0, R)

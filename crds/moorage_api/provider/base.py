@@ -18,6 +18,7 @@ from moorage_api.catalog import AgentEntry
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.provider import ApplyRequest, Asked
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord
+from moorage_api.wire.calls import DOOR_PORT, agent_environment
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Revision:
         return self.spec.model_dump(mode="json", by_alias=True)
 
     @property
+    def door_variables(self) -> tuple[str, ...]:
+        """Variables of stock model clients that point at the agent's door: none where it may use no model."""
+        own = {variable.name for variable in self.spec.env}
+        return tuple(agent_environment(DOOR_PORT, without=own)) if self.spec.models else ()
+
+    @property
     def environment(self) -> dict[str, str]:
         """The agent's variables: the manifest's own, and what the program is told of itself."""
         spec = self.spec
@@ -50,12 +57,18 @@ class Revision:
             "turn": {"durableState": spec.turn.durable_state},
             "workspace": {"fileSystem": spec.workspace.file_system},
         }
-        return {variable.name: variable.value for variable in spec.env} | {
-            "MOORAGE_AGENT": self.agent,
-            "MOORAGE_TENANT": self.tenant,
-            "MOORAGE_REVISION": self.revision,
-            "MOORAGE_MANIFEST": json.dumps(manifest),
-        }
+        doors = agent_environment(DOOR_PORT) if spec.models else {}
+        doors = {name: doors[name] for name in self.door_variables}
+        return (
+            doors
+            | {variable.name: variable.value for variable in spec.env}
+            | {
+                "MOORAGE_AGENT": self.agent,
+                "MOORAGE_TENANT": self.tenant,
+                "MOORAGE_REVISION": self.revision,
+                "MOORAGE_MANIFEST": json.dumps(manifest),
+            }
+        )
 
 
 class MakeFailed(RuntimeError):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moorage_api import conditions
 from moorage_api.kinds.agent import API_VERSION
 
 GROUP, _, VERSION = API_VERSION.partition("/")
@@ -30,6 +31,32 @@ MAX_NAME = 63  # bytes of a label's value, which a name also becomes
 MAX_PAIRS = 64
 MAX_TEXT = 1024
 """Bound of a text or a mapping's key that names none of its own: rules over unbounded text cost more than an API server allows."""
+
+
+_CONDITION: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+    "properties": {
+        "type": {"type": "string", "enum": list(conditions.ALL)},
+        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+        "reason": {"type": "string", "description": "One word for machines.", "maxLength": 128},
+        "message": {"type": "string", "description": "What a person can do.", "maxLength": conditions.MESSAGE_LIMIT},
+        "observedGeneration": {"type": "integer", "format": "int64"},
+        "lastTransitionTime": {"type": "string", "format": "date-time"},
+    },
+}
+CONDITIONS: dict[str, Any] = {
+    "type": "array",
+    "items": _CONDITION,
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["type"],
+}
+"""`status.conditions` of every kind."""
+GENERATION: dict[str, Any] = {
+    "type": "integer",
+    "format": "int64",
+    "description": "The generation of the spec that this status is about.",
+}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage_api import conditions
-from moorage_api.resources.definition import MAX_NAME, Column, Resource, Rule
+from moorage_api.resources.definition import CONDITIONS, GENERATION, MAX_NAME, Column, Resource, Rule
 
 _SOURCE = ("spec", "source")
 _RESERVED = "['PORT', 'HOME', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']"
@@ -59,33 +58,12 @@ _RULES = (
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _COUNT: dict[str, Any] = {"type": "integer", "format": "int32", "minimum": 0}
-_CONDITION: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "status", "reason", "message", "lastTransitionTime"],
-    "properties": {
-        "type": {"type": "string", "enum": list(conditions.ALL)},
-        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-        "reason": {**_TEXT, "description": "One word for machines.", "maxLength": 128},
-        "message": {**_TEXT, "description": "What a person can do.", "maxLength": conditions.MESSAGE_LIMIT},
-        "observedGeneration": {"type": "integer", "format": "int64"},
-        "lastTransitionTime": {"type": "string", "format": "date-time"},
-    },
-}
 _STATUS: dict[str, Any] = {
     "type": "object",
     "description": "Written by the operator.",
     "properties": {
-        "observedGeneration": {
-            "type": "integer",
-            "format": "int64",
-            "description": "The generation of the spec that this status is about.",
-        },
-        "conditions": {
-            "type": "array",
-            "items": _CONDITION,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-        },
+        "observedGeneration": GENERATION,
+        "conditions": CONDITIONS,
         "revision": {**_TEXT, "description": "The newest revision that new sessions get."},
         "source": {**_TEXT, "description": "What the source was resolved to: a commit, or a bundle's digest."},
         "url": {**_TEXT, "description": "Where callers reach the agent."},

@@ -27,7 +27,7 @@ Refusal = Literal[
     "unfit",
 ]
 
-EndKind = Literal["done", "cut", "http", "exit", "oom", "hang", "stopped", "superseded", "orphaned"]
+EndKind = Literal["done", "cut", "http", "exit", "oom", "hang", "stopped", "superseded", "orphaned", "boundary"]
 
 
 class _Call(BaseModel):

@@ -1,7 +1,7 @@
 """The sandbox port's ASGI app: a shim says where it is, and learns whether it is still wanted (turns.md §3, §7).
 
-Identity comes from what the shim proves (`proofs.py`) alone; what the body claims is compared with it. Checkpoints are `checkpoint_port`'s;
-the journal of boundary calls (models, tools) will be further paths of this app.
+Identity comes from what the shim proves (`proofs.py`) alone; what the body claims is compared with it. Checkpoints are `checkpoint_port`'s,
+agents' calls past the boundary `calls`'.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.tokens import Identity
-from moorage_api.wire import checkpoints, headers
+from moorage_api.wire import calls, checkpoints, headers
 from moorage_api.wire.shim import Announcement, AnnouncementAnswer
 from moorage_gateway.boundary.builds import BuildPort
+from moorage_gateway.boundary.calls import CallPort
 from moorage_gateway.boundary.checkpoint_port import Answered, CheckpointPort
 from moorage_gateway.boundary.pod_tokens import NotProven
 from moorage_gateway.boundary.proofs import Proofs
@@ -44,7 +45,9 @@ class SandboxPort:
         gateways: Callable[[], Sequence[str]],
         builds: BuildPort,
         kept: CheckpointPort,
+        called: CallPort,
     ) -> None:
+        self._called = called
         self._kept = kept
         self._ledger = ledger
         self._recovery = recovery
@@ -53,7 +56,7 @@ class SandboxPort:
         self._builds = builds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; besides the calls of builds and of checkpoints only `POST /sandbox/v1/announce` and `GET /healthz` exist here."""
+        """One request; besides those of builds, checkpoints and agents only `POST /sandbox/v1/announce` and `GET /healthz` exist here."""
         if scope["type"] != "http":
             return
         path, method = scope["path"], scope["method"]
@@ -64,13 +67,16 @@ class SandboxPort:
             await self._builds(scope, receive, send, _shown(scope["headers"]))
             return
         keeps = path == checkpoints.PATH or path.startswith(checkpoints.PATH + "/")
-        if not keeps and (path != "/sandbox/v1/announce" or method != "POST"):
+        if not keeps and (path not in ("/sandbox/v1/announce", calls.PATH) or method != "POST"):
             await _answer(send, 404, {"error": "no such call on the sandbox port"})
             return
         try:
             who = self._proofs.identify(*_shown(scope["headers"]))
         except NotProven as why:
             await _answer(send, 401, {"error": str(why)})
+            return
+        if path == calls.PATH:
+            await self._called(who, scope, receive, send)
             return
         if keeps:
 

@@ -64,8 +64,9 @@ class Engine(Placing):
                     "turn_timeout", "The turn ran past its deadline (turn.timeout in the agent's manifest)."
                 ), None
             if not attach:
+                progress = len(held.log) + await self._recorded(held)
                 verdict = rules.next_attempt(
-                    held.attempts, len(held.log), held.limits.max_attempts, durable=held.limits.durable
+                    held.attempts, progress, held.limits.max_attempts, durable=held.limits.durable
                 )
                 if isinstance(verdict, rules.GiveUp):
                     return failed(verdict.code, verdict.message), None
@@ -335,8 +336,15 @@ class Engine(Placing):
             "detail": fault.detail[:2000],
             "log_tail": list(fault.log_tail[-50:]),
             "progress": len(held.log),
+            "calls": await self._insist(held, lambda: self._calls(held.response)),
         }
         await self._note(held)
+
+    async def _recorded(self, held: Held) -> int:
+        """Calls that the turn's journal holds; not asked for before anything went wrong."""
+        if not any(a.get("fault") for a in held.attempts):
+            return 0
+        return await self._insist(held, lambda: self._calls(held.response))
 
     def _headers(self, held: Held, seen: Attempted) -> dict[str, str]:
         found = dict(held.record.meta.get("headers") or {})

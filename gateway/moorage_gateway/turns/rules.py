@@ -13,6 +13,7 @@ from moorage_api.kinds import quantities
 from moorage_api.ledger.records import QUOTA
 
 MAX_PLATFORM_FAULTS = 20
+BOUNDARY = "boundary"  # an answer from outside broke off after the agent saw its beginning (turns.md §6)
 POISON = 2  # agent faults of one cause at one progress
 
 AGENT_FAULTS = frozenset({"exit", "oom", "hang", "cut", "not_ready", "quota"})
@@ -57,7 +58,8 @@ def next_attempt(
 ) -> Again | GiveUp:
     """What follows the faults so far.
 
-    attempts | meaning of a record's fields used here: `fault` (word or None), `progress` (log length when it ended)
+    attempts | meaning of a record's fields used here: `fault` (word or None), `progress` (log length when it ended), `calls` (how
+             | many past the boundary were recorded then); the argument `progress` is the sum of both now
 
     faults                                              | verdict
     ----------------------------------------------------|----------------------------------------
@@ -66,7 +68,7 @@ def next_attempt(
     2 agent faults of one cause at this same progress   | give up: poison
     `max_attempts` agent faults without progress        | give up
     20 platform faults                                  | give up
-    else                                                | again; agent faults back off
+    else                                                | again; agent faults, and answers that break off, back off
     """
     faults = [a for a in attempts if a.get("fault")]
     started = [a for a in faults if a.get("started")]
@@ -79,7 +81,7 @@ def next_attempt(
         )
     stalled = []
     for a in reversed(faults):
-        if int(a.get("progress", 0)) < progress:
+        if int(a.get("progress", 0)) + int(a.get("calls", 0)) < progress:
             break
         if a["fault"] in AGENT_FAULTS:
             stalled.append(a)
@@ -89,10 +91,17 @@ def next_attempt(
             return GiveUp("agent_failed", f"The agent stopped twice at the same point: {describe(last)}")
     if len(stalled) >= max_attempts:
         return GiveUp("agent_failed", f"The agent stopped {len(stalled)} times without progress: {describe(last)}")
+    broken = _last_in_a_row(faults, BOUNDARY)
     platform = [a for a in faults if a["fault"] not in AGENT_FAULTS]
     if len(platform) >= MAX_PLATFORM_FAULTS:
         return GiveUp("server_error", f"The platform lost {len(platform)} sandboxes under this turn: {describe(last)}")
-    return Again(0.0 if not stalled else min(5.0, 0.25 * 2 ** len(stalled)))
+    # A server whose answers break off is paid for each of them: it gets time, a lost sandbox does not.
+    waits = max(len(stalled), broken)
+    return Again(0.0 if not waits else min(5.0, 0.25 * 2**waits))
+
+
+def _last_in_a_row(faults: Sequence[dict[str, Any]], cause: str) -> int:
+    return next((n for n, a in enumerate(reversed(faults)) if a["fault"] != cause), len(faults))
 
 
 def describe(attempt: dict[str, Any]) -> str:

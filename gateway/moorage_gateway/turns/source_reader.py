@@ -85,6 +85,7 @@ def ending(end: End, normaliser: Normaliser) -> tuple[Outcome, Normaliser | None
     exit, oom, hang      | an agent fault
     stopped, superseded  | another owner, or a cancel: nothing of ours to decide
     orphaned             | the shim gave the attempt up without an owner: platform
+    boundary             | an answer from outside broke off after the agent saw its beginning: platform
     """
     if end.kind == "http":
         detail = (end.body or "")[:2000]

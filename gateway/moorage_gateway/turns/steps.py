@@ -54,6 +54,8 @@ class Ports:
     history: Callable[[Held], Awaitable[list[dict[str, Any]]]]
     generation: Callable[[], int]
     calm: Callable[[], float]
+    calls: Callable[[str], Awaitable[int]]
+    """How many calls past the boundary a turn has recorded: progress, as logged events are (turns.md §2). Raises LedgerError."""
 
 
 class Steps:
@@ -70,6 +72,7 @@ class Steps:
         self._history = ports.history
         self._generation = ports.generation
         self._calm = ports.calm
+        self._calls = ports.calls
 
     async def _append(self, held: Held, entries: list[Entry]) -> None:
         """Logs a group, then shows it to the readers here."""

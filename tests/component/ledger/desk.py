@@ -9,6 +9,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from moorage_api.ledger import keys
+from moorage_api.ledger.journal import Asking, Binding, JournalLedger
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.records import Descriptor, Entry, SessionIdentity
 from moorage_api.ledger.script import Script
@@ -34,6 +35,7 @@ class Writer:
     turns: TurnLedger
     sessions: SessionLedger
     provider: ProviderLedger
+    journal: JournalLedger
 
     async def run(self, script: Script, *args: Any) -> list[Any]:
         """A script by itself."""
@@ -53,7 +55,9 @@ class Desk:
         if who not in self._writers:
             client = LedgerClient(aioredis.Redis.from_url(self._url), who=who, clock=CLOCK, call_timeout=60)
             await client.found(stored_generation=stored_generation)
-            self._writers[who] = Writer(client, TurnLedger(client), SessionLedger(client), ProviderLedger(client))
+            self._writers[who] = Writer(
+                client, TurnLedger(client), SessionLedger(client), ProviderLedger(client), JournalLedger(client)
+            )
         return self._writers[who]
 
     async def set_clock(self, us: int) -> None:
@@ -152,3 +156,17 @@ async def begun(desk: Desk, writer: Writer, response: str = "r-1") -> tuple[int,
     word, fence, _ = await writer.turns.begin(response, accepted.fence, epoch=epoch, attempt={"n": 1})
     assert word == "OK"
     return fence, epoch
+
+
+def binding(epoch: int, **over: Any) -> Binding:
+    """The session's sandbox as it shows itself."""
+    return Binding(**({"sandbox": "sb-1", "session": SESSION, "epoch": epoch, "tenant": "dev", "agent": "a"} | over))
+
+
+def asking(begun_as: int, number: int = 1, fingerprint: str = "fp", **over: Any) -> Asking:
+    """One call of the attempt `begun_as`: a model's, unless `permits` says otherwise."""
+    given: dict[str, Any] = {
+        "response": "r-1", "begun": begun_as, "number": number, "fingerprint": fingerprint, "permits": "again", "resent": False,
+        "what": {"kind": "model"},
+    }  # fmt: skip
+    return Asking(**(given | over))

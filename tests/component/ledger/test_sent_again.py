@@ -7,8 +7,20 @@ from typing import Any
 
 import pytest
 
-from component.ledger.desk import SESSION, WHO, Desk, Writer, acceptance, begun, claimed, descriptor, entry
-from moorage_api.ledger import session_scripts, turn_scripts
+from component.ledger.desk import (
+    SESSION,
+    WHO,
+    Desk,
+    Writer,
+    acceptance,
+    asking,
+    begun,
+    binding,
+    claimed,
+    descriptor,
+    entry,
+)
+from moorage_api.ledger import journal_scripts, session_scripts, turn_scripts
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.script import Script
 
@@ -210,6 +222,43 @@ async def _label(desk: Desk, g: Writer) -> Send:
     return lambda: g.provider.label(SESSION, 7, "v", WHO)
 
 
+async def _call(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    return lambda: g.journal.start(binding(epoch), asking(fence), "g1:1")
+
+
+async def _call_recorded(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    started = await g.journal.start(binding(epoch), asking(fence), "g1:1")
+    await g.journal.complete(asking(fence), started, "g1:1", state="completed", answer=b"a")
+    return lambda: g.journal.start(binding(epoch), asking(fence, 2), "g1:2")
+
+
+async def _call_of_unknown_outcome(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    await g.journal.start(binding(epoch), asking(fence, permits="once"), "g1:1")
+    await desk.tick(11)
+    return lambda: g.journal.start(binding(epoch), asking(fence, permits="once"), "g1:2")
+
+
+async def _complete(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    started = await g.journal.start(binding(epoch), asking(fence), "g1:1")
+    return lambda: g.journal.complete(asking(fence), started, "g1:1", state="completed", answer=b"\xff\0")
+
+
+async def _drop(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    started = await g.journal.start(binding(epoch), asking(fence), "g1:1")
+    return lambda: g.journal.drop("r-1", started, "g1:1")
+
+
+async def _hold(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    started = await g.journal.start(binding(epoch), asking(fence), "g1:1")
+    return lambda: g.journal.hold([("r-1", started.entry, "g1:1"), ("r-1", "none.0", "g1:1")])
+
+
 SCENES: tuple[tuple[Script, Scene], ...] = (
     (turn_scripts.ACCEPT, _accept),
     (turn_scripts.ACCEPT, _accept_waiting),
@@ -247,6 +296,12 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (session_scripts.REMOVED, _removed),
     (session_scripts.DEFER, _defer),
     (session_scripts.LABEL, _label),
+    (journal_scripts.START, _call),
+    (journal_scripts.START, _call_recorded),
+    (journal_scripts.START, _call_of_unknown_outcome),
+    (journal_scripts.COMPLETE, _complete),
+    (journal_scripts.DROP, _drop),
+    (journal_scripts.HOLD, _hold),
 )
 
 # These say in their second answer that the first one took effect; the test below has the pairs.
@@ -292,6 +347,9 @@ async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_not
 
 def test_every_script_is_in_the_table() -> None:
     known = {
-        x.name for module in (turn_scripts, session_scripts) for x in vars(module).values() if isinstance(x, Script)
+        x.name
+        for module in (turn_scripts, session_scripts, journal_scripts)
+        for x in vars(module).values()
+        if isinstance(x, Script)
     }
     assert known == {script.name for script, _ in SCENES} | TELLING

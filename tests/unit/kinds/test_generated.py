@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_schema_has_no_references_and_refuses_unknown_fields() -> None:
-    text = json.dumps(schema.json_schema())
+    text = json.dumps(schema.json_schema("HostedAgent"))
     assert "$ref" not in text and "$defs" not in text
-    assert schema.json_schema()["properties"]["spec"]["additionalProperties"] is False
+    assert schema.json_schema("HostedAgent")["properties"]["spec"]["additionalProperties"] is False
 
 
 def test_every_field_of_the_manifest_has_a_description_on_the_page() -> None:
-    page = schema.reference_page()
+    page = schema.reference_page("HostedAgent")
     for row in (line for line in page.splitlines() if line.startswith("| `")):
         assert row.split("|")[-2].strip(), row
     for name in ("idleTimeout", "retryWorkspace", "ephemeralStorage", "runtimeClassName"):
@@ -35,7 +35,7 @@ def test_the_committed_files_are_the_generated_ones() -> None:
 
 
 def test_fields_are_camel_case_in_the_schema() -> None:
-    properties = schema.json_schema()["properties"]["spec"]["properties"]
+    properties = schema.json_schema("HostedAgent")["properties"]["spec"]["properties"]
     assert "nodeSelector" in properties and "node_selector" not in properties
     assert set(properties) == {info.alias for info in _spec_fields()}
 

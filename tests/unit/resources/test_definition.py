@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 def made(resource: Resource = HOSTED_AGENT) -> dict[str, Any]:
     """The schema of its one version."""
-    definition = custom_resource_definition(resource, schema.json_schema())
+    definition = custom_resource_definition(resource, schema.json_schema(resource.kind))
     (version,) = definition["spec"]["versions"]
     return dict(version["schema"]["openAPIV3Schema"])
 
@@ -70,4 +70,4 @@ def test_parts_that_are_always_there_get_their_own_defaults() -> None:
 def test_a_rule_at_no_place_is_a_mistake() -> None:
     wrong = Resource("HostedAgent", "hostedagents", (), (), (Rule(("spec", "poool"), "true", ""),), {"type": "object"})
     with pytest.raises(KeyError):
-        custom_resource_definition(wrong, schema.json_schema())
+        custom_resource_definition(wrong, schema.json_schema("HostedAgent"))

@@ -120,3 +120,14 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(moorage, name) is not None for name in moorage.__all__)
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = moorage.nothing_like_it
+
+
+def test_model_endpoints_beside_an_agent_are_left_to_who_runs_the_platform(tmp_path: Path) -> None:
+    agent = "apiVersion: moorage.dev/v1alpha1\nkind: HostedAgent\nmetadata: {name: a}\nspec: {source: {path: .}}\n"
+    endpoint = "apiVersion: moorage.dev/v1alpha1\nkind: ModelEndpoint\nmetadata: {name: m}\nspec: {protocol: openai, baseUrl: 'https://m'}\n"
+    (tmp_path / "agent.yaml").write_text(f"{endpoint}---\n{agent}")
+    (found,) = _deploy.read(tmp_path)
+    assert found.name == "a" and "model endpoint m" in found.warnings[-1] and "kubectl apply" in found.warnings[-1]
+    (tmp_path / "agent.yaml").write_text(endpoint)
+    with pytest.raises(Misuse, match="no manifest of an agent"):
+        _deploy.read(tmp_path)

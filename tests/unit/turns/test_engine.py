@@ -29,6 +29,11 @@ from moorage_gateway.upstream import Route, ShimLost, ShimRefused
 
 pytestmark = pytest.mark.unit
 
+
+async def none_recorded(_: str) -> int:
+    return 0
+
+
 QUOTA = "disk quota: 60 MiB in /workspace and $HOME, spec.workspace.size is 48Mi"
 DONE = {"type": "response.completed", "response": {"status": "completed", "output": []}}
 
@@ -163,7 +168,7 @@ async def driven(
     nothing: Any = None
     ports = steps.Ports(
         ledger, activation, shims, nothing, SystemClock(), recovery, SimpleNamespace(attempt=unseen), history,
-        lambda: 1, lambda: 0.0,
+        lambda: 1, lambda: 0.0, none_recorded,
     )  # type: ignore[arg-type]  # fmt: skip
     async with asyncio.timeout(10):
         await Engine(ports).drive(held)

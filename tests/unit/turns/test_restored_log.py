@@ -21,6 +21,11 @@ from moorage_gateway.turns.rules import Limits
 
 pytestmark = pytest.mark.unit
 
+
+async def none_recorded(_: str) -> int:
+    return 0
+
+
 STARTED = {"type": "response.in_progress", "sequence_number": 1, "response": {}}
 OPEN = {
     "type": "response.output_item.added",
@@ -91,7 +96,7 @@ async def test_its_owner_writes_what_redis_lacks_and_keeps_the_turn(
     unused: Any = None
     ports = steps.Ports(
         redis, unused, unused, unused, SystemClock(), SimpleNamespace(runs=False, recover=restore), unused, unused,
-        lambda: 1, lambda: 0.0,
+        lambda: 1, lambda: 0.0, none_recorded,
     )  # type: ignore[arg-type]  # fmt: skip
     async with asyncio.timeout(10):
         await Engine(ports).drive(held)

@@ -161,3 +161,24 @@ def test_what_a_manifest_asks_of_checkpoints(
 ) -> None:
     found = rules.limits({"turn": turn, "workspace": workspace}, acquire_s=1.0, log_bytes=1)
     assert (found.checkpoint, found.restores) == (checkpoint, restores)
+
+
+def test_a_recorded_call_is_progress_as_a_logged_event_is() -> None:
+    def ended(calls: int) -> dict[str, Any]:
+        return {"fault": "exit", "started": True, "progress": 5, "calls": calls}
+
+    assert isinstance(rules.next_attempt([ended(1), ended(1)], 6, 3, durable=True), rules.GiveUp)
+    assert isinstance(rules.next_attempt([ended(1), ended(2)], 7, 3, durable=True), rules.Again)
+    assert isinstance(rules.next_attempt([ended(2)], 8, 3, durable=True), rules.Again), "one was recorded since"
+
+
+def test_answers_that_break_off_again_and_again_are_asked_for_ever_slower() -> None:
+    def verdict(*causes: str) -> Any:
+        return rules.next_attempt(
+            [{"fault": each, "started": True, "progress": 1} for each in causes], 1, 3, durable=True
+        )
+
+    broken = rules.BOUNDARY
+    assert [verdict(*[broken] * n).delay for n in (1, 2, 5)] == [0.5, 1.0, 5.0]
+    assert verdict(broken, "sandbox_lost").delay == 0.0
+    assert isinstance(verdict(*[broken] * rules.MAX_PLATFORM_FAULTS), rules.GiveUp)

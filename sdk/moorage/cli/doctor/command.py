@@ -117,7 +117,7 @@ def _definitions(ask: Ask, version: str) -> list[Finding]:
     from moorage_api import schema
     from moorage_api.resources import RESOURCES, custom_resource_definition
 
-    shipped = [custom_resource_definition(resource, schema.json_schema()) for resource in RESOURCES]
+    shipped = [custom_resource_definition(resource, schema.json_schema(resource.kind)) for resource in RESOURCES]
     return [definitions.judge(each, ask(*definitions.question(each)), version) for each in shipped]
 
 

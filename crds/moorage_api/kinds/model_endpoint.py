@@ -1,0 +1,182 @@
+"""ModelEndpoint: one place where models answer, and how agents may use it. The same manifest on a laptop and in a cluster.
+
+Layer: the floor. These models are the only source: the JSON schema, the CRD, the reference page and the error messages are generated
+from them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from moorage_api.kinds.values import Duration, Metadata, Part, is_host, is_port
+
+KIND: Final = "ModelEndpoint"
+
+_SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")
+_VERSION = re.compile(r"[A-Za-z0-9.-]{1,64}\Z")
+
+Protocol = Literal["openai", "azure", "anthropic", "compatible"]
+
+
+class Credential(Part):
+    """Where the key is; never the key itself.
+
+    In a cluster a Secret in the manifest's namespace. On a laptop the file `SECRET/KEY` in the folder given by `--credentials`, else the
+    environment variable `SECRET_KEY` in capitals: `openai` and `api-key` are `OPENAI_API_KEY`.
+    """
+
+    secret: str
+    """Name of the Secret."""
+    key: str = "api-key"
+    """Which of its values."""
+
+    @field_validator("secret")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if _SECRET.match(value) is None:
+            raise ValueError(
+                f"{value[:20]!r} is not the name of a Secret; a manifest never holds the key itself: put it into a Secret "
+                "and name that"
+            )
+        return value
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_key(cls, value: str) -> str:
+        if _KEY.match(value) is None:
+            raise ValueError("is not the name of a value in a Secret: letters, digits, -, _ and .")
+        return value
+
+
+class Timeouts(Part):
+    """How long a call may take."""
+
+    connect: Duration = "10s"
+    """For a connection to the server."""
+    first_byte: Duration = "5m"
+    """For the answer to begin: a model that thinks sends nothing."""
+    idle: Duration = "2m"
+    """Longest silence within a streamed answer."""
+    total: Duration = "15m"
+    """For the whole call, its retries included."""
+
+
+class Retries(Part):
+    """What the gateway does when the server does not answer, or answers 408, 409, 429, 500, 502, 503, 504 or 529."""
+
+    attempts: int = Field(default=2, ge=0, le=10)
+    """Further tries, as long as nothing of an answer was passed on. 0: none."""
+    max_wait: Duration = "30s"
+    """Longest pause between two. A server that asks for a longer one (`Retry-After`) is not waited for: its answer is passed on."""
+
+
+class ModelEndpointSpec(Part):
+    """Where the models are, with what key, and within which bounds. Only `protocol` and `baseUrl` are needed."""
+
+    protocol: Protocol
+    """What is spoken there: `openai` (Responses, chat completions, embeddings), `azure` (Azure OpenAI), `anthropic` (messages), or
+    `compatible` (any server with OpenAI's routes)."""
+    base_url: str = Field(max_length=1024)
+    """The server. `openai` and `compatible`: with the path before `/chat/completions`, as `https://api.example.com/v1`; `azure` and
+    `anthropic`: without a path. `http://`, and private addresses, only where the platform's `allowedUpstreams` names the host."""
+    credential: Credential | None = None
+    """The key. Default: none is sent."""
+    models: list[str] = Field(default_factory=list, max_length=256)
+    """Models (with `azure`: deployments) that may be asked for. Empty: all."""
+    default_model: str | None = Field(default=None, max_length=128)
+    """Put in where a request names none."""
+    api_version: str | None = Field(default=None, max_length=64)
+    """`azure`: put in where a request has no `api-version`."""
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    """How long a call may take."""
+    retries: Retries = Field(default_factory=Retries)
+    """What follows a failed try."""
+    concurrency: int = Field(default=64, ge=1, le=10_000)
+    """Calls in flight of one gateway; more wait for a place, and are refused with 429 when none comes free in time."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        return _place(value)
+
+    @field_validator("models")
+    @classmethod
+    def _are_models(cls, value: list[str]) -> list[str]:
+        for each in value:
+            _model(each)
+        if len(set(value)) != len(value):
+            raise ValueError("names a model twice")
+        return value
+
+    @field_validator("default_model")
+    @classmethod
+    def _is_a_model(cls, value: str | None) -> str | None:
+        return value if value is None else _model(value)
+
+    @field_validator("api_version")
+    @classmethod
+    def _is_a_version(cls, value: str | None) -> str | None:
+        if value is not None and _VERSION.match(value) is None:
+            raise ValueError("is not a version like 2025-04-01-preview")
+        return value
+
+
+class ModelEndpoint(Part):
+    """One place where models answer. Agents name it under `spec.models`; its key never reaches them.
+
+    The smallest manifest has `metadata.name`, `protocol` and `baseUrl`.
+    """
+
+    api_version: Literal["moorage.dev/v1alpha1"] = "moorage.dev/v1alpha1"
+    """Always `moorage.dev/v1alpha1`."""
+    kind: Literal["ModelEndpoint"] = KIND
+    """Always `ModelEndpoint`."""
+    metadata: Metadata
+    """Name and labels."""
+    spec: ModelEndpointSpec
+    """Where the models are, and within which bounds."""
+    status: dict[str, Any] | None = None
+    """Written by the platform, ignored in a manifest."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name."""
+        return self.metadata.name
+
+    def wire_spec(self) -> dict[str, Any]:
+        """The spec as JSON data with all defaults filled and camelCase names: what the catalog holds."""
+        return self.spec.model_dump(mode="json", by_alias=True)
+
+
+def _place(url: str) -> str:
+    """The URL without a slash at its end. Raises ValueError, which repeats nothing that may be a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is no URL; write it like https://api.example.com/v1") from None
+    if parts.scheme not in ("http", "https") or "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError("is no http(s) URL; write it like https://api.example.com/v1")
+    if "@" in parts.netloc:
+        raise ValueError("holds a user or a password; give the key as spec.credential")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("has a query or a fragment; write the path only")
+    host = parts.hostname or ""
+    literal = re.fullmatch(r"[0-9a-f:.]+", host) is not None and ":" in host
+    if not (literal or is_host(host)) or (port is not None and not is_port(str(port))):
+        raise ValueError("names no host; write it like https://api.example.com/v1")
+    if ".." in parts.path.split("/") or "//" in parts.path or "%" in parts.path:
+        raise ValueError("has a path with .., // or %")
+    return url.rstrip("/")
+
+
+def _model(name: str) -> str:
+    if _MODEL.match(name) is None:
+        raise ValueError(f"{name[:60]!r} is not the name of a model")
+    return name

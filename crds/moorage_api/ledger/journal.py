@@ -1,0 +1,160 @@
+"""The gateway's door to the journal of a turn: one method a script of `journal_scripts`, typed. No decisions in here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from moorage_api.ledger import journal_scripts, keys
+from moorage_api.ledger.records import text
+from moorage_api.ledger.script import LEASE_MS, Runner
+
+MAX_ENTRIES = 2_000
+"""Of one turn: an agent that loops over its model meets this before it fills Redis."""
+
+Permits = Literal["again", "once"]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Who asks: a sandbox as its shim proved it, and the session and epoch it says it is bound to."""
+
+    sandbox: str
+    session: str
+    epoch: int
+    tenant: str
+    agent: str
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One call of an attempt. `number` is the shim's; `resent`: it was sent before, to whomever. Without a turn `response` is empty.
+
+    `permits`: `once` is an effect, which is never made again where its outcome is not known. `what` tells people and traces what it is.
+    """
+
+    response: str
+    begun: int
+    number: int
+    fingerprint: str
+    permits: Permits
+    resent: bool
+    what: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `start` found.
+
+    word     | meaning
+    ---------|--------------------------------------------------------------------------
+    RUN      | the asker makes the call, as try number `tried`; `octets` of answers are in the journal already
+    WAIT     | somebody makes it
+    DONE     | `answer` is the recorded one
+    UNKNOWN  | it was made, with an outcome nobody knows
+    FREE     | no turn: make the call, nothing is recorded
+    UNBOUND  | the sandbox is not (or no longer) this session's
+    BEHIND   | the ledger knows less than the asker: it has lost something, and is being told again
+    ABSENT   | the turn is another session's
+    FENCED   | a later attempt runs
+    STATE    | the turn runs no more
+    CANCEL   | the turn is being cancelled
+    OTHER    | this number was another request
+    FULL     | the journal holds MAX_ENTRIES
+    """
+
+    word: str
+    entry: str = ""
+    tried: int = 0
+    octets: int = 0
+    answer: bytes = b""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An entry as the journal holds it."""
+
+    entry: str
+    state: str
+    tried: int
+    what: dict[str, str]
+
+
+class JournalLedger:
+    """Journals in Redis. Every method may raise `Lost` or `Unreachable`; the words it returns are its script's."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    async def start(self, binding: Binding, asking: Asking, executor: str, *, settling: bool = False) -> Started:
+        """**F** for effects. Permits one call by `executor`, or says what became of it. `settling`: nobody's lease is taken now."""
+        out = await self._runner.run(
+            journal_scripts.START,
+            binding.sandbox,
+            binding.session,
+            binding.epoch,
+            binding.tenant,
+            binding.agent,
+            asking.response,
+            asking.begun,
+            asking.number,
+            asking.fingerprint,
+            asking.permits,
+            int(asking.resent),
+            executor,
+            LEASE_MS,
+            json.dumps(asking.what),
+            MAX_ENTRIES,
+            int(settling),
+        )
+        word = text(out[0])
+        match word:
+            case "RUN":
+                return Started(word, text(out[1]), int(out[2]), octets=int(out[3]))
+            case "WAIT":
+                return Started(word, text(out[1]), int(out[2]))
+            case "DONE" | "UNKNOWN":
+                return Started(word, text(out[1]), int(out[2]), answer=bytes(out[3]))
+            case _:
+                return Started(word)
+
+    async def complete(self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes) -> str:
+        """**F** The outcome (`completed` or `unknown`). OK, SUPERSEDED (another try counts), ABSENT (no such turn)."""
+        out = await self._runner.run(
+            journal_scripts.COMPLETE,
+            asking.response,
+            started.entry,
+            executor,
+            started.tried,
+            state,
+            answer,
+            json.dumps(asking.what),
+        )
+        return text(out[0])
+
+    async def drop(self, response: str, started: Started, executor: str) -> str:
+        """The call had no outcome, and may be made again. OK or SUPERSEDED."""
+        out = await self._runner.run(journal_scripts.DROP, response, started.entry, executor, started.tried)
+        return text(out[0])
+
+    async def hold(self, held: Sequence[tuple[str, str, str]]) -> list[str]:
+        """A word for each (response, entry, executor): OK or LOST."""
+        flat = [x for each in held for x in each]
+        out = await self._runner.run(journal_scripts.HOLD, LEASE_MS, *flat)
+        return [text(x) for x in out[0]]
+
+    async def progress(self, response: str) -> int:
+        """How many entries have ended."""
+        return int(await self._runner.read("HGET", keys.journal_numbers(response), "done") or 0)
+
+    async def entries(self, response: str) -> list[Recorded]:
+        """The journal, in the order of first starts."""
+        order = [text(x) for x in await self._runner.read("LRANGE", keys.journal_order(response), 0, -1)]
+        wanted = [f"{entry}.{part}" for entry in order for part in "sth"]
+        flat = [text(x) for x in await self._runner.read("HMGET", keys.journal(response), *wanted)] if order else []
+        return [
+            Recorded(entry, flat[3 * n], int(flat[3 * n + 1] or 0), json.loads(flat[3 * n + 2] or "{}"))
+            for n, entry in enumerate(order)
+        ]

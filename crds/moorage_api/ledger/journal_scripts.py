@@ -1,0 +1,143 @@
+"""The scripts of the journal at the boundary: start, complete, drop, hold (turns.md §6).
+
+One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of one attempt, so that the next attempt's N-th one meets it.
+
+    hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer
+    list `jl:R`  entries in the order they were first started
+    hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries
+
+States: started → completed | unknown. An executor is one run of one gateway, named by a random word. The three keys expire and go with
+the turn's others (`turn_scripts`). Each script checks everything before its first write, and sent again answers the same.
+"""
+
+from __future__ import annotations
+
+from moorage_api.ledger.script import Script
+
+# Permits one call, or says what became of it. Without a turn (R empty) only the binding is looked at, and nothing is written.
+# A: sandbox, S, epoch, tenant, agent, R, begun, number, fingerprint, permits (again | once), sent before (0 | 1), executor, lease,
+#    what it is (JSON), most entries, settling (1: no lease counts as over, turns.md §7)
+START = Script(
+    "journal_start",
+    """
+local X, S, EPOCH, R, BEGUN, FP, ONCE = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once'
+local place = get('s:' .. S, 'state', 'sandbox', 'epoch', 'tenant', 'agent')
+-- Redis was emptied or rolled back, and nobody has written this anew yet (turns.md §7): asked again, it will know.
+if not place[1] or tonumber(place[3] or '0') < tonumber(EPOCH) then return reply('BEHIND') end
+if place[4] ~= A[4] or place[5] ~= A[5] or place[2] ~= X or place[3] ~= EPOCH
+  or (place[1] ~= 'claimed' and place[1] ~= 'draining') then return reply('UNBOUND') end
+if R == '' then return reply('FREE') end
+local t, j, jl, jn = 't:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R
+local v = get(t, 'state', 'begun', 'cancel', 'generation', 'session')
+if not v[1] then return reply('BEHIND') end
+if v[5] ~= S then return reply('ABSENT') end
+if tonumber(v[2]) < tonumber(BEGUN) then return reply('BEHIND') end
+if v[2] ~= BEGUN then return reply('FENCED') end
+local named, counted = BEGUN .. ':' .. A[8], 'c:' .. BEGUN .. ':' .. FP
+local e, fresh = call('HGET', jn, named), false
+if e then
+  if string.sub(e, 1, #FP + 1) ~= FP .. '.' then return reply('OTHER') end
+else
+  fresh = true
+  e = FP .. '.' .. (call('HGET', jn, counted) or '0')
+end
+local function name()
+  if fresh then
+    call('HSET', jn, named, e)
+    call('HINCRBY', jn, counted, 1)
+  end
+end
+local h = get(j, e .. '.s', e .. '.x', e .. '.t', e .. '.l')
+if h[1] == 'completed' or h[1] == 'unknown' then
+  name()
+  return reply(h[1] == 'completed' and 'DONE' or 'UNKNOWN', e, h[3] or '0', call('HGET', j, e .. '.a') or '')
+end
+if h[1] == 'started' then
+  if h[2] == A[12] then return reply('RUN', e, h[3], call('HGET', jn, 'octets') or '0') end
+  if A[16] == '1' or live(tonumber(h[4])) then
+    name()
+    return reply('WAIT', e, h[3], h[4])
+  end
+end
+if v[1] ~= 'running' then return reply('STATE', v[1]) end
+if v[3] == '1' then return reply('CANCEL') end
+-- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
+local lost = not h[1] and ONCE and A[11] == '1' and v[4] ~= GEN
+if not h[1] and call('LLEN', jl) >= tonumber(A[15]) then return reply('FULL') end
+name()
+if not h[1] then
+  call('HSET', j, e .. '.h', A[14])
+  call('RPUSH', jl, e)
+end
+if lost or (h[1] and ONCE) then
+  call('HSET', j, e .. '.s', 'unknown', e .. '.x', '', e .. '.t', h[3] or '0', e .. '.a', '')
+  call('HINCRBY', jn, 'done', 1)
+  return reply('UNKNOWN', e, h[3] or '0', '')
+end
+local try = int(tonumber(h[3] or '0') + 1)
+call('HSET', j, e .. '.s', 'started', e .. '.x', A[12], e .. '.t', try, e .. '.l', int(MS + tonumber(A[13])))
+return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
+""",
+    effect=True,
+)
+
+# The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
+# A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON)
+COMPLETE = Script(
+    "journal_complete",
+    """
+local R, e, TRY = A[1], A[2], A[4]
+local t, j, jn = 't:' .. R, 'j:' .. R, 'jn:' .. R
+local left = call('PTTL', t)
+if left == -2 then return reply('ABSENT') end
+local h = get(j, e .. '.s', e .. '.x', e .. '.t')
+if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end
+if h[1] and h[1] ~= 'started' then return reply('OK') end
+if not h[1] then
+  call('HSET', j, e .. '.h', A[7])
+  call('RPUSH', 'jl:' .. R, e)
+end
+call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6])
+call('HDEL', j, e .. '.l')
+call('HINCRBY', jn, 'octets', #A[6])
+call('HINCRBY', jn, 'done', 1)
+if left > 0 then
+  for _, k in ipairs({j, jn, 'jl:' .. R}) do call('PEXPIRE', k, int(left)) end
+end
+return reply('OK')
+""",
+    effect=True,
+)
+
+# Its executor says that the call had no outcome and may be made again: nothing was sent, or it is one that may. A: R, entry, executor, try
+DROP = Script(
+    "journal_drop",
+    """
+local j, e = 'j:' .. A[1], A[2]
+local h = get(j, e .. '.s', e .. '.x', e .. '.t')
+if not h[1] then return reply('OK') end
+if h[1] ~= 'started' or h[2] ~= A[3] or h[3] ~= A[4] then return reply('SUPERSEDED', h[1]) end
+call('HDEL', j, e .. '.s', e .. '.x', e .. '.t', e .. '.l', e .. '.h')
+call('LREM', 'jl:' .. A[1], 0, e)
+return reply('OK')
+""",
+)
+
+# Renews the leases of calls in flight, many at once. A: lease, then R, entry, executor. Answers a word a call: OK or LOST.
+HOLD = Script(
+    "journal_hold",
+    """
+local LEASE, out = tonumber(A[1]), {}
+for i = 2, #A, 3 do
+  local j, e = 'j:' .. A[i], A[i + 1]
+  local h = get(j, e .. '.s', e .. '.x')
+  if h[1] == 'started' and h[2] == A[i + 2] then
+    call('HSET', j, e .. '.l', int(MS + LEASE))
+    out[#out + 1] = 'OK'
+  else
+    out[#out + 1] = 'LOST'
+  end
+end
+return reply(out)
+""",
+)

@@ -1,0 +1,200 @@
+"""Calls of agents at the sandbox port (`moorage_api.wire.calls`): whose they are, then the journal. Layer: gateway, rim.
+
+Whose it is, the ledger says in the script that permits the call: the sandbox that was proved holds that session with that epoch, and the
+attempt is the one that runs. What the shim claims beyond that decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from moorage_api.ledger.journal import Asking, Binding
+from moorage_api.tokens import Identity
+from moorage_api.wire import calls as wire
+from moorage_gateway.catalog import Catalog
+from moorage_gateway.journal.answers import Answer
+from moorage_gateway.journal.flights import Broken, Flight
+from moorage_gateway.journal.journaling import Journaling, Refused, Stored
+from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds, Prepared
+from moorage_gateway.routes.answers import exchange_of
+
+PEER_S = 30.0
+"""For a shim to send the whole call."""
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = tuple[tuple[str, str], ...]
+
+log = logging.getLogger(__name__)
+
+
+class CallPort:
+    """Serves calls. `most`: of one sandbox at a time."""
+
+    def __init__(self, catalog: Catalog, kinds: Kinds, journaling: Journaling, *, most: int) -> None:
+        self._catalog = catalog
+        self._kinds = kinds
+        self._journaling = journaling
+        self._most = most
+        self._served: Counter[str] = Counter()
+
+    async def __call__(self, who: Identity, scope: Any, receive: Receive, send: Send) -> None:
+        """One call of an identified sandbox. An answer without an end ends the connection."""
+        exchange = exchange_of(scope)
+        try:
+            await self._counted(who, receive, send)
+        except Broken as why:
+            log.info("a call of %s/%s broke off: %s", who.tenant, who.agent, why)
+            if exchange is None:
+                raise
+            if exchange.response_started:
+                exchange.abort()
+            else:
+                await _say(send, 503, wire.AGAIN, "its answer broke off")
+
+    async def _counted(self, who: Identity, receive: Receive, send: Send) -> None:
+        if self._served[who.sandbox] >= self._most:
+            await _say(send, 503, wire.AGAIN, f"this sandbox makes {self._most} calls at a time")
+            return
+        self._served[who.sandbox] += 1
+        try:
+            await self._serve(who, receive, send)
+        finally:
+            self._served[who.sandbox] -= 1
+            if not self._served[who.sandbox]:
+                del self._served[who.sandbox]
+
+    async def _serve(self, who: Identity, receive: Receive, send: Send) -> None:
+        room = self._journaling.room
+        body, taken = _Body(receive), 0
+        try:
+            async with asyncio.timeout(PEER_S):
+                async for size in body.parts(wire.MAX_BODY + wire.MAX_HEAD):
+                    if not room.take(size):
+                        await _say(send, 503, wire.AGAIN, "this gateway holds as many calls as it can")
+                        return
+                    taken += size
+            if not body.whole:
+                await _say(send, 413, wire.NO, f"a call has at most {wire.MAX_BODY} bytes")
+                return
+            await self._called(who, body.take(), receive, send)
+        except TimeoutError:
+            await _say(send, 408, wire.AGAIN, f"the call did not come within {PEER_S:.0f} s")
+        finally:
+            room.give(taken)
+
+    async def _called(self, who: Identity, data: bytes, receive: Receive, send: Send) -> None:
+        try:
+            call, body = wire.Call.decode(data)
+        except ValueError:
+            await _say(send, 400, wire.NO, "the call is not one of `moorage_api.wire.calls`")
+            return
+        kind, entry = self._kinds.of(call.target), self._catalog.get(who.tenant, who.agent)
+        if kind is None or entry is None:
+            what = "no such call" if kind is None else f"agent {who.agent} is not published"
+            await _say(send, 404, wire.NO, what)
+            return
+        asked = Asked(
+            who.tenant, who.agent, entry.spec, call.method, call.target, tuple((n, v) for n, v in call.headers), body
+        )
+        try:
+            prepared = kind.prepare(asked)
+        except CallRefused as no:
+            await _tell(send, no.answer, (wire.REFUSED, wire.NO))
+            return
+        asking = Asking(
+            call.turn, call.begun, call.number, prepared.fingerprint, prepared.permits, call.resent, prepared.what
+        )
+        binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
+        answering = asyncio.ensure_future(self._answer(binding, asking, prepared, send))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            both = [each for each in (answering, leaving) if not each.done()]
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _answer(self, binding: Binding, asking: Asking, prepared: Prepared, send: Send) -> None:
+        found = await self._journaling.ask(binding, asking, prepared)
+        match found:
+            case Stored():
+                await _tell(send, found.answer, (wire.ENTRY, f"{found.entry} replayed"))
+            case Refused():
+                await _tell(send, found.answer, (wire.REFUSED, found.word))
+            case Flight():
+                await _follow(send, found)
+
+
+async def _follow(send: Send, flight: Flight) -> None:
+    if not await flight.head():
+        assert flight.refusal is not None
+        await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
+        return
+    await _start(send, flight.status, flight.headers, (wire.ENTRY, flight.entry))
+    async with contextlib.aclosing(flight.follow()) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the shim has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Body:
+    """A request's body, read in pieces that are counted before they are kept."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._parts: list[bytes] = []
+        self.whole = False
+
+    async def parts(self, most: int) -> AsyncIterator[int]:
+        """Sizes as they come; ends early, not `whole`, past `most`."""
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                return
+            yield len(part)
+            self._parts.append(part)
+            if not message.get("more_body"):
+                self.whole = True
+                return
+
+    def take(self) -> bytes:
+        """The body."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+async def _say(send: Send, status: int, word: str, why: str) -> None:
+    body = wire.Refusal(error=why).encode()
+    head: Headers = (("content-type", "application/json"), ("retry-after", "1"))
+    await _tell(send, Answer(status, head, body), (wire.REFUSED, word))
+
+
+async def _tell(send: Send, answer: Answer, mark: tuple[str, str]) -> None:
+    length = ("content-length", str(len(answer.body)))
+    await _start(send, answer.status, (*answer.headers, length), mark)
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _start(send: Send, status: int, headers: Headers, mark: tuple[str, str]) -> None:
+    head = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, mark)]
+    await send({"type": "http.response.start", "status": status, "headers": head})

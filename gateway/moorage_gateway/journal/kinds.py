@@ -1,0 +1,109 @@
+"""What a kind of boundary call says of itself. Layer: shapes and one registry; the journal knows no kind by name.
+
+A new kind (tools, agents, memory, steps) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`).
+
+    CallRefused   raised by `prepare`: the call is none; its answer is told and not recorded
+    NothingSent   raised by `perform`: surely nothing reached anybody
+    NoOutcome     raised by `perform`: it was sent, and no whole answer came
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from moorage_api.ledger.journal import Permits
+from moorage_gateway.journal.answers import Answer, Headers
+
+
+class CallRefused(Exception):
+    """The call must not be made as it stands."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class NothingSent(Exception):
+    """Nothing left this gateway; `str()` says why."""
+
+
+class NoOutcome(Exception):
+    """The other end may have done it; `str()` says what was seen."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as the agent made it, and whose agent that is. `spec`: its manifest as published."""
+
+    tenant: str
+    agent: str
+    spec: dict[str, Any]
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Outlet(Protocol):
+    """Where a call being made puts what comes of it."""
+
+    async def sending(self) -> None:
+        """Call it before anything is sent. Raises NothingSent when this gateway may not any more."""
+
+    def begin(self, status: int, headers: Headers, *, streams: bool) -> None:
+        """The answer's head. Without `streams` nothing is passed on before the whole answer is recorded."""
+
+    def put(self, piece: bytes, *, last: bool = False) -> None:
+        """The next piece. From the first one that is `last` on all is held until it is recorded. Raises NoOutcome: larger than may be."""
+
+    def clear(self) -> None:
+        """Forgets what was put, of which nothing was passed on: another try follows."""
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether somebody may have seen a part of the answer."""
+
+
+class Prepared(Protocol):
+    """A call that may be made."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes it the same call in another attempt: hex, without dots."""
+
+    @property
+    def permits(self) -> Permits:
+        """`once`: an effect."""
+
+    @property
+    def what(self) -> dict[str, str]:
+        """For traces and people; short, and nothing secret."""
+
+    async def perform(self, outlet: Outlet) -> None:
+        """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
+
+    def unknown(self) -> Answer:
+        """What the agent gets where the outcome is not known."""
+
+
+class CallKind(Protocol):
+    """One kind of call."""
+
+    prefix: str
+    """Of the target, as `/models/`."""
+
+    def prepare(self, asked: Asked) -> Prepared:
+        """Raises CallRefused."""
+
+
+class Kinds:
+    """The registry: which kind a target is of."""
+
+    def __init__(self, kinds: Sequence[CallKind]) -> None:
+        self._kinds = tuple(kinds)
+
+    def of(self, target: str) -> CallKind | None:
+        """None: no such kind."""
+        return next((kind for kind in self._kinds if target.startswith(kind.prefix)), None)

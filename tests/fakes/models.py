@@ -1,0 +1,263 @@
+"""A scripted server of models, as OpenAI, Azure and Anthropic speak: counts what it was asked, and answers by what the prompt says.
+
+Limits: chat completions, Responses and messages only; one process, a thread a connection; no tokens, no tools, no checks of a body's
+shape. Every answer carries a counter, so that a question asked twice shows. The last text of a request steers it:
+
+    pause NAME        waits, before its head, until `release(NAME)`
+    hold NAME         sends the first half, then waits until `release(NAME)`
+    cut               sends the first half and breaks off
+    fail STATUS N     answers STATUS, the first N times it is asked this
+    slow MS           so many ms between two pieces of a stream
+
+`asked` is read through `GET /asked`, so that another process may run it (`python -m fakes.models PORT`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WAIT_S = 60.0
+
+
+class Models:
+    """The server; `url` is what a manifest's `baseUrl` begins with."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._gates: dict[str, threading.Event] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def gate(self, name: str) -> threading.Event:
+        """What a prompt of that name waits for."""
+        with self._lock:
+            return self._gates.setdefault(name, threading.Event())
+
+    def release(self, name: str) -> None:
+        """Lets it go on."""
+        self.gate(name).set()
+
+    def note(self, entry: dict[str, Any]) -> int:
+        """Keeps what was asked; its number, from 1."""
+        with self._lock:
+            self.asked.append(entry)
+            return len(self.asked)
+
+    def times(self, text: str) -> int:
+        """How often a request with exactly this last text came."""
+        with self._lock:
+            return sum(1 for each in self.asked if each["text"] == text)
+
+    def close(self) -> None:
+        """Ends it, and lets go of whoever waits."""
+        for gate in list(self._gates.values()):
+            gate.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=10)
+
+
+@contextlib.contextmanager
+def serving(port: int = 0) -> Iterator[Models]:
+    """A server for as long as the context lasts."""
+    made = Models(port)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _text(body: dict[str, Any]) -> str:
+    """The last text of whichever protocol's request."""
+    said = body.get("input", body.get("messages", ""))
+    while isinstance(said, list):
+        said = said[-1] if said else ""
+    while isinstance(said, dict):
+        said = said.get("content", said.get("text", ""))
+        if isinstance(said, list):
+            said = said[-1] if said else ""
+    return str(said)
+
+
+def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            return
+
+        def do_GET(self) -> None:
+            if self.path == "/asked":
+                self._whole(200, {"asked": models.asked})
+            elif self.path.startswith("/release/"):
+                models.release(self.path.removeprefix("/release/"))
+                self._whole(200, {})
+            elif self.path == "/redirected":
+                self._whole(200, {"object": "list", "data": ["never"]})
+            else:
+                models.note({"path": self.path, "text": "", "headers": dict(self.headers.items()), "body": None})
+                self._whole(200, {"object": "list", "data": [{"id": "m-1", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = json.loads(raw)
+            text = _text(body)
+            before = models.times(text)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            number = models.note({"path": self.path, "text": text, "headers": headers, "body": body})
+            if found := re.search(r"fail (\d+) (\d+)", text):
+                if before < int(found[2]):
+                    self._whole(int(found[1]), {"error": {"message": "told to fail", "type": "x"}}, **_after(text))
+                    return
+            if "redirect" in text:
+                self.send_response(307)
+                self.send_header("location", f"{models.url}/redirected")
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
+            if found := re.search(r"pause (\S+)", text):
+                models.gate(found[1]).wait(WAIT_S)
+            words = f"answer {number} to {text}".split(" ")
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if body.get("stream"):
+                    self._stream(_events(self.path, body, number, words), text)
+                elif "cut" in text:
+                    self.send_response(200)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", "500")
+                    self.end_headers()
+                    self.wfile.write(b'{"id": "half')
+                    self.close_connection = True
+                else:
+                    self._whole(200, _answer(self.path, body, number, " ".join(words)))
+
+        def _whole(self, status: int, value: Any, **headers: str) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(status)
+            for name, each in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), each)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _stream(self, events: list[bytes], text: str) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            pace = int(found[1]) / 1000 if (found := re.search(r"slow (\d+)", text)) else 0.0
+            for n, event in enumerate(events):
+                if n == len(events) // 2:
+                    if found := re.search(r"hold (\S+)", text):
+                        models.gate(found[1]).wait(WAIT_S)
+                    if "cut" in text:
+                        self.close_connection = True
+                        return
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+                self.wfile.flush()
+                if pace:
+                    time.sleep(pace)
+            self.wfile.write(b"0\r\n\r\n")
+
+    return Handler
+
+
+def _after(text: str) -> dict[str, str]:
+    found = re.search(r"after (\d+)", text)
+    return {"retry_after": found[1]} if found else {}
+
+
+def _answer(path: str, body: dict[str, Any], number: int, text: str) -> dict[str, Any]:
+    model = body.get("model", "deployed")
+    if "messages" in path and "anthropic" not in path and path.endswith("/v1/messages"):
+        usage = {"input_tokens": 1, "output_tokens": 1}
+        return {
+            "id": f"msg_{number}", "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn",
+            "stop_sequence": None, "content": [{"type": "text", "text": text}], "usage": usage,
+        }  # fmt: skip
+    if "/responses" in path:
+        message = {
+            "type": "message", "id": f"msg_{number}", "status": "completed", "role": "assistant",
+            "content": [{"type": "output_text", "text": text, "annotations": []}],
+        }  # fmt: skip
+        return {
+            "id": f"resp_{number}", "object": "response", "created_at": 1, "model": model, "status": "completed", "output": [message],
+            "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+        }  # fmt: skip
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    return {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+
+
+def _events(path: str, body: dict[str, Any], number: int, words: list[str]) -> list[bytes]:
+    def named(kind: str, **value: Any) -> bytes:
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, **value}).encode())
+
+    if path.endswith("/v1/messages"):
+        message = _answer(path, body, number, "") | {"content": [], "stop_reason": None}
+        texts = [
+            named("content_block_delta", index=0, delta={"type": "text_delta", "text": f"{word} "}) for word in words
+        ]
+        return [
+            named("message_start", message=message),
+            named("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            *texts,
+            named("content_block_stop", index=0),
+            named(
+                "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 1}
+            ),
+            named("message_stop"),
+        ]
+    if "/responses" in path:
+        whole = _answer(path, body, number, " ".join(words) + " ")
+        item = whole["output"][0]
+        base = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("response.created", {"response": whole | {"status": "in_progress", "output": []}}),
+            (
+                "response.output_item.added",
+                {"output_index": 0, "item": item | {"content": [], "status": "in_progress"}},
+            ),
+            ("response.content_part.added", {**base, "part": {"type": "output_text", "text": "", "annotations": []}}),
+            *[("response.output_text.delta", {**base, "delta": f"{word} ", "logprobs": []}) for word in words],
+            ("response.output_text.done", {**base, "text": item["content"][0]["text"], "logprobs": []}),
+            ("response.content_part.done", {**base, "part": item["content"][0]}),
+            ("response.output_item.done", {"output_index": 0, "item": item}),
+            ("response.completed", {"response": whole}),
+        ]
+        return [named(kind, sequence_number=n, **value) for n, (kind, value) in enumerate(events)]
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        value = {
+            "id": f"chatcmpl-{number}", "object": "chat.completion.chunk", "created": 1, "model": body.get("model", "deployed"),
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        }  # fmt: skip
+        return b"data: %b\n\n" % json.dumps(value).encode()
+
+    texts = [chunk({"content": f"{word} "}) for word in words]
+    return [chunk({"role": "assistant", "content": ""}), *texts, chunk({}, "stop"), b"data: [DONE]\n\n"]
+
+
+if __name__ == "__main__":
+    with serving(int(sys.argv[1])) as served:
+        print(served.port, flush=True)
+        threading.Event().wait()

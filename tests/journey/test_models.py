@@ -1,0 +1,248 @@
+"""Stock clients of models in an agent, and what becomes of their calls when a part dies (turns.md §6): asked once, told once.
+
+The agent's environment has the clients from the package index; the models are a scripted server of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.models import Models, serving
+from fakes.platform import Platform, poll, started
+
+pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
+
+AGENT = Path(__file__).with_name("models_agent")
+CANARY = "sk-canary-7f3e9a5b1c2d4e6f"
+MANIFEST = """
+apiVersion: moorage.dev/v1alpha1
+kind: HostedAgent
+metadata: {{name: asker}}
+spec:
+  source: {{path: ., entrypoint: host.py}}
+  pool: {{min: 1, max: 3}}
+  models: [chat, messages, azure]
+---
+apiVersion: moorage.dev/v1alpha1
+kind: ModelEndpoint
+metadata: {{name: chat}}
+spec: {{protocol: compatible, baseUrl: "{url}/v1", credential: {{secret: chat}}}}
+---
+apiVersion: moorage.dev/v1alpha1
+kind: ModelEndpoint
+metadata: {{name: messages}}
+spec: {{protocol: anthropic, baseUrl: "{url}", credential: {{secret: messages, key: key}}}}
+---
+apiVersion: moorage.dev/v1alpha1
+kind: ModelEndpoint
+metadata: {{name: azure}}
+spec: {{protocol: azure, baseUrl: "{url}"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[Models]:
+    """The scripted server."""
+    with serving() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def platform_of(models: Models, folder: Path, *options: str) -> Iterator[Platform]:
+    shutil.copytree(AGENT, folder / "asker", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "asker" / "agent.yaml").write_text(MANIFEST.format(url=models.url))
+    keys = folder / "keys" / "messages"
+    keys.mkdir(parents=True)
+    (keys / "key").write_text(f"{CANARY}-of-messages\n")
+    env = {
+        "CHAT_API_KEY": CANARY,
+        "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{models.port}",
+        "MOORAGE_CREDENTIALS": str(folder / "gateway-keys"),
+    }
+    (folder / "gateway-keys").mkdir()
+    (folder / "gateway-keys" / "dev_models_chat").write_text(CANARY)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        with started(folder, *options, "--credentials", str(folder / "keys")) as found:
+            poll("the agent serves", lambda: any(a["name"] == "asker" for a in found.agents), within=240)
+            yield found
+
+
+@pytest.fixture(scope="module")
+def platform(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_of(models, tmp_path_factory.mktemp("models")) as found:
+        yield found
+
+
+def new_session() -> str:
+    return f"session-{uuid.uuid4().hex}"
+
+
+def ask(platform: Platform, *steps: str, session: str | None = None, **more: Any) -> Any:
+    with platform.client("asker", timeout=120) as api:
+        extra = {"agent_session_id": session or new_session()}
+        return api.responses.create(model="asker", input="\n".join(steps), extra_body=extra, **more)
+
+
+def name(prefix: str) -> str:
+    """A text that no other test asks."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def test_stock_clients_speak_to_their_providers_unchanged(platform: Platform, models: Models) -> None:
+    text = name("hello")
+    steps = ("chat", "stream", "responses", "events", "messages", "tales", "azure", "module")
+    response = ask(platform, *(f"{step} {text}" for step in steps))
+    lines = response.output_text.strip().splitlines()
+    assert len(lines) == 8 and all(line.strip().endswith(f"to {text}") for line in lines), response
+    asked = [each for each in models.asked if each["text"] == text]
+    assert [each["path"].partition("?")[0] for each in asked] == [
+        "/v1/chat/completions", "/v1/chat/completions", "/v1/responses", "/v1/responses", "/v1/messages", "/v1/messages",
+        "/openai/deployments/m-1/chat/completions", "/v1/chat/completions",
+    ]  # fmt: skip
+    keys = [each["headers"].get("authorization") or each["headers"].get("x-api-key") for each in asked]
+    assert keys == [f"Bearer {CANARY}"] * 4 + [f"{CANARY}-of-messages"] * 2 + [None, f"Bearer {CANARY}"]
+
+
+def test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none(platform: Platform) -> None:
+    response = ask(platform, "env OPENAI_API_KEY", "env CHAT_API_KEY", "env ANTHROPIC_API_KEY", f"chat {name('k')}")
+    assert "OPENAI_API_KEY=moorage" in response.output_text and "CHAT_API_KEY=None" in response.output_text
+    assert CANARY not in response.output_text
+    session = response.agent_session_id
+    for pid in platform.pids("asker", session):
+        assert CANARY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert platform.holding(CANARY.encode()) == []
+    assert CANARY not in platform.log.read_text()
+
+
+def test_a_killed_sandbox_asks_no_completed_question_twice(platform: Platform, models: Models) -> None:
+    session, text, door = new_session(), name("step"), name("door")
+    steps = [
+        f"chat {text}-1",
+        f"stream {text}-2",
+        f"messages {text}-3",
+        f"chat {text}-1",
+        f"chat pause {door}",
+        f"chat {text}-4",
+    ]
+    with platform.client("asker", timeout=120) as api:
+        made = api.responses.create(
+            model="asker", input="\n".join(steps), background=True, extra_body={"agent_session_id": session}
+        )
+        poll("the fifth call is in flight", lambda: models.times(f"pause {door}") == 1)
+        for _ in range(2):
+            before = set(poll("it has a sandbox", lambda: platform.pids("asker", session)))
+            platform.kill_sandbox("asker", session)
+            poll("it has another", lambda: set(platform.pids("asker", session)) - before)  # noqa: B023
+        models.release(door)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert [models.times(f"{text}-{n}") for n in (1, 2, 3, 4)] == [2, 1, 1, 1]
+    assert models.times(f"pause {door}") == 1, "finished and recorded though its sandbox died"
+    assert len(done.output_text.strip().splitlines()) == 6
+    assert len(platform.record("asker", made.id)["attempts"]) >= 2
+
+
+def test_a_stream_that_was_half_told_goes_on_where_it_stopped(platform: Platform, models: Models) -> None:
+    session, half = new_session(), name("half")
+    with platform.client("asker", timeout=120) as api:
+        stream = api.responses.create(
+            model="asker", input=f"stream hold {half} one two three four", stream=True,
+            extra_body={"agent_session_id": session},
+        )  # fmt: skip
+        told = []
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                told.append(event.delta)
+                if len(told) == 1:
+                    platform.kill_sandbox("asker", session)
+                    models.release(half)
+    assert "".join(told).strip().endswith(f"to hold {half} one two three four"), told
+    assert models.times(f"hold {half} one two three four") == 1
+    assert "".join(told).count("three") == 1
+
+
+def test_parallel_calls_are_each_asked_once(platform: Platform, models: Models) -> None:
+    session, text, door = new_session(), name("par"), name("door")
+    with platform.client("asker", timeout=120) as api:
+        made = api.responses.create(
+            model="asker", input=f"both {text}-a | {text}-b\nboth {text}-c | pause {door}", background=True,
+            extra_body={"agent_session_id": session},
+        )  # fmt: skip
+        poll("the last is in flight", lambda: models.times(f"pause {door}") == 1 and models.times(f"{text}-c") == 1)
+        platform.kill_sandbox("asker", session)
+        models.release(door)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed"
+    assert [models.times(each) for each in (f"{text}-a", f"{text}-b", f"{text}-c", f"pause {door}")] == [1, 1, 1, 1]
+
+
+def test_a_call_goes_on_when_redis_is_killed_and_comes_back(platform: Platform, models: Models) -> None:
+    text, door = name("redis"), name("door")
+    with platform.client("asker", timeout=120) as api:
+        made = api.responses.create(
+            model="asker", input=f"chat {text}\nchat pause {door}\nchat {text}-2", background=True
+        )
+        poll("the second call is in flight", lambda: models.times(f"pause {door}") == 1)
+        before = platform.valkey_pid()
+        os.kill(before, signal.SIGKILL)
+        models.release(door)
+        poll("Valkey runs again", lambda: platform.valkey_pid() != before)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert [models.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]
+
+
+def test_a_gateway_that_dies_costs_at_most_the_call_it_carried(platform: Platform, models: Models) -> None:
+    other = platform.start_gateway()
+    text, door = name("gw"), name("door")
+    with platform.client("asker", url=other.url, timeout=120) as api:
+        made = api.responses.create(
+            model="asker", input=f"chat {text}\nchat pause {door}\nchat {text}-2", background=True
+        )
+    poll("the second call is in flight", lambda: models.times(f"pause {door}") == 1)
+    other.kill()
+    models.release(door)
+    with platform.client("asker", timeout=120) as api:
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert models.times(text) == 1 and models.times(f"{text}-2") == 1
+    assert models.times(f"pause {door}") in (1, 2)
+    assert len(done.output_text.strip().splitlines()) == 3
+
+
+def test_a_model_that_an_agent_may_not_use_is_refused_with_what_to_do(platform: Platform) -> None:
+    with platform.client("asker", timeout=60) as api:
+        failed = api.responses.create(model="asker", input="chat redirect")
+    assert failed.status == "failed" and "redirects" in str(failed.error)
+
+
+def test_plain_processes_reach_models_too(models: Models, tmp_path: Path) -> None:
+    with platform_of(models, tmp_path, "--plain") as platform:
+        session, text, door = new_session(), name("plain"), name("door")
+        with platform.client("asker", timeout=120) as api:
+            made = api.responses.create(
+                model="asker", input=f"chat {text}\nmessages {text}-2\nchat pause {door}", background=True,
+                extra_body={"agent_session_id": session},
+            )  # fmt: skip
+            poll("the third call is in flight", lambda: models.times(f"pause {door}") == 1)
+            platform.kill_sandbox("asker", session)
+            models.release(door)
+            done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        assert done.status == "completed", done
+        assert [models.times(each) for each in (text, f"{text}-2", f"pause {door}")] == [1, 1, 1]
+
+
+def _ended(api: Any, response: str) -> Any:
+    found = api.responses.retrieve(response)
+    return found if found.status not in ("in_progress", "queued") else None

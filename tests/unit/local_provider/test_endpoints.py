@@ -1,0 +1,71 @@
+"""Model endpoints of a laptop: where their keys come from, and which hosts they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moorage_api.catalog import credential_name
+from moorage_api.kinds import ModelEndpoint
+from moorage_local.endpoints import Endpoints, variable
+from moorage_local.manifests import FoundEndpoint, read_folder
+
+pytestmark = pytest.mark.unit
+
+TEXT = """
+apiVersion: moorage.dev/v1alpha1
+kind: ModelEndpoint
+metadata: {name: %s}
+spec: {protocol: compatible, baseUrl: "%s", credential: {secret: my-models, key: api.key}}
+"""
+
+
+def endpoint(name: str = "m", url: str = "http://127.0.0.1:11434/v1") -> FoundEndpoint:
+    document = {
+        "apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": name},
+        "spec": {"protocol": "compatible", "baseUrl": url, "credential": {"secret": "my-models", "key": "api.key"}},
+    }  # fmt: skip
+    return FoundEndpoint(ModelEndpoint.model_validate(document, by_alias=True, by_name=False), Path(f"/f/{name}.yaml"))
+
+
+async def test_a_key_is_read_from_the_folder_else_from_the_environment(tmp_path: Path) -> None:
+    made = Endpoints("dev", {"MY_MODELS_API_KEY": " of-env\n"}, tmp_path)
+    assert made.use({"m": endpoint()}) == []
+    name = credential_name("dev", "m")
+    assert made.get(name) == "of-env"
+    (tmp_path / "my-models").mkdir()
+    (tmp_path / "my-models" / "api.key").write_text("of-file\n")
+    assert made.get(name) == "of-file", "a changed file counts at once"
+    (tmp_path / "my-models" / "api.key").write_text("two\nlines")
+    assert made.get(name) is None, "what would end a header is no key"
+    assert made.get(credential_name("other", "m")) is None and made.get(credential_name("dev", "x")) is None
+
+
+async def test_a_missing_key_is_told_with_what_to_set() -> None:
+    (sentence,) = Endpoints("dev", {}, None).use({"m": endpoint()})
+    assert "MY_MODELS_API_KEY" in sentence and "model endpoint m" in sentence
+    assert variable("openai", "api-key") == "OPENAI_API_KEY"
+
+
+async def test_only_hosts_of_the_folder_are_open() -> None:
+    made = Endpoints("dev", {}, None)
+    assert made.allowed() == frozenset()
+    made.use({"m": endpoint(), "n": endpoint("n", "https://[::1]/v1")})
+    assert made.allowed() == {"127.0.0.1:11434", "[::1]:443"}
+    made.use({}, {"/f/m.yaml"})
+    assert made.allowed() == {"127.0.0.1:11434"}, "its file is broken just now: it was not removed"
+    made.use({})
+    assert made.allowed() == frozenset()
+
+
+def test_a_folder_holds_agents_and_endpoints_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(TEXT % ("one", "https://a.example/v1"))
+    (tmp_path / "in").mkdir()
+    agent = "apiVersion: moorage.dev/v1alpha1\nkind: HostedAgent\nmetadata: {name: one}\nspec: {source: {path: .}}\n---"
+    (tmp_path / "in" / "agent.yaml").write_text(agent + TEXT % ("two", "https://b.example/v1"))
+    found = read_folder(tmp_path)
+    assert (sorted(found.agents), sorted(found.endpoints), found.errors) == (["one"], ["one", "two"], ())
+    (tmp_path / "in" / "models.yaml").write_text(TEXT % ("two", "https://c.example/v1"))
+    (error,) = read_folder(tmp_path).errors
+    assert "names are unique" in str(error)

@@ -1,0 +1,221 @@
+"""ModelEndpoints of a cluster: what is published, which keys go where, and what is said of one that cannot be used.
+
+The API server is played; limits: it keeps objects by kind and place, knows merge patches only, and forbids what it is told to.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from moorage_api.catalog import EndpointEntry
+from moorage_operator.endpoints import Endpoints, status_of, wanted
+from moorage_operator.kube import ENDPOINTS, SECRETS, Kind, KubeError
+from moorage_operator.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+TENANTS = {"team": "acme", "team-two": "acme", "rival": "rival"}
+KEY = "sk-canary-0123456789abcdef"
+
+
+def endpoint(
+    name: str = "openai", namespace: str = "team", created: str = "2026-01-01T00:00:00Z", **spec: Any
+) -> dict[str, Any]:
+    whole = {"protocol": "openai", "baseUrl": "https://api.example.com/v1", **spec}
+    meta = {"name": name, "namespace": namespace, "creationTimestamp": created, "generation": 3}
+    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": meta, "spec": whole}
+
+
+def with_key(name: str = "openai", namespace: str = "team", **more: Any) -> dict[str, Any]:
+    return endpoint(name, namespace, credential={"secret": "openai", "key": "api-key"}, **more)
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+class Cluster:
+    """Endpoints, Secrets of teams, and the gateways' own."""
+
+    def __init__(self, *bodies: dict[str, Any], secrets: dict[tuple[str, str], dict[str, str]] | None = None) -> None:
+        self.bodies = list(bodies)
+        self.secrets: dict[tuple[str, str], dict[str, str]] = {("platform", "gw"): {}, **(secrets or {})}
+        self.forbidden: set[tuple[str, str]] = set()
+        self.no_definition = False
+        self.writes: list[tuple[str, str, Any]] = []
+        self.read: list[tuple[str, str]] = []
+
+    async def each(self, kind: Kind, namespace: str, *, labels: Any) -> AsyncIterator[dict[str, Any]]:
+        assert kind is ENDPOINTS
+        if self.no_definition:
+            raise KubeError(404, "NotFound", "no such resource")
+        for body in self.bodies:
+            if body["metadata"]["namespace"] == namespace:
+                yield body
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+        assert kind is SECRETS
+        self.read.append((namespace, name))
+        if (namespace, name) in self.forbidden:
+            raise KubeError(403, "Forbidden", "not yours")
+        held = self.secrets.get((namespace, name))
+        return None if held is None else {"data": dict(held)}
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, body: dict[str, Any], *, part: str = ""
+    ) -> dict[str, Any]:
+        self.writes.append((kind.plural, name, body))
+        if kind is SECRETS:
+            held = self.secrets[namespace, name]
+            for key, value in body["data"].items():
+                held.pop(key, None) if value is None else held.update({key: value})
+        else:
+            one = next(
+                b for b in self.bodies if (b["metadata"]["namespace"], b["metadata"]["name"]) == (namespace, name)
+            )
+            one["status"] = body["status"]
+        return {}
+
+    def said(self, name: str = "openai", namespace: str = "team") -> tuple[str, str, str]:
+        one = next(b for b in self.bodies if (b["metadata"]["namespace"], b["metadata"]["name"]) == (namespace, name))
+        (condition,) = one["status"]["conditions"]
+        return condition["status"], condition["reason"], condition["message"]
+
+
+class Catalog:
+    """The catalog's endpoints."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, EndpointEntry] = {}
+        self.published = 0
+
+    async def endpoints(self) -> list[EndpointEntry]:
+        return list(self.held.values())
+
+    async def publish_endpoint(self, entry: EndpointEntry) -> bool:
+        self.published += 1
+        self.held[entry.field] = entry
+        return True
+
+    async def unpublish_endpoint(self, tenant: str, name: str) -> None:
+        del self.held[f"{tenant}/{name}"]
+
+
+def operator(cluster: Cluster, *, credentials: str | None = "gw") -> Endpoints:
+    settings = Settings(
+        redis_url=SecretStr("redis://x"), token_key=SecretStr("a" * 64), namespace="platform", namespaces=tuple(TENANTS),
+        sandbox_image="i", sandbox_url="http://g:8081", gateway_cidr="10.0.0.0/8", gateway_credentials=credentials,
+    )  # fmt: skip
+    return Endpoints(cluster, settings, now=lambda: 100.0, tenants=TENANTS)  # type: ignore[arg-type]
+
+
+async def test_an_endpoint_is_published_with_its_key_beside_it_and_nothing_is_written_twice() -> None:
+    cluster, catalog = Cluster(with_key(), secrets={("team", "openai"): {"api-key": encoded(KEY + "\n")}}), Catalog()
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert list(catalog.held) == ["acme/openai"]
+    assert catalog.held["acme/openai"].spec["baseUrl"] == "https://api.example.com/v1"
+    assert cluster.secrets["platform", "gw"] == {"acme_models_openai": encoded(KEY)}
+    assert cluster.said() == ("True", "Serving", "Agents that name it may use it.")
+    assert KEY not in str(catalog.held) + str(cluster.bodies)
+    written = len(cluster.writes)
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert (len(cluster.writes), catalog.published) == (written, 1)
+
+
+async def test_a_changed_key_is_brought_on_and_one_that_is_not_needed_taken_away() -> None:
+    cluster, catalog = Cluster(with_key(), secrets={("team", "openai"): {"api-key": encoded("one")}}), Catalog()
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    cluster.secrets["team", "openai"]["api-key"] = encoded("two")
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.secrets["platform", "gw"] == {"acme_models_openai": encoded("two")}
+    cluster.bodies.clear()
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.secrets["platform", "gw"] == {} and catalog.held == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, "is not there"),
+        ({}, "has no usable value 'api-key'"),
+        ({"api-key": "%%%"}, "has no usable value"),
+        ({"api-key": encoded("two\nlines")}, "has no usable value"),
+        ({"api-key": encoded("")}, "has no usable value"),
+        ({"api-key": encoded("é")}, "has no usable value"),
+    ],
+)
+async def test_without_a_usable_key_it_is_not_published_and_says_why(data: dict[str, str] | None, said: str) -> None:
+    cluster = Cluster(with_key(), secrets={} if data is None else {("team", "openai"): data})
+    catalog = Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    status, reason, message = cluster.said()
+    assert (status, reason) == ("False", "CredentialMissing") and said in message
+    assert catalog.held == {} and cluster.secrets["platform", "gw"] == {}
+
+
+@pytest.mark.parametrize("way", ["nothing named", "not this one"])
+async def test_a_secret_that_may_not_be_read_is_named_with_what_to_do(way: str) -> None:
+    cluster, catalog = Cluster(with_key(), endpoint("open")), Catalog()
+    cluster.forbidden.add(("team", "openai"))
+    await operator(cluster, credentials=None if way == "nothing named" else "gw").look(catalog)  # type: ignore[arg-type]
+    status, reason, message = cluster.said()
+    assert (status, reason) == ("False", "CredentialForbidden") and "models.secrets" in message
+    assert list(catalog.held) == ["acme/open"], "one that needs no key is not held up"
+    assert way != "nothing named" or cluster.read == []
+
+
+async def test_a_key_is_only_read_where_its_manifest_stands() -> None:
+    secrets = {("rival", "openai"): {"api-key": encoded("theirs")}}
+    cluster, catalog = Cluster(with_key(), with_key(namespace="rival"), secrets=secrets), Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert list(catalog.held) == ["rival/openai"]
+    assert cluster.secrets["platform", "gw"] == {"rival_models_openai": encoded("theirs")}
+
+
+async def test_names_are_unique_in_a_tenant_and_the_oldest_has_it() -> None:
+    younger = endpoint(namespace="team", created="2026-02-01T00:00:00Z", baseUrl="https://b.example")
+    cluster, catalog = Cluster(younger, endpoint(namespace="team-two"), endpoint(namespace="rival")), Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert sorted(catalog.held) == ["acme/openai", "rival/openai"]
+    assert catalog.held["acme/openai"].spec["baseUrl"] == "https://api.example.com/v1"
+    assert cluster.said(namespace="team")[1] == "NameTaken" and "team-two" in cluster.said(namespace="team")[2]
+
+
+async def test_a_manifest_that_is_wrong_holds_up_no_other() -> None:
+    cluster, catalog = Cluster(endpoint("a", baseUrl="https://u:hunter2@h"), endpoint("b")), Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    status, reason, message = cluster.said("a")
+    assert (status, reason) == ("False", "SpecRefused") and "spec.baseUrl" in message and "hunter2" not in message
+    assert list(catalog.held) == ["acme/b"]
+
+
+async def test_a_cluster_with_older_definitions_has_no_endpoints_and_no_trouble() -> None:
+    cluster, catalog = Cluster(endpoint()), Catalog()
+    cluster.no_definition = True
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert catalog.held == {} and cluster.writes == []
+
+
+async def test_when_the_platforms_own_secret_is_gone_nothing_that_needs_a_key_is_published() -> None:
+    cluster, catalog = Cluster(with_key(), secrets={("team", "openai"): {"api-key": encoded(KEY)}}), Catalog()
+    del cluster.secrets["platform", "gw"]
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert catalog.held == {} and "helm upgrade" in cluster.said()[2]
+
+
+def test_a_condition_keeps_its_time_while_its_status_holds() -> None:
+    body = endpoint()
+    (one,) = wanted([body], TENANTS)
+    body["status"] = status_of(one, 100.0)
+    assert status_of(one, 200.0) is None
+    body["metadata"]["generation"] = 4
+    fresh = status_of(one, 200.0)
+    assert fresh is not None and fresh["observedGeneration"] == 4
+    assert fresh["conditions"][0]["lastTransitionTime"] == "1970-01-01T00:01:40Z"
