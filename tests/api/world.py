@@ -88,8 +88,8 @@ class World:
 
     # -- the operator
 
-    def start(self, end: Point | None = None) -> Process:
-        """A further operator; `end`: where it dies."""
+    def start(self, end: Point | None = None, **settings: str) -> Process:
+        """A further operator; `end`: where it dies. `settings`: MOORAGE_ variables without their prefix."""
         environment = {
             "MOORAGE_REDIS_URL": f"unix://{self.means.socket}?db={self.database}",
             "MOORAGE_TOKEN_KEY": TOKEN_KEY,
@@ -103,6 +103,7 @@ class World:
             "MOORAGE_HEALTH_HOST": "127.0.0.1",
             "MOORAGE_HEALTH_PORT": "0",
             "MOORAGE_RESYNC_SECONDS": "5",
+            **{f"MOORAGE_{name}": text for name, text in settings.items()},
         }
         log = self.folder / f"operator-{len(self.operators)}.log"
         where = (end.number, end.side) if end is not None else None
