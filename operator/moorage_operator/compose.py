@@ -146,6 +146,17 @@ class Operator:
                 self._whole_at = time.monotonic()
                 return versions
 
+    async def _until_read(self) -> None:
+        """To whom namespaces belong, and what tokens are verified with: a server that is busy just then costs no operator."""
+        while True:
+            try:
+                await self._belongings()
+                await self._read_keys()
+                return
+            except KubeError as fault:
+                log.warning("waiting for the cluster: %s", fault)
+                await asyncio.sleep(AWAY_SECONDS)
+
     async def _work(self, me: str) -> None:
         settings = self._settings
         runner = self._ledger_at(settings.redis_url.get_secret_value(), me)
@@ -155,8 +166,7 @@ class Operator:
             if time.monotonic() - self._whole_at > FRESH_SECONDS:
                 await self._until_whole()  # what a watch has missed while another replica worked
             await _until_found(runner)
-            await self._belongings()
-            await self._read_keys()
+            await self._until_read()
 
             async def found() -> None:
                 """Before the provider's own key: see set_pod_tokens. No API server is needed, which may be away as well."""

@@ -141,7 +141,7 @@ class PodMachine:
             return
         namespace = found["metadata"]["namespace"]
         self._known[sandbox] = (namespace, reason)
-        await self._kube.delete(PODS, namespace, sandbox)
+        await self._kube.delete(PODS, namespace, sandbox, uid=_uid(found))
         await self._gone(namespace, sandbox)
 
     async def release(self, revision: str) -> None:
@@ -181,7 +181,7 @@ class PodMachine:
         """See Machine."""
         found = self._claim(tenant, agent, volume)
         if found is not None:
-            await self._kube.delete(CLAIMS, found["metadata"]["namespace"], volume)
+            await self._kube.delete(CLAIMS, found["metadata"]["namespace"], volume, uid=_uid(found))
             self._observed.claims.drop(found)
 
     def volumes(self) -> list[tuple[str, str, str]]:
@@ -361,6 +361,11 @@ class PodMachine:
     def _tenant(self, body: Mapping[str, Any]) -> str:
         namespace = str(body["metadata"]["namespace"])
         return self._tenants.get(namespace, namespace)
+
+
+def _uid(body: Mapping[str, Any]) -> str:
+    """Which object was looked at: a look that is old ends no other one of its name."""
+    return str(body["metadata"].get("uid", ""))
 
 
 def _image(body: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from api.picture import look, orphans, picture
 from api.points import Point, Side
+from api.resting import at_rest, settled
 from api.scenarios import SCENARIOS, Scenario
 from api.world import Means, World, until, world_of
 
@@ -29,7 +29,6 @@ LONG = os.environ.get("MOORAGE_LONG") == "1"
 AT_ONCE = 6  # worlds; the Valkey has 16 databases
 SAMPLED = 6  # points a scenario, where not all are taken
 MET = 0.8  # of the points must have been reached: a run may come to its end with fewer writes than the clean one
-QUIET_SECONDS = 3.0  # of an operator that looks every second
 SIDES: tuple[Side, Side] = ("before", "after")
 
 
@@ -147,40 +146,3 @@ async def looked(world: World) -> bool:
     """Whether the operator that followed has swept: then its loop begins, and tells the ledger the key of its tokens."""
     lines = world.counted()
     return "HSET platform token_key" in lines[[line.startswith("died") for line in lines].index(True) :]
-
-
-async def at_rest(world: World) -> dict[str, Any]:
-    """Waits until the operator has written nothing for some looks, and nothing is nobody's; what there is then."""
-    last: tuple[object, ...] = ()
-    since = time.monotonic()
-    seen: dict[str, Any] = {}
-
-    async def quiet() -> bool:
-        nonlocal last, since, seen
-        held = await look(world)
-        seen = picture(held)
-        now = (seen, orphans(held), len(world.counted()))
-        if now != last:
-            last, since = now, time.monotonic()
-        return not now[1] and time.monotonic() - since >= QUIET_SECONDS
-
-    await until("the operator is at rest", quiet)
-    return seen
-
-
-async def settled(world: World, wanted: dict[str, Any]) -> None:
-    """Waits until the picture is the wanted one, and nothing is nobody's."""
-    why: list[str] = []
-
-    async def so() -> bool:
-        held = await look(world)
-        seen = picture(held)
-        why[:] = orphans(held) + [
-            f"{part}: {seen[part]!r}, not {wanted[part]!r}" for part in seen if seen[part] != wanted[part]
-        ]
-        return not why
-
-    try:
-        await until("the world is as it should be", so)
-    except AssertionError as fault:
-        raise AssertionError("\n".join([str(fault), *why])) from fault

@@ -14,6 +14,7 @@ from api.scenarios import source
 from api.world import Means, World, until, world_of
 from cluster.node.control import ControlPlane
 from fakes.audit import Audit
+from fakes.stand_in import UNBOUND, UNMOUNTED
 from moorage_operator.kube import LEASES
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
@@ -158,3 +159,76 @@ async def test_a_ledger_that_was_lost_is_made_whole_from_what_the_cluster_holds(
 
         await until("the pool is whole, and nothing is nobody's", full)
         await world.until_ready("hello", warm=2, hibernated=1)
+
+
+async def test_without_an_operator_what_is_warm_is_claimed_and_who_finds_nothing_waits_for_the_next(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 14) as world:
+        first = world.start()
+        await world.apply("hello", pool={"min": 2, "max": 2})
+        await world.until_ready("hello", warm=2)
+        revision = await world.revision("hello")
+        await first.kill()
+        for name in ("first", "second"):
+            key = await world.open(name, "hello")
+            claim = await world.sessions.claim(key, revision, named=False)
+            assert (claim.word, await world.sessions.bound(key, claim.epoch)) == ("CLAIMED", "OK")
+        third = await world.open("third", "hello")
+        assert (await world.sessions.claim(third, revision, named=False)).word == "WAKING"
+        await world.replace(first)
+        await world.claim(third, "hello")
+        await world.until_ready("hello", warm=2, idle=3)
+        assert orphans(await look(world)) == []
+
+
+async def test_a_holder_that_was_stopped_and_goes_on_later_leaves_the_work_to_its_successor(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 15) as world:
+        first = world.start()
+        await world.apply("hello", pool={"min": 2, "max": 2})
+        await world.until_ready("hello", warm=2)
+        holder = await world.holder()
+        first.send(signal.SIGSTOP)
+        second = world.start()
+
+        async def followed() -> bool:
+            return await world.holder() not in ("", holder)
+
+        await until("the other one holds the lease, once it has run out", followed)
+        await session(world, "first")
+        await world.until_ready("hello", warm=2, idle=1)
+        before = await look(world)
+        first.send(signal.SIGCONT)
+        await first.wait()
+        assert not second.ended
+        await session(world, "second")
+        await world.until_ready("hello", warm=2, idle=2)
+
+        async def tidy() -> bool:
+            held = await look(world)
+            return orphans(held) == [] and len(held.pods) == 4 == len(held.claims) == len(held.sandboxes)
+
+        await until("a pod and a claim for each sandbox, and nothing that is nobody's", tidy)
+        assert {one["metadata"]["uid"] for one in before.pods} <= {
+            one["metadata"]["uid"] for one in (await look(world)).pods
+        }
+
+
+async def test_an_agent_whose_volumes_never_come_says_so_in_its_time_and_holds_up_no_other(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 14) as world:
+        world.start(MOORAGE_READY_SECONDS="4")
+        await world.apply("stuck", image=UNMOUNTED)
+        await world.apply("hello")
+        await world.until_ready("hello", warm=2)
+
+        async def said() -> bool:
+            status = ((await world.agent("stuck")) or {}).get("status") or {}
+            return any(one["type"] == "Ready" and UNBOUND in one["message"] for one in status.get("conditions", ()))
+
+        await until("it says what it waits for", said)
+        await session(world, "first")
+        await world.until_ready("hello", warm=2, idle=1)

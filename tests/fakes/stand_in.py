@@ -2,7 +2,8 @@
 
 Limits: no container runs and no volume is mounted; a pod is bound and Ready a moment after it was made, and its end takes no longer. Nobody
 answers at a pod's address, unless `addresses` are given at which somebody does: each pod then has one of its own. A pod whose agent has the
-image `broken` never gets Ready, and says the word that a kubelet says. A Job has one pod and is complete at once; a ref without a commit is
+image `broken` never gets Ready, and says the word that a kubelet says; one with the image `unmounted` waits for its volume for ever, in the
+scheduler's words. A Job has one pod and is complete at once; a ref without a commit is
 always the same one, and the bundle is named by source and commit.
 """
 
@@ -26,6 +27,8 @@ from moorage_operator.builds import JOB_OF
 NODE = "stand-in"
 ADDRESS = "192.0.2.1"  # of the range for examples: nobody's
 BROKEN = "registry.example/broken:1"
+UNMOUNTED = "registry.example/unmounted:1"
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
 PODS = f"/api/v1/pods?labelSelector={marks.OURS}%3D{marks.MANAGER}"
 JOBS = f"/apis/batch/v1/jobs?labelSelector={marks.OURS}%3D{marks.MANAGER}"
 COMMIT = "c" * 40
@@ -86,7 +89,8 @@ class StandIn:
             now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
             self._api.delete(path, now)
             return
-        if uid not in self._bound and not pod["spec"].get("nodeName"):
+        waits = any(one["image"] == UNMOUNTED for one in pod["spec"]["containers"])
+        if uid not in self._bound and not waits and not pod["spec"].get("nodeName"):
             target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
             binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": target}
             self._api.create(f"{path}/binding", binding)
@@ -159,6 +163,9 @@ def _status(pod: Object, address: str) -> Object:
             "state": {"waiting": waiting},
         }
         return {"phase": "Pending", "containerStatuses": [stuck]}
+    if images["agent"] == UNMOUNTED:
+        why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNBOUND}
+        return {"phase": "Pending", "conditions": [why | {"lastTransitionTime": AT}]}
     runs = {"running": {"startedAt": AT}}
     return {
         "phase": "Running",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from promises.shape import (
     API,
     CALLS,
+    CLUSTER,
     CONTROL,
     CRASH,
     EGRESS,
@@ -12,12 +13,18 @@ from promises.shape import (
     HTTP,
     ISOLATION,
     JOURNEY,
+    OPERATING,
     PACKAGING,
+    PROBED,
     SHIM,
     SIM,
     TENANCY,
     Row,
 )
+
+_APPLIED, _SOURCES = (CLUSTER.format(name) for name in ("operator", "sources"))
+_OBJECTS, _CHART = OPERATING.format("objects"), PACKAGING.format("chart")
+_NO_SETTING = f"{_OBJECTS}::test_a_missing_setting_is_named"
 
 ROWS: dict[str, Row] = {
     "T1": Row(
@@ -39,6 +46,15 @@ ROWS: dict[str, Row] = {
             f"{CALLS}::test_metadata_addresses_are_refused_though_somebody_named_them",
             f"{CALLS}::test_a_server_that_redirects_is_not_followed",
         ),
+    ),
+    "T3": Row(
+        "labels and annotations are the operator's: what others write there is not passed on, and not believed",
+        (
+            f"{OPERATING.format('agents')}::test_no_label_and_no_annotation_of_a_persons_reaches_what_is_made",
+            f"{OPERATING.format('machine')}::test_a_pod_whose_marks_are_not_what_its_operator_signed_is_no_sandbox",
+            f"{OPERATING.format('marks')}::test_a_note_that_is_not_of_this_claims_agent_and_tenant_is_none",
+        ),
+        lacking="an admission policy: who may write pods in an agents' namespace can have one that the operator ends, or policies select",
     ),
     "T4": Row(
         "one reading of path and Host",
@@ -72,6 +88,8 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('reach')}::test_no_other_host_is_reached_by_address",
             f"{EGRESS.format('proxy')}::test_a_target_that_is_not_listed_is_403_and_says_what_to_add",
             f"{EGRESS.format('rules')}::test_no_host_is_read_in_two_ways",
+            f"{_APPLIED}::test_a_sandbox_reaches_the_gateway_and_nothing_else",
+            f"{_SOURCES}::test_a_build_reaches_only_the_gateway",
         ),
         lacking="SNI and byte budgets",
     ),
@@ -83,7 +101,11 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
+            f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
+            f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
+            f"{_SOURCES}::test_a_build_reaches_only_the_gateway",
         ),
+        lacking="a pod's token lasts an hour, of the fifteen minutes",
     ),
     "T9": Row(
         "an agent cannot pose as its shim, nor speak at the sandbox port",
@@ -106,14 +128,21 @@ ROWS: dict[str, Row] = {
             f"{ISOLATION.format('hostile')}::test_there_is_no_network_but_its_own_loopback",
             f"{HOSTILE.format('reach')}::test_the_hosts_ports_and_sockets_are_not_there",
             "unit/local/test_launcher.py::test_the_filter_refuses_exactly_its_list",
+            f"{_OBJECTS}::test_both_containers_pass_restricted_pod_security",
+            f"{OPERATING.format('builds')}::test_a_builds_pod_is_closed_bounded_and_no_sandbox",
+            f"{CLUSTER.format('hand_made_pod')}::test_a_session_lives_in_a_pod",
+            f"{_APPLIED}::test_a_sandbox_reaches_the_gateway_and_nothing_else",
         ),
-        lacking="the cluster's part",
+        lacking="from a pod: API server and kubelet are tried, not neighbours, the metadata address and the gateway's other ports; "
+        "no profile that requires a RuntimeClass",
     ),
     "T13": Row(
         "no other workspace is mounted",
         (
             f"{HOSTILE.format('reach')}::test_no_file_of_another_session_is_seen",
             "unit/local_provider/test_volume_store.py::test_a_volume_has_one_writer_at_a_time",
+            f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
+            f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
         ),
     ),
     "T14": Row(
@@ -123,8 +152,20 @@ ROWS: dict[str, Row] = {
             "component/files/test_checkpoint_port.py::test_a_sandbox_that_holds_no_session_stores_and_reads_nothing",
             "component/files/test_checkpoint_store.py::test_an_altered_pointer_or_anothers_counts_for_nothing_and_the_older_one_stands",
             "component/files/test_checkpoint_store.py::test_a_part_that_was_altered_or_removed_is_found",
+            "component/checkpoint/test_hostile.py::test_every_flipped_bit_of_a_pack_is_refused",
+            "component/checkpoint/test_hostile.py::test_a_link_that_appears_on_the_way_is_not_followed",
         ),
         lacking="credentials of the store for each tenant: gateways hold one for all",
+    ),
+    "T17": Row(
+        "the operator's rights are named one by one, in its namespaces; nobody else of the platform has any",
+        (
+            f"{_CHART}::test_rights_are_named_one_by_one_and_reach_no_secret_and_no_shell",
+            f"{_CHART}::test_only_the_operator_has_rights_and_a_token",
+            f"{CLUSTER.format('installed')}::test_an_agent_is_applied_and_called",
+            f"{CLUSTER.format('installed')}::test_a_source_is_built_under_the_charts_own_rights_and_policies",
+            f"{CLUSTER.format('upgrade')}::test_an_upgrade_fails_no_request_and_loses_no_session",
+        ),
     ),
     "T18": Row(
         "a flood is refused early: per key, per address, per process",
@@ -139,13 +180,20 @@ ROWS: dict[str, Row] = {
         (
             "unit/gateway/test_settings.py::test_a_bare_start_fails_and_names_what_is_missing",
             "unit/gateway_auth/test_auth.py::test_without_a_key_only_programs_of_this_machine_in_dev_are_let_in",
+            _NO_SETTING,
+            f"{_CHART}::test_every_secret_is_made_anew_for_every_installation",
+            f"{_CHART}::test_what_cannot_work_is_refused_with_a_sentence",
         ),
         lacking="TLS: a gateway serves plain HTTP on whatever address it is given",
     ),
     "T20": Row(
-        "dependencies are hash-locked",
-        (f"{PACKAGING.format('lock')}::test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock",),
-        lacking="SBOM and images",
+        "dependencies are hash-locked; images install from their lock, run unprivileged and say what they hold",
+        (
+            f"{PACKAGING.format('lock')}::test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock",
+            f"{PACKAGING.format('images')}::test_an_image_has_a_given_base_locked_packages_and_an_unprivileged_user",
+            f"{PACKAGING.format('images')}::test_an_image_says_what_it_holds_in_the_same_bytes_each_time",
+        ),
+        lacking="a digest of the base image, which who builds gives; the list holds Python packages alone",
     ),
     "T21": Row(
         "no forged log lines, no content or secrets in traces and logs",
@@ -159,6 +207,16 @@ ROWS: dict[str, Row] = {
         "random schedules of faults, model-based: no violation",
         (f"{SIM}::test_no_promise_is_broken_under_random_faults", f"{SIM}::test_each_rule_taken_out_is_noticed"),
         lacking="2,000 schedules a change of the 5,000; 100,000 with --long",
+    ),
+    "R3": Row(
+        "a part gets SIGTERM: of 400 calls none fails",
+        (PROBED, f"{API.format('operator')}::test_another_operator_goes_on_when_the_holder_ends"),
+        lacking="400 calls go through the end of a gateway alone; the stock client's own two repeats count as one call",
+    ),
+    "R4": Row(
+        "a gateway gets SIGKILL: of 400 calls none fails",
+        (PROBED,),
+        lacking="the stock client's own two repeats count as one call",
     ),
     "R5": Row(
         "Redis lost: no misroute", (f"{SIM}::test_no_promise_is_broken_under_random_faults",), lacking="F17's figures"
@@ -174,6 +232,7 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('checkpoints')}::test_an_archived_session_wakes_on_a_fresh_volume_with_its_files",
             f"{JOURNEY.format('checkpoints')}::test_its_files_come_back_though_redis_was_emptied_meanwhile",
             f"{JOURNEY.format('checkpoints')}::test_a_damaged_checkpoint_gives_way_to_the_one_before_and_none_left_is_said",
+            f"{CLUSTER.format('sleeping')}::test_an_idle_session_leaves_no_pod_then_no_claim_and_wakes_with_its_files_each_time",
         ),
         lacking="a node that is lost with its volumes",
     ),
@@ -222,6 +281,7 @@ ROWS: dict[str, Row] = {
         (
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
+            f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
         ),
     ),
     "S8": Row(
@@ -248,7 +308,18 @@ ROWS: dict[str, Row] = {
         (
             "unit/gateway/test_settings.py::test_a_bare_start_fails_and_names_what_is_missing",
             f"{HTTP.format('gateway_process')}::test_a_bad_setting_ends_the_process_and_is_named",
+            _NO_SETTING,
         ),
+    ),
+    "S11": Row(
+        "static: bandit, hadolint, mypy and ruff find nothing; hash-locked; images list what they hold",
+        (
+            f"{PACKAGING.format('static')}::test_bandit_finds_nothing_that_is_not_answered_by_a_reason",
+            f"{PACKAGING.format('static')}::test_hadolint_finds_nothing_in_any_dockerfile",
+            f"{PACKAGING.format('lock')}::test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock",
+            f"{PACKAGING.format('images')}::test_an_image_says_what_it_holds_in_the_same_bytes_each_time",
+        ),
+        lacking="bandit's findings of low severity (asserts, processes) are not looked at; zizmor has no workflow to read",
     ),
     "S12": Row(
         "every promise names its test or is a known gap",

@@ -1,4 +1,4 @@
-"""A watch over a real socket: what the server says is told; one that lies, breaks off or falls silent is an error of a known kind."""
+"""Watches and calls over a real socket: what is said is told; a server that lies, breaks off or is silent is an error of a known kind."""
 
 from __future__ import annotations
 
@@ -118,3 +118,17 @@ async def test_a_server_that_falls_silent_is_left(answer: bytes, monkeypatch: py
     monkeypatch.setattr(rim, "SILENT_SECONDS", 0.3)
     found: Callable[[Any], Any] = watched
     assert await found(Server(answer, silent=True)) in ([], [("ADDED", "6")])
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"], ids=["mute", "in its midst"]
+)
+async def test_a_call_that_is_not_answered_in_its_time_is_an_error_of_the_same_kind(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rim, "CALL_SECONDS", 0.3)
+    async with asyncio.timeout(20), against(Server(answer, silent=True)) as kube:
+        for call in (kube.get(PODS, "one", "a"), kube.merge(PODS, "one", "a", {}), kube.delete(PODS, "one", "a")):
+            with pytest.raises(KubeError) as refused:
+                await call
+            assert refused.value.status == 0

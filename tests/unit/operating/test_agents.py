@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moorage_api import conditions, names
 from moorage_api.built import Built, Failed
 from moorage_api.ledger.records import SessionIdentity
 from moorage_api.ledger.script import Unreachable
+from moorage_api.provider.base import Revision
 from moorage_operator import marks, objects
 from moorage_operator.agents import MOST_ASKED, Agents
 from moorage_operator.build_objects import Ask
@@ -42,6 +46,7 @@ class Builds:
 class Provider:
     def __init__(self) -> None:
         self.deployed: list[str] = []
+        self.revisions: list[Revision] = []
         self.resolved: list[str] = []
         self.reported: list[str] = []
         self.withdrawn: list[str] = []
@@ -50,6 +55,7 @@ class Provider:
 
     def deploy(self, revision: Any, *, generation: int, resolved: str = "") -> None:
         self.deployed.append(f"{revision.key}")
+        self.revisions.append(revision)
         self.resolved.append(resolved)
 
     def report(self, tenant: str, agent: str, spec: Any, *, generation: int, reason: str, message: str) -> None:
@@ -85,7 +91,7 @@ def agent(name: str, namespace: str = "one", **more: Any) -> dict[str, Any]:
 
 class World:
     def __init__(self) -> None:
-        settings = Settings(
+        self.settings = Settings(
             redis_url="redis://none", token_key="ab" * 32, namespace="moorage", namespaces=("one", "two"),
             sandbox_image="s", sandbox_url="http://h:1", gateway_cidr="10.0.0.1/32",
         )  # fmt: skip
@@ -93,7 +99,7 @@ class World:
         self.agents = Agents(
             self.cluster,  # type: ignore[arg-type]
             self.observed,
-            settings,
+            self.settings,
             self.builds,  # type: ignore[arg-type]
             now=lambda: 1000.0,
             tenants={"one": "acme", "two": "acme"},
@@ -325,3 +331,29 @@ async def test_a_look_between_writes_the_status_of_what_changed_alone(world: Wor
     await world.look()
     await world.agents.report(world.provider, None, {("acme", "b")})  # type: ignore[arg-type]
     assert list(world.cluster.written) == ["b"]
+
+
+OURS = [text for name, text in vars(marks).items() if name.isupper() and "/" in text]
+SAID = st.dictionaries(st.sampled_from(OURS) | st.text(min_size=1), st.text())
+
+
+@given(SAID, SAID)
+def test_no_label_and_no_annotation_of_a_persons_reaches_what_is_made(
+    labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    world, body = World(), agent("a")
+    body["metadata"] |= {"labels": labels, "annotations": annotations}
+    world.observed.agents.put(body)
+    asyncio.run(world.look())
+    (revision,) = world.provider.revisions
+    program = objects.Program.of(revision)
+    place = ("a", program.namespace, program.owner)
+    made = objects.pod(revision, "sb-1", "ws-1", {"sandbox": "sb-1"}, world.settings)
+    claimed = objects.claim(revision, "sb-1", "ws-1", world.settings, ledger="one")
+    of_pod = {marks.REVISION: revision.revision, marks.SANDBOX: "sb-1"}
+    assert made["metadata"]["labels"] == marks.labels("a", **of_pod)
+    assert made["metadata"]["annotations"].keys() == {marks.SHIM, marks.SPEC}
+    assert claimed["metadata"]["labels"] == marks.labels("a", **{marks.SANDBOX: "sb-1"})
+    assert claimed["metadata"]["annotations"] == {marks.LEDGER: "one"}
+    for other in (objects.account(*place), objects.policy(*place, world.settings)):
+        assert other["metadata"]["labels"] == marks.labels("a") and "annotations" not in other["metadata"]

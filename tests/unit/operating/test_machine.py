@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from moorage_api.built import Built
 from moorage_api.kinds import parse
 from moorage_api.provider.base import Revision
 from moorage_operator import marks, objects
+from moorage_operator.kube import KubeError
 from moorage_operator.machine import PodMachine
 from moorage_operator.observed import Observed
 from unit.operating.test_objects import GIVEN, OWNER, revision, settings
@@ -61,6 +63,29 @@ async def test_an_old_revision_runs_on_in_its_own_image_whatever_is_known_of_the
         assert revision.program == objects.Program("agents", image, OWNER, built)
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"labels": {marks.AGENT: "b"}},
+        {"labels": {marks.SANDBOX: "sb-2"}},
+        {"namespace": "other"},
+        {"annotations": {marks.SHIM: json.dumps({"token": "sb-1.forged"})}},
+        {"annotations": {marks.SPEC: "{}"}},
+    ],
+    ids=["agent", "sandbox", "tenant", "token", "spec"],
+)
+async def test_a_pod_whose_marks_are_not_what_its_operator_signed_is_no_sandbox(spoilt: dict[str, Any]) -> None:
+    observed, body = Observed(), pod(image="reg.example/a:1")
+    machine = machine_of(observed)
+    observed.pods.put(body)
+    assert [one.sandbox for _, one in await machine.adopted()] == ["sb-1"]
+    for part, found in spoilt.items():
+        body["metadata"][part] = found if isinstance(found, str) else body["metadata"][part] | found
+    observed = Observed()
+    observed.pods.put(body)
+    assert await machine_of(observed).adopted() == []
+
+
 def machine_of(observed: Observed) -> PodMachine:
     """One without a cluster."""
     nothing: Any = None
@@ -87,3 +112,29 @@ def test_a_pod_that_went_is_dead_at_the_next_look_and_hundreds_are_not_looked_fo
     observed.pods.drop(body)
     assert woken == [True]
     assert [one.sandbox for one in machine.dead()] == ["sb-1"]
+
+
+class Cluster:
+    """Pods and claims by name: the uid of each. Limits: nothing but deleting."""
+
+    def __init__(self, **uids: str) -> None:
+        self.uids = uids
+
+    async def delete(self, kind: Any, namespace: str, name: str, *, uid: str = "", grace: int | None = None) -> None:
+        if uid and self.uids[name] != uid:
+            raise KubeError(409, "Conflict", "the uid in the precondition is another one")
+        del self.uids[name]
+
+
+async def test_an_old_look_ends_no_other_pod_and_no_other_claim_of_the_name() -> None:
+    observed = Observed()
+    labels = marks.labels("a", **{marks.SANDBOX: "sb-1"})
+    for shelf, name in ((observed.pods, "sb-1"), (observed.claims, "ws-1")):
+        shelf.put({"metadata": {"name": name, "namespace": "agents", "uid": "old", "labels": labels}})
+    machine, cluster = machine_of(observed), Cluster(**{"sb-1": "new", "ws-1": "new"})
+    machine._kube = cluster  # type: ignore[assignment]
+    with pytest.raises(KubeError, match="precondition"):
+        await machine.destroy("sb-1", "a test asked")
+    with pytest.raises(KubeError, match="precondition"):
+        await machine.remove_volume("t", "a", "ws-1")
+    assert cluster.uids == {"sb-1": "new", "ws-1": "new"}
