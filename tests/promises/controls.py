@@ -160,7 +160,7 @@ ROWS: dict[str, Row] = {
     "T17": Row(
         "the operator's rights are named one by one, in its namespaces; nobody else of the platform has any",
         (
-            f"{_CHART}::test_rights_are_named_one_by_one_and_reach_no_secret_and_no_shell",
+            f"{_CHART}::test_rights_are_named_one_by_one_and_reach_no_shell_and_of_secrets_only_named_ones",
             f"{_CHART}::test_only_the_operator_has_rights_and_a_token",
             f"{CLUSTER.format('installed')}::test_an_agent_is_applied_and_called",
             f"{CLUSTER.format('installed')}::test_a_source_is_built_under_the_charts_own_rights_and_policies",
@@ -289,7 +289,7 @@ ROWS: dict[str, Row] = {
         (
             f"{PACKAGING.format('chart_scanned')}::test_checkov_finds_nothing_that_is_not_answered_by_a_reason_on_the_object",
             f"{PACKAGING.format('chart')}::test_every_pod_fits_restricted_pod_security",
-            f"{PACKAGING.format('chart')}::test_rights_are_named_one_by_one_and_reach_no_secret_and_no_shell",
+            f"{PACKAGING.format('chart')}::test_rights_are_named_one_by_one_and_reach_no_shell_and_of_secrets_only_named_ones",
             f"{PACKAGING.format('chart')}::test_every_pod_has_a_policy_for_both_directions",
             f"{API.format('operator')}::test_a_claim_and_its_refill_cost_few_writes",
         ),
