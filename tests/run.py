@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cluster.node import build
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,7 +44,7 @@ TIERS = (
 )
 """`api` runs on a real API server and etcd without a node wherever these can be had, and says why it does not elsewhere."""
 CLUSTER = Tier("cluster", "cluster and not long")
-"""On a real Kubernetes node of its own: when asked for (--cluster, --only cluster), and in CI wherever root, Go and the packages are."""
+"""On a real Kubernetes node of its own: only when asked for (--cluster, --only cluster); it needs root, Go, packages and an hour."""
 
 
 def main() -> int:
@@ -58,15 +56,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="also the long runs")
     parser.add_argument("--cluster", action="store_true", help="also the cluster tier (docs/cluster-tests.md)")
     options, rest = parser.parse_known_args()
-    known = TIERS
-    if options.cluster or options.only == CLUSTER.name:
-        known = (*TIERS, CLUSTER)
-    elif os.environ.get("CI") == "true" and options.only is None:
-        why = no_node()
-        if why is None:
-            known = (*TIERS, CLUSTER)
-        else:
-            print(f"== cluster: skipped: {why}", flush=True)
+    known = (*TIERS, CLUSTER) if options.cluster or options.only == CLUSTER.name else TIERS
     tiers = [t for t in known if options.only in (None, t.name)]
     if options.only and not tiers:
         tiers = [Tier(options.only, options.only)]
@@ -93,16 +83,6 @@ def main() -> int:
         print(f"failed tiers: {', '.join(broken)}")
     print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
     return 1 if broken or totals["failed"] or not totals["passed"] else 0
-
-
-def no_node() -> str | None:
-    """Why CI cannot have a Kubernetes node here; None when it can."""
-    try:
-        build.check_programs()
-        build.check_go()
-    except build.Missing as why:
-        return str(why)
-    return None
 
 
 def run(tier: Tier, report: Path, rest: list[str]) -> int:

@@ -31,12 +31,6 @@ def check_programs() -> None:
         raise Missing(f"scripts/cluster prepare installs these Debian packages: {' '.join(absent)}")
 
 
-def check_go() -> None:
-    """Raises Missing where the node's components are neither built nor can be."""
-    if not _place(plan.MODULE, "kube").exists():
-        _go()
-
-
 def api_binary() -> Path:
     """The same binary, for an API server alone. Raises Missing when that needs what this machine has not; no root is needed."""
     absent = {
