@@ -33,6 +33,7 @@ class FakeInit:
         self.unkillable = 0
         self.hung_up = asyncio.Event()
         self.process: subprocess.Popen[bytes] | None = None
+        self._born: list[subprocess.Popen[bytes]] = []
         self._watchers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.ours.fileno(), self._readable)
@@ -56,10 +57,10 @@ class FakeInit:
             self.theirs.close()
 
     def alive(self) -> list[int]:
-        """Every living process of this sandbox."""
-        found = []
+        """Every living process of this sandbox. Those born here count before their environment can be read, which an exec sets last."""
+        found = [one.pid for one in self._born if one.poll() is None]
         for entry in os.listdir("/proc"):
-            if entry.isdigit():
+            if entry.isdigit() and int(entry) not in found:
                 with contextlib.suppress(OSError):
                     if f"SANDBOX_MARK={self.mark}".encode() in Path(f"/proc/{entry}/environ").read_bytes():
                         found.append(int(entry))
@@ -89,6 +90,7 @@ class FakeInit:
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-u", str(AGENT)], env=env, stdout=write, stderr=write, start_new_session=True
         )
+        self._born.append(self.process)
         os.close(write)
         self._tell({"op": "spawned", "id": call["id"], "pid": self.process.pid, "port": port}, [read])
         os.close(read)
