@@ -92,6 +92,7 @@ class Agents:
         self._now = now
         self._tenants = tenants
         self._known: dict[Name, Known] = {}
+        self._guarded: dict[Name, tuple[object, ...]] = {}
         self._looked: tuple[object, ...] | None = None  # what the last look that came to its end went by
 
     def place(self, tenant: str, agent: str) -> objects.Program | None:
@@ -224,12 +225,15 @@ class Agents:
     async def guard(self, machine: PodMachine) -> None:
         """Puts accounts and policies right that were edited or deleted by hand, and removes builds of sources that nobody wants any more.
         One that is refused holds up no other."""
+        before, self._guarded = self._guarded, {}
         for name, known in list(self._known.items()):
             program = self.place(known.tenant, known.agent) if known.revision else None
             if program is None:
                 continue
             try:
-                await machine.guard(known.agent, program)
+                if before.get(name) != machine.guarded(known.agent, program):
+                    await machine.guard(known.agent, program)
+                self._guarded[name] = machine.guarded(known.agent, program)
                 if known.sourced is None and not known.spoilt:
                     await self._builds.sweep(name[0], known.agent)
             except KubeError as fault:

@@ -63,6 +63,8 @@ class AgentState:
     spec: dict[str, Any] = field(default_factory=dict)
     published: str = ""
     published_of: tuple[object, ...] = ()  # what `published` was made of
+    plans: tuple[decide.RevisionPlan, ...] = ()  # what its revisions were last for, and what that was decided by
+    planned_of: tuple[object, ...] = ()
     marked_of: tuple[object, ...] = ()  # what its conditions were last marked by, and they themselves
 
     @property
@@ -166,23 +168,24 @@ class Fleet:
         """The sandbox that runs on a volume, or None."""
         return next((h for h in self.sandboxes.values() if h.descriptor.volume == volume), None)
 
-    def plans(self, agent: AgentState) -> list[decide.RevisionPlan]:
-        """What each revision of an agent is for now."""
+    def plans(self, agent: AgentState) -> tuple[decide.RevisionPlan, ...]:
+        """What each revision of an agent is for now; decided when something of it is new."""
         newest = agent.newest
-        seen = [
-            decide.RevisionSeen(state.revision.revision, state.proven, 0 if state is newest else self._running(state))
-            for state in agent.revisions
-        ]
-        weight = newest.revision.spec.rollout.weight if newest is not None else 100
-        return decide.revisions(seen, weight=weight)
+        seen = tuple(
+            [(one.revision, one.proven, 0 if one is newest else self._running(one)) for one in agent.revisions]
+        )
+        if agent.planned_of != seen:
+            weight = newest.revision.spec.rollout.weight if newest is not None else 100
+            revisions = [decide.RevisionSeen(one.revision, proven, running) for one, proven, running in seen]
+            agent.plans, agent.planned_of = tuple(decide.revisions(revisions, weight=weight)), seen
+        return agent.plans
 
     def _running(self, state: RevisionState) -> int:
         return sum(1 for h in self.of_revision(state.revision.key) if h.claimed or h.session)
 
     def made_of(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> tuple[object, ...]:
         """All that `entry` reads: while it is the same, so is the entry. What is unchanged in it is the very same object."""
-        revisions = tuple((state.revision, state.proven) for state in agent.revisions)
-        return (agent.conditions, agent.spec, revisions, tuple(plans))
+        return (agent.conditions, agent.spec, agent.planned_of, plans)
 
     def entry(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> AgentEntry | None:
         """What gateways are told of an agent whose revisions are for `plans`; None before it ever had a revision or an error to show."""

@@ -186,10 +186,41 @@ BUILT = Built("a" * 64, "host.py", "moorage", "c" * 40)
 
 
 class Machine:
-    """Guards anything."""
+    """Guards anything, unless it `refuses`; `policy` is what the cluster holds."""
+
+    def __init__(self) -> None:
+        self.policy, self.guards, self.refuses = "as made", 0, False
 
     async def guard(self, agent: str, program: objects.Program) -> None:
-        pass
+        self.guards += 1
+        if self.refuses:
+            raise KubeError(403, "Forbidden", "a test asked")
+        self.policy = "as made"
+
+    def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:
+        return (program, self.policy)
+
+
+async def test_what_guards_an_agent_is_compared_again_when_it_or_its_program_changed_and_after_a_refusal(
+    world: World,
+) -> None:
+    machine: Any = Machine()
+
+    async def guards() -> int:
+        machine.guards = 0
+        await world.agents.guard(machine)
+        return int(machine.guards)
+
+    world.observed.agents.put(agent("a"))
+    await world.look()
+    assert [await guards(), await guards()] == [1, 0]
+    machine.policy, machine.refuses = "edited", True
+    assert [await guards(), await guards()] == [1, 1]
+    machine.refuses = False
+    assert [await guards(), await guards()] == [1, 0]
+    world.observed.agents.put(agent("a", generation=2, spec={"image": "reg.example/a:2"}))
+    await world.look()
+    assert [await guards(), await guards()] == [1, 0]
 
 
 async def test_a_spec_that_is_refused_keeps_what_was_built_for_the_one_before(world: World) -> None:
