@@ -93,15 +93,20 @@ class AgentState:
 
 
 class Sandboxes(MutableMapping[str, Held]):
-    """Sandboxes by their id, in the order they came; and by revision, since a look asks each revision for its own."""
+    """Sandboxes by their id, in the order they came; by revision, since a look asks each for its own, and by agent, for its status."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
         self._of: dict[str, dict[str, Held]] = {}
+        self._of_agent: dict[tuple[str, str], dict[str, Held]] = {}
 
     def of(self, revision: str) -> list[Held]:
         """Those of one revision, oldest first."""
         return list(self._of.get(revision, {}).values())
+
+    def of_agent(self, tenant: str, agent: str) -> list[Held]:
+        """Those of one agent, oldest first."""
+        return list(self._of_agent.get((tenant, agent), {}).values())
 
     def __getitem__(self, sandbox: str) -> Held:
         return self._held[sandbox]
@@ -111,13 +116,16 @@ class Sandboxes(MutableMapping[str, Held]):
             del self[sandbox]
         self._held[sandbox] = held
         self._of.setdefault(held.revision, {})[sandbox] = held
+        self._of_agent.setdefault(_agent_of(held), {})[sandbox] = held
 
     def __delitem__(self, sandbox: str) -> None:
-        revision = self._held.pop(sandbox).revision
-        of = self._of[revision]
-        del of[sandbox]
+        held = self._held.pop(sandbox)
+        of, of_agent = self._of[held.revision], self._of_agent[_agent_of(held)]
+        del of[sandbox], of_agent[sandbox]
         if not of:
-            del self._of[revision]
+            del self._of[held.revision]
+        if not of_agent:
+            del self._of_agent[_agent_of(held)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -132,6 +140,10 @@ class Sandboxes(MutableMapping[str, Held]):
     def items(self) -> ItemsView[str, Held]:
         """As a dict's, and as quick."""
         return self._held.items()
+
+
+def _agent_of(held: Held) -> tuple[str, str]:
+    return held.descriptor.tenant, held.descriptor.agent
 
 
 class Fleet:
