@@ -92,6 +92,7 @@ class Agents:
         self._now = now
         self._tenants = tenants
         self._known: dict[Name, Known] = {}
+        self._guarded: dict[Name, tuple[object, ...]] = {}
         self._looked: tuple[object, ...] | None = None  # what the last look that came to its end went by
 
     def place(self, tenant: str, agent: str) -> objects.Program | None:
@@ -114,14 +115,15 @@ class Agents:
         asked = (provider, self._observed.asked, tuple(self._tenants.items()))
         if asked == self._looked and not any(known.sourced for known in self._known.values()):
             return
-        self._looked = None
+        before, self._looked = self._looked, None
         for name in [name for name in self._known if self._observed.agents.get(name) is None]:
             known = self._known[name]
             if not known.clashes:
                 await provider.withdraw(known.tenant, known.agent)
             del self._known[name]
-        bodies = sorted(self._observed.agents, key=lambda body: (body["metadata"]["creationTimestamp"], name_of(body)))
-        for body in bodies:
+        same = before is not None and before[::2] == asked[::2]  # the same provider, and namespaces are whose they were
+        bodies = [body for body in self._observed.agents if not (same and self._stands(body))]
+        for body in sorted(bodies, key=lambda body: (body["metadata"]["creationTimestamp"], name_of(body))):
             try:
                 await self._take(provider, body)
             except ValueError as fault:  # nobody foresaw it: one object's fault is never the end of all others
@@ -130,6 +132,11 @@ class Agents:
                     provider, body, f"this manifest cannot be taken in: {fault}; the operator's log says where"
                 )
         self._looked = asked
+
+    def _stands(self, body: Mapping[str, Any]) -> bool:
+        """Whether it has its name and runs an image as it did: then nothing of it is new."""
+        known = self._known.get(name_of(body))
+        return known is not None and not known.clashes and known.sourced is None and known.taken == self._key(body)[2]
 
     async def _take(self, provider: Provider, body: Mapping[str, Any]) -> None:
         name = name_of(body)
@@ -224,12 +231,15 @@ class Agents:
     async def guard(self, machine: PodMachine) -> None:
         """Puts accounts and policies right that were edited or deleted by hand, and removes builds of sources that nobody wants any more.
         One that is refused holds up no other."""
+        before, self._guarded = self._guarded, {}
         for name, known in list(self._known.items()):
             program = self.place(known.tenant, known.agent) if known.revision else None
             if program is None:
                 continue
             try:
-                await machine.guard(known.agent, program)
+                if before.get(name) != machine.guarded(known.agent, program):
+                    await machine.guard(known.agent, program)
+                self._guarded[name] = machine.guarded(known.agent, program)
                 if known.sourced is None and not known.spoilt:
                     await self._builds.sweep(name[0], known.agent)
             except KubeError as fault:
@@ -245,12 +255,11 @@ class Agents:
         told = [
             (name, known) for name, known in self._known.items() if only is None or (known.tenant, known.agent) in only
         ]
-        held = self._by_agent(provider) if told else {}
         for name, known in told:
             body = self._observed.agents.get(name)
             if body is None:
                 continue
-            wanted = await self._report(known, provider, ledger, held.get((known.tenant, known.agent), _Sandboxes()))
+            wanted = await self._report(known, provider, ledger)
             if wanted is None:
                 continue
             fresh = status(wanted, body.get("status") or {})
@@ -262,38 +271,34 @@ class Agents:
                 if fault.status != 404:
                     log.warning("%s/%s: its status: %s", *name, fault.message)
 
-    async def _report(
-        self, known: Known, provider: Provider, ledger: ProviderLedger, held: _Sandboxes
-    ) -> Report | None:
+    async def _report(self, known: Known, provider: Provider, ledger: ProviderLedger) -> Report | None:
         if known.refused is not None:
             return Report(known.taken[1], known.refused, known.revision, known.source)
         state = provider.fleet.agents.get((known.tenant, known.agent))
         if state is None or not state.published:
             return None  # not looked at yet: what stands there is truer than nothing
         url = f"{self._settings.public_url}/v1/agents/{known.agent}/responses" if self._settings.public_url else ""
+        held = self._sandboxes(provider, known)
         asked = held.claimed[:MOST_ASKED]
         at_work = await ledger.at_work(asked)
         beyond = len(held.claimed) - len(asked)
         counts = Counts(held.warm, at_work + beyond, len(asked) - at_work, held.hibernated)
         return Report(state.conditions.generation, state.conditions, known.revision, known.source, url, counts)
 
-    def _by_agent(self, provider: Provider) -> dict[tuple[str, str], _Sandboxes]:
-        """What runs and what sleeps, by (tenant, agent): one pass, however many agents there are."""
-        found: dict[tuple[str, str], _Sandboxes] = {}
-        volumes = set()
-        for held in provider.fleet.sandboxes.values():
-            one = held.descriptor
-            volumes.add(one.volume)
-            mine = found.setdefault((one.tenant, one.agent), _Sandboxes())
+    def _sandboxes(self, provider: Provider, known: Known) -> _Sandboxes:
+        """What runs of an agent, and what sleeps."""
+        found, volumes = _Sandboxes(), set()
+        for held in provider.fleet.sandboxes.of_agent(known.tenant, known.agent):
+            volumes.add(held.descriptor.volume)
             if held.claimed or held.session:
-                mine.claimed.append(one.sandbox)
+                found.claimed.append(held.descriptor.sandbox)
             else:
-                mine.warm += 1
-        for body in self._observed.claims:
-            tenant = self._tenants.get(body["metadata"]["namespace"])
-            # The note is read, which takes its time, of those alone that no sandbox runs on.
-            if tenant is not None and body["metadata"]["name"] not in volumes and marks.bound(body, tenant) is not None:
-                found.setdefault((tenant, marks.text(body, "labels", marks.AGENT)), _Sandboxes()).hibernated += 1
+                found.warm += 1
+        for space, tenant in self._tenants.items():
+            for body in self._observed.claims_of(space, known.agent) if tenant == known.tenant else ():
+                # The note is read, which takes its time, of those alone that no sandbox runs on.
+                if body["metadata"]["name"] not in volumes and marks.bound(body, tenant) is not None:
+                    found.hibernated += 1
         return found
 
 

@@ -116,6 +116,11 @@ class PodMachine:
             if held is None or not objects.covers(held, body):
                 shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
+    def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:
+        """What `guard` goes by: while it is the same, there is nothing to do."""
+        name = (program.namespace, objects.account_name(agent))
+        return (program, self._observed.accounts.get(name), self._observed.policies.get(name))
+
     async def make(self, revision: Revision, sandbox: str, volume: str) -> Descriptor:
         """See Machine."""
         namespace = objects.Program.of(revision).namespace

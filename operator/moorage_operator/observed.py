@@ -79,7 +79,8 @@ class Observed:
         """How often people made, changed or removed a HostedAgent: while it stands, they want the same."""
         self._waiters: dict[Name, set[asyncio.Event]] = {}
         self.pods = Shelf(self._pod)
-        self.claims = Shelf(_passed_over)
+        self.claims = Shelf(self._claim)
+        self._claims_of: dict[tuple[str, str], dict[Name, Object]] = {}
         self.agents = Shelf(self._agent)
         self.accounts = Shelf(_passed_over)
         self.policies = Shelf(_passed_over)
@@ -108,6 +109,20 @@ class Observed:
             if not left:
                 del self._waiters[name]
         return True
+
+    def claims_of(self, namespace: str, agent: str) -> list[Object]:
+        """The claims of one agent."""
+        return list(self._claims_of.get((namespace, agent), {}).values())
+
+    def _claim(self, was: Object | None, now: Object | None) -> None:
+        if was is not None:
+            key, name = _agent_of(was), name_of(was)
+            of = self._claims_of[key]
+            del of[name]
+            if not of:
+                del self._claims_of[key]
+        if now is not None:
+            self._claims_of.setdefault(_agent_of(now), {})[name_of(now)] = now
 
     def _pod(self, was: Object | None, now: Object | None) -> None:
         for one in (was, now):
@@ -146,6 +161,10 @@ def name_of(body: Object) -> Name:
     """Namespace and name."""
     meta = body["metadata"]
     return meta.get("namespace", ""), meta["name"]
+
+
+def _agent_of(body: Object) -> tuple[str, str]:
+    return name_of(body)[0], marks.text(body, "labels", marks.AGENT)
 
 
 def sandbox_of(pod: Object) -> str:

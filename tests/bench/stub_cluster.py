@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from bench import processes
 from bench.stand_in_shims import addresses
 from bench.subjects import HERE, CannotRun, free_port
@@ -34,6 +36,7 @@ from cluster.node.control import ControlPlane
 from fakes.audit import Audit
 from fakes.stand_in import StandIn
 from fakes.valkey import Valkey
+from moorage_api.ledger import keys
 from moorage_api.resources import HOSTED_AGENT
 from moorage_operator import marks
 from moorage_operator.kube import AGENTS, CLAIMS, PODS, POLICIES
@@ -154,7 +157,8 @@ class Cluster:
         self.until("what removed agents left is gone", gone, every=500)
 
     def until_ready(self, agent: str, warm: int) -> None:
-        """Waits for the condition Ready of its newest spec and so many warm sandboxes."""
+        """Waits for the condition Ready of its newest spec and so many warm sandboxes, by its status and by the pool itself: a status may
+        be a second old, and say what was so before a crowd took them."""
 
         def ready() -> bool:
             body = self.api.get(self._path(agent))
@@ -162,7 +166,8 @@ class Cluster:
             held = {one["type"]: one["status"] for one in status.get("conditions", ())}
             self.revisions[agent] = status.get("revision", "")
             fresh = status.get("observedGeneration") == body["metadata"]["generation"]
-            return bool(fresh and held.get("Ready") == "True" and (status.get("sessions") or {}).get("warm", 0) >= warm)
+            told = fresh and held.get("Ready") == "True" and (status.get("sessions") or {}).get("warm", 0) >= warm
+            return bool(told and self._pooled(agent) >= warm)
 
         self.until(f"{agent} is Ready with {warm} warm sandboxes", ready)
 
@@ -193,6 +198,10 @@ class Cluster:
         pause = select.poll()
         while (left := at - time.monotonic()) > 0:
             pause.poll(max(1, int(left * 1000)))
+
+    def _pooled(self, agent: str) -> int:
+        with redis.Redis.from_url(self.valkey.url) as client:
+            return int(client.llen(keys.pool(SPACE, agent, self.revisions[agent])))
 
     def _path(self, agent: str = "") -> str:
         return AGENTS.path(SPACE, agent)

@@ -63,6 +63,8 @@ class AgentState:
     spec: dict[str, Any] = field(default_factory=dict)
     published: str = ""
     published_of: tuple[object, ...] = ()  # what `published` was made of
+    plans: tuple[decide.RevisionPlan, ...] = ()  # what its revisions were last for, and what that was decided by
+    planned_of: tuple[object, ...] = ()
     marked_of: tuple[object, ...] = ()  # what its conditions were last marked by, and they themselves
 
     @property
@@ -91,15 +93,20 @@ class AgentState:
 
 
 class Sandboxes(MutableMapping[str, Held]):
-    """Sandboxes by their id, in the order they came; and by revision, since a look asks each revision for its own."""
+    """Sandboxes by their id, in the order they came; by revision, since a look asks each for its own, and by agent, for its status."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
         self._of: dict[str, dict[str, Held]] = {}
+        self._of_agent: dict[tuple[str, str], dict[str, Held]] = {}
 
     def of(self, revision: str) -> list[Held]:
         """Those of one revision, oldest first."""
         return list(self._of.get(revision, {}).values())
+
+    def of_agent(self, tenant: str, agent: str) -> list[Held]:
+        """Those of one agent, oldest first."""
+        return list(self._of_agent.get((tenant, agent), {}).values())
 
     def __getitem__(self, sandbox: str) -> Held:
         return self._held[sandbox]
@@ -109,13 +116,16 @@ class Sandboxes(MutableMapping[str, Held]):
             del self[sandbox]
         self._held[sandbox] = held
         self._of.setdefault(held.revision, {})[sandbox] = held
+        self._of_agent.setdefault(_agent_of(held), {})[sandbox] = held
 
     def __delitem__(self, sandbox: str) -> None:
-        revision = self._held.pop(sandbox).revision
-        of = self._of[revision]
-        del of[sandbox]
+        held = self._held.pop(sandbox)
+        of, of_agent = self._of[held.revision], self._of_agent[_agent_of(held)]
+        del of[sandbox], of_agent[sandbox]
         if not of:
-            del self._of[revision]
+            del self._of[held.revision]
+        if not of_agent:
+            del self._of_agent[_agent_of(held)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -130,6 +140,10 @@ class Sandboxes(MutableMapping[str, Held]):
     def items(self) -> ItemsView[str, Held]:
         """As a dict's, and as quick."""
         return self._held.items()
+
+
+def _agent_of(held: Held) -> tuple[str, str]:
+    return held.descriptor.tenant, held.descriptor.agent
 
 
 class Fleet:
@@ -166,23 +180,24 @@ class Fleet:
         """The sandbox that runs on a volume, or None."""
         return next((h for h in self.sandboxes.values() if h.descriptor.volume == volume), None)
 
-    def plans(self, agent: AgentState) -> list[decide.RevisionPlan]:
-        """What each revision of an agent is for now."""
+    def plans(self, agent: AgentState) -> tuple[decide.RevisionPlan, ...]:
+        """What each revision of an agent is for now; decided when something of it is new."""
         newest = agent.newest
-        seen = [
-            decide.RevisionSeen(state.revision.revision, state.proven, 0 if state is newest else self._running(state))
-            for state in agent.revisions
-        ]
-        weight = newest.revision.spec.rollout.weight if newest is not None else 100
-        return decide.revisions(seen, weight=weight)
+        seen = tuple(
+            [(one.revision, one.proven, 0 if one is newest else self._running(one)) for one in agent.revisions]
+        )
+        if agent.planned_of != seen:
+            weight = newest.revision.spec.rollout.weight if newest is not None else 100
+            revisions = [decide.RevisionSeen(one.revision, proven, running) for one, proven, running in seen]
+            agent.plans, agent.planned_of = tuple(decide.revisions(revisions, weight=weight)), seen
+        return agent.plans
 
     def _running(self, state: RevisionState) -> int:
         return sum(1 for h in self.of_revision(state.revision.key) if h.claimed or h.session)
 
     def made_of(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> tuple[object, ...]:
         """All that `entry` reads: while it is the same, so is the entry. What is unchanged in it is the very same object."""
-        revisions = tuple((state.revision, state.proven) for state in agent.revisions)
-        return (agent.conditions, agent.spec, revisions, tuple(plans))
+        return (agent.conditions, agent.spec, agent.planned_of, plans)
 
     def entry(self, agent: AgentState, plans: Sequence[decide.RevisionPlan]) -> AgentEntry | None:
         """What gateways are told of an agent whose revisions are for `plans`; None before it ever had a revision or an error to show."""

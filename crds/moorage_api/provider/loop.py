@@ -2,7 +2,7 @@
 
 Layer: the floor. One loop, level-triggered: it looks at everything it needs, decides (`decide.py`), and begins what is missing; it never
 asks what happened. Slow work (starting, ending, removing) runs in tasks that this object owns, one a subject at a time. A hint or a
-death wakes the loop early; else it looks every half second.
+death wakes the loop early; else it looks every half second (`looks.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from moorage_api.provider.base import Ledger, Machine, MakeFailed, Revision
 from moorage_api.provider.decide import Failures
 from moorage_api.provider.demands import Demands
 from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
+from moorage_api.provider.looks import Looks
 from moorage_api.provider.returning import Returning
 from moorage_api.provider.sweeping import Sweeper
 from moorage_api.provider.works import Works
@@ -65,7 +66,7 @@ class Provider:
         self._token_key = token_key
         self._settings = settings or ProviderSettings()
         self._works = Works(self._guarded, self.wake)
-        self._wake = asyncio.Event()
+        self._looks = Looks(self._settings.tick)
         self._stepped = asyncio.Condition()
         begin = self._begin = self._works.begin
         self._demands = Demands(self.fleet, ledger, machine, now=now, begin=begin, end=self._end)
@@ -96,7 +97,7 @@ class Provider:
         agent.conditions = conditions.mark_true(
             fresh, conditions.SOURCE_RESOLVED, conditions.RESOLVED, message, now=self._now()
         )
-        self.wake()
+        self._looks.at(*agent.key)
 
     def report(
         self, tenant: str, agent: str, spec: dict[str, Any], *, generation: int, reason: str, message: str
@@ -111,7 +112,7 @@ class Provider:
             state.conditions = conditions.mark_unknown(fresh, conditions.SOURCE_RESOLVED, reason, message, now=now)
         else:
             state.conditions = conditions.mark_false(fresh, conditions.SOURCE_RESOLVED, reason, message, now=now)
-        self.wake()
+        self._looks.at(*state.key)
 
     async def withdraw(self, tenant: str, agent: str) -> None:
         """Takes an agent out: nothing new starts, its sandboxes end; sessions' files stay until the sessions are deleted.
@@ -144,8 +145,8 @@ class Provider:
         return None
 
     def wake(self) -> None:
-        """Has the loop look now. The end of every work that was begun does so by itself."""
-        self._wake.set()
+        """Has the loop look at everything now. The end of every work that was begun has it look by itself."""
+        self._looks.at_all()
 
     # The loop
 
@@ -157,14 +158,11 @@ class Provider:
         await self._guarded(self._sweeper.sweep)
         try:
             while True:
-                self._wake.clear()
                 await self._mend()
                 await self._guarded(self._step)
                 async with self._stepped:
                     self._stepped.notify_all()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.tick):
-                        await self._wake.wait()
+                await self._looks.due()
         finally:
             await self._close()
 
@@ -192,7 +190,12 @@ class Provider:
             self._lost = False
 
     async def _step(self) -> None:
-        """One look: observe → decide → begin → report."""
+        """One look: observe → decide → begin → report. One that fails leaves the rest to the next whole one."""
+        only = self._looks.take()
+        if only is not None:
+            for key in only & self.fleet.agents.keys():
+                await self._agent(self.fleet.agents[key])
+            return
         if not self._keyed:
             await self._ledger.set_token_key(self._token_key)
             self._keyed = True
@@ -294,7 +297,10 @@ class Provider:
     def _prepare(self, state: RevisionState) -> None:
         left = state.failures.at + decide.pause(state.failures) - self._now() if state.failures.count else 0.0
         if left <= 0:
-            self._begin(f"prepare {state.revision.key}", self._prepared(state))
+            self._works.begin(f"prepare {state.revision.key}", self._prepared(state), lambda: self._look_at(state))
+
+    def _look_at(self, state: RevisionState) -> None:
+        self._looks.at(state.revision.tenant, state.revision.agent)
 
     async def _prepared(self, state: RevisionState) -> None:
         try:
@@ -332,7 +338,7 @@ class Provider:
         if state.prepared:
             for _ in range(plan.start):
                 sandbox = names.new_sandbox_id()
-                self._begin(f"fill {key} {sandbox}", self._fill(state, sandbox))
+                self._works.begin(f"fill {key} {sandbox}", self._fill(state, sandbox), lambda: self._look_at(state))
 
     async def _fill(self, state: RevisionState, sandbox: str) -> None:
         revision = state.revision

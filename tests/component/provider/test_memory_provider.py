@@ -67,6 +67,7 @@ async def test_whoever_shows_conditions_is_told_when_they_changed_and_not_at_eve
     await world.provider._step()
     world.provider.changed = lambda tenant, agent: told.append((tenant, agent))
     for _ in range(3):
+        world.provider.wake()  # else it looks at what is new alone
         await world.provider._step()
     assert told == []
     await world.deploy(mode="broken", broken=True)

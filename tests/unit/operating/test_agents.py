@@ -15,6 +15,7 @@ from moorage_api.built import Built, Failed
 from moorage_api.ledger.records import SessionIdentity
 from moorage_api.ledger.script import Unreachable
 from moorage_api.provider.base import Revision
+from moorage_api.provider.fleet import Sandboxes
 from moorage_operator import marks, objects
 from moorage_operator.agents import MOST_ASKED, Agents
 from moorage_operator.build_objects import Ask
@@ -51,7 +52,7 @@ class Provider:
         self.reported: list[str] = []
         self.withdrawn: list[str] = []
         self.failing = 0
-        self.fleet = SimpleNamespace(agents={}, sandboxes={})
+        self.fleet = SimpleNamespace(agents={}, sandboxes=Sandboxes())
 
     def deploy(self, revision: Any, *, generation: int, resolved: str = "") -> None:
         self.deployed.append(f"{revision.key}")
@@ -192,10 +193,41 @@ BUILT = Built("a" * 64, "host.py", "moorage", "c" * 40)
 
 
 class Machine:
-    """Guards anything."""
+    """Guards anything, unless it `refuses`; `policy` is what the cluster holds."""
+
+    def __init__(self) -> None:
+        self.policy, self.guards, self.refuses = "as made", 0, False
 
     async def guard(self, agent: str, program: objects.Program) -> None:
-        pass
+        self.guards += 1
+        if self.refuses:
+            raise KubeError(403, "Forbidden", "a test asked")
+        self.policy = "as made"
+
+    def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:
+        return (program, self.policy)
+
+
+async def test_what_guards_an_agent_is_compared_again_when_it_or_its_program_changed_and_after_a_refusal(
+    world: World,
+) -> None:
+    machine: Any = Machine()
+
+    async def guards() -> int:
+        machine.guards = 0
+        await world.agents.guard(machine)
+        return int(machine.guards)
+
+    world.observed.agents.put(agent("a"))
+    await world.look()
+    assert [await guards(), await guards()] == [1, 0]
+    machine.policy, machine.refuses = "edited", True
+    assert [await guards(), await guards()] == [1, 1]
+    machine.refuses = False
+    assert [await guards(), await guards()] == [1, 0]
+    world.observed.agents.put(agent("a", generation=2, spec={"image": "reg.example/a:2"}))
+    await world.look()
+    assert [await guards(), await guards()] == [1, 0]
 
 
 async def test_a_spec_that_is_refused_keeps_what_was_built_for_the_one_before(world: World) -> None:
@@ -284,7 +316,7 @@ class Busy:
 
 def held(agent: str, sandbox: str, *, claimed: bool = False, session: str = "") -> Any:
     descriptor = SimpleNamespace(tenant="acme", agent=agent, sandbox=sandbox, volume=f"ws-{sandbox}")
-    return SimpleNamespace(descriptor=descriptor, claimed=claimed, session=session)
+    return SimpleNamespace(descriptor=descriptor, revision="r", claimed=claimed, session=session)
 
 
 def claim(volume: str, agent: str) -> dict[str, Any]:
@@ -305,7 +337,7 @@ async def test_a_status_counts_the_sandboxes_of_its_agent_by_one_question_to_the
         held("a", "woken", session="acme:p"),
         held("b", "other", claimed=True),
     ]
-    world.provider.fleet.sandboxes = {one.descriptor.sandbox: one for one in everything}
+    world.provider.fleet.sandboxes.update({one.descriptor.sandbox: one for one in everything})
     world.observed.claims.put(claim("ws-idle", "a"))
     world.observed.claims.put(claim("ws-asleep", "a"))
     ledger = Busy("woken", "other")
@@ -319,7 +351,7 @@ async def test_a_status_counts_the_sandboxes_of_its_agent_by_one_question_to_the
 async def test_more_sandboxes_than_are_asked_about_count_as_at_work(world: World) -> None:
     world.observed.agents.put(agent("a"))
     world.provider.fleet.agents[("acme", "a")] = SimpleNamespace(conditions=conditions.begin(1), published="yes")
-    world.provider.fleet.sandboxes = {str(n): held("a", str(n), claimed=True) for n in range(MOST_ASKED + 7)}
+    world.provider.fleet.sandboxes.update({str(n): held("a", str(n), claimed=True) for n in range(MOST_ASKED + 7)})
     await world.look()
     await world.agents.report(world.provider, Busy("0"))  # type: ignore[arg-type]
     assert world.cluster.written["a"]["sessions"] == {"warm": 0, "active": 8, "idle": MOST_ASKED - 1, "hibernated": 0}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moorage_operator import marks
 from moorage_operator.observed import REMEMBERED, Observed, plain
 
 pytestmark = pytest.mark.unit
@@ -109,3 +110,22 @@ def test_what_people_asked_is_told_from_what_was_written_back() -> None:
         counts.append(observed.asked)
     observed.agents.drop(agent(6, 1, uid="fresh"))
     assert [*counts, observed.asked] == [1, 1, 2, 2, 3, 4]
+
+
+def test_an_agents_claims_are_found_as_they_are_now() -> None:
+    observed = Observed()
+
+    def claim(name: str, agent: str, version: int) -> dict[str, Any]:
+        body = pod(name, version, uid=name)
+        body["metadata"]["labels"] = marks.labels(agent)
+        return body
+
+    for body in (claim("ws-1", "a", 1), claim("ws-2", "a", 1), claim("ws-3", "b", 1)):
+        observed.claims.put(body)
+    observed.claims.put(claim("ws-1", "a", 2))
+    observed.claims.put(claim("ws-2", "b", 2))
+    assert observed.claims_of("n", "a") == [claim("ws-1", "a", 2)]
+    assert observed.claims_of("n", "b") == [claim("ws-3", "b", 1), claim("ws-2", "b", 2)]
+    assert observed.claims_of("elsewhere", "a") == []
+    observed.claims.drop(claim("ws-1", "a", 3))
+    assert observed.claims_of("n", "a") == []

@@ -27,6 +27,8 @@ def test_a_revisions_sandboxes_are_its_own_in_the_order_they_came() -> None:
     assert [one.descriptor.sandbox for one in fleet.of_revision("r1")] == ["sb-0", "sb-2", "sb-3"]
     assert [one.descriptor.sandbox for one in fleet.of_revision("r2")] == ["sb-1"]
     assert fleet.of_revision("r3") == []
+    assert [one.descriptor.sandbox for one in fleet.sandboxes.of_agent("dev", "a")] == ["sb-0", "sb-1", "sb-2", "sb-3"]
+    assert fleet.sandboxes.of_agent("dev", "b") == fleet.sandboxes.of_agent("other", "a") == []
     assert list(fleet.sandboxes) == ["sb-0", "sb-1", "sb-2", "sb-3"] and len(fleet.sandboxes.values()) == 4
 
 
@@ -34,10 +36,14 @@ def test_a_sandbox_that_went_or_came_again_is_in_one_place_or_none() -> None:
     fleet = Fleet()
     fleet.sandboxes["sb-1"] = held("sb-1", "r1")
     fleet.sandboxes["sb-1"] = fresh = held("sb-1", "r2")
-    assert fleet.of_revision("r1") == [] and fleet.of_revision("r2") == [fresh]
+    assert fleet.of_revision("r1") == [] and fleet.of_revision("r2") == fleet.sandboxes.of_agent("dev", "a") == [fresh]
     assert fleet.sandboxes.pop("sb-1", None) is fresh
     assert fleet.sandboxes.pop("sb-1", None) is None
-    assert fleet.of_revision("r2") == [] and len(fleet.sandboxes) == 0 and "sb-1" not in fleet.sandboxes
+    assert (
+        fleet.of_revision("r2") == fleet.sandboxes.of_agent("dev", "a") == []
+        and len(fleet.sandboxes) == 0
+        and "sb-1" not in fleet.sandboxes
+    )
 
 
 def revision(name: str, **spec: object) -> Revision:
