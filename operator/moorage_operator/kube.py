@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,6 +31,8 @@ WATCH_SECONDS = 240.0
 """A watch is begun anew after so long."""
 SILENT_SECONDS = 100.0
 """A watch that says nothing for so long is dead: servers send a bookmark about once a minute."""
+AGAIN_SECONDS = (0.05, 0.1, 0.2)
+"""Pauses before a write that met a conflict is sent again, each up to half longer by chance: as when many pods count against one quota."""
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -147,8 +150,8 @@ class Kube:
             raise KubeError(0, "NoAnswer", f"the watch broke off: {type(fault).__name__}") from fault
 
     async def create(self, kind: Kind, body: Object) -> Object:
-        """Makes an object; KubeError 409 when it is there."""
-        return await self._json("POST", kind.path(body["metadata"]["namespace"]), body=body)
+        """Makes an object; KubeError 409 (`AlreadyExists`) when it is there."""
+        return await self._written("POST", kind.path(body["metadata"]["namespace"]), body=body)
 
     async def apply(self, kind: Kind, body: Object, *, manager: str, force: bool = True) -> Object:
         """Server-side apply. Without `force` a field that another manager owns is KubeError 409 (`Conflict`)."""
@@ -160,7 +163,7 @@ class Kube:
 
     async def merge(self, kind: Kind, namespace: str, name: str, body: Object, *, part: str = "") -> Object:
         """Changes some fields (`part`: `status`)."""
-        return await self._json("PATCH", kind.path(namespace, name, part), body=body, content=MERGE)
+        return await self._written("PATCH", kind.path(namespace, name, part), body=body, content=MERGE)
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Writes an object back; KubeError 409 when it was changed since it was read."""
@@ -175,7 +178,7 @@ class Kube:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         try:
-            await self._json("DELETE", kind.path(namespace, name), body=options)
+            await self._written("DELETE", kind.path(namespace, name), body=options)
         except KubeError as fault:
             if fault.status != 404:
                 raise
@@ -196,6 +199,17 @@ class Kube:
     async def issuer(self) -> str:
         """Who signs service-account tokens."""
         return str((await self._json("GET", "/.well-known/openid-configuration"))["issuer"])
+
+    async def _written(self, method: str, path: str, *, body: Object, content: str = "application/json") -> Object:
+        """A write that says nothing of versions: what met another one is sent again, `AGAIN_SECONDS` apart."""
+        for pause in AGAIN_SECONDS:
+            try:
+                return await self._json(method, path, body=body, content=content)
+            except KubeError as fault:
+                if fault.status != 409 or fault.reason != "Conflict":
+                    raise
+            await asyncio.sleep(pause * random.uniform(1.0, 1.5))
+        return await self._json(method, path, body=body, content=content)
 
     async def _json(
         self,

@@ -33,8 +33,8 @@ class Fault:
     """What goes wrong. Shares are of 1; those of `drop`, `double` and `swap` are of a watch's events.
 
     `refuse`: (status, share of requests that get it in place of an answer); `writes_only`: of writes alone. `lose`: the server does what it
-    is asked, and its answer never comes, since the connection breaks. `expire`: a watch gets `ERROR` with code 410 after so many events.
-    `first`: only so many faults, then all is well; None for no end.
+    is asked, and its answer never comes, since the connection breaks. `expire`: a watch gets `ERROR` with code 410 after so many events,
+    and so does each one from no later a version, until somebody lists (`forgotten`). `first`: only so many faults; None for no end.
     """
 
     refuse: tuple[tuple[int, float], ...] = ()
@@ -59,6 +59,7 @@ class Faulty:
         self.counts: Counter[str] = Counter()
         self.watches: Counter[str] = Counter()
         self.expired: Counter[str] = Counter()
+        self._forgotten: dict[str, int] = {}  # path → the last version that is too old
 
     def _hits(self, share: float, name: str) -> bool:
         """Whether a fault of that share happens now."""
@@ -72,6 +73,8 @@ class Faulty:
         """One request."""
         watch = request.query.get("watch") in ("true", "1")
         self.watches[request.path] += watch
+        if request.method == "GET" and not watch:
+            self._forgotten.pop(request.path, None)
         spared = "/leases" in request.path or (self._fault.writes_only and request.method not in WRITES)
         if not spared:
             for status, share in self._fault.refuse:
@@ -96,6 +99,9 @@ class Faulty:
         """Passes a watch on, event by event, as the fault has it."""
         told = web.StreamResponse(headers={"Content-Type": "application/json"})
         await told.prepare(request)
+        if int(request.query.get("resourceVersion") or 0) <= self._forgotten.get(request.path, -1):
+            await self._expire(request, told, "forgotten")
+            return told
         held, passed = b"", 0
         with contextlib.suppress(ConnectionError):
             async for line in answer.content:
@@ -109,12 +115,17 @@ class Faulty:
                 await told.write(line * twice + held)
                 held, passed = b"", passed + 1
                 if self._fault.expire and passed >= self._fault.expire:
-                    self.counts["expired"] += 1
-                    self.expired[request.path] += 1
-                    await told.write(EXPIRED)
-                    break
+                    self._forgotten[request.path] = int(json.loads(line)["object"]["metadata"]["resourceVersion"])
+                    await self._expire(request, told, "expired")
+                    return told
             await told.write_eof()
         return told
+
+    async def _expire(self, request: web.Request, told: web.StreamResponse, name: str) -> None:
+        self.counts[name] += 1
+        self.expired[request.path] += 1
+        await told.write(EXPIRED)
+        await told.write_eof()
 
 
 EXPIRED = json.dumps(
@@ -156,9 +167,10 @@ async def before(kubeconfig: Path, fault: Fault, folder: Path, seed: str) -> Asy
         try:
             await site.start()
             cluster.pop("certificate-authority")
-            given["clusters"][0]["cluster"] = cluster | {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}
+            port = runner.addresses[0][1]
+            given["clusters"][0]["cluster"] = cluster | {"server": f"http://127.0.0.1:{port}"}
             given["users"][0]["user"] = {}
-            through = folder / "faulty.kubeconfig"
+            through = folder / f"faulty-{port}.kubeconfig"
             through.write_text(yaml.safe_dump(given))
             yield made, through
         finally:

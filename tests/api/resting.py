@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from api.picture import look, orphans, picture
-from api.world import World, until
+from api.world import WITHIN, World, until
 
 QUIET_SECONDS = 3.0  # of an operator that looks every second
 
@@ -30,7 +30,7 @@ async def at_rest(world: World) -> dict[str, Any]:
     return seen
 
 
-async def settled(world: World, wanted: dict[str, Any]) -> None:
+async def settled(world: World, wanted: dict[str, Any], within: float = WITHIN) -> None:
     """Waits until the picture is the wanted one, and nothing is nobody's."""
     why: list[str] = []
 
@@ -43,6 +43,6 @@ async def settled(world: World, wanted: dict[str, Any]) -> None:
         return not why
 
     try:
-        await until("the world is as it should be", so)
+        await until("the world is as it should be", so, within)
     except AssertionError as fault:
         raise AssertionError("\n".join([str(fault), *why])) from fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -132,3 +132,36 @@ async def test_a_call_that_is_not_answered_in_its_time_is_an_error_of_the_same_k
             with pytest.raises(KubeError) as refused:
                 await call
             assert refused.value.status == 0
+
+
+def conflict(reason: str) -> bytes:
+    body = json.dumps({"kind": "Status", "code": 409, "reason": reason, "message": "a test asked"}).encode()
+    return b"HTTP/1.1 409 Conflict\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+BODY: Object = {"metadata": {"name": "a", "namespace": "one"}}
+ALWAYS: list[Callable[[Kube], Awaitable[Any]]] = [
+    lambda kube: kube.create(PODS, BODY),
+    lambda kube: kube.merge(PODS, "one", "a", BODY),
+    lambda kube: kube.delete(PODS, "one", "a"),
+]
+OF_A_VERSION: list[Callable[[Kube], Awaitable[Any]]] = [
+    lambda kube: kube.replace(PODS, BODY),
+    lambda kube: kube.apply(PODS, BODY, manager="somebody", force=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("writes", "reason", "times"),
+    [(ALWAYS, "Conflict", 4), (ALWAYS, "AlreadyExists", 1), (OF_A_VERSION, "Conflict", 1)],
+    ids=["conflict", "there is one", "of a version"],
+)
+async def test_a_write_that_meets_a_conflict_is_sent_three_times_more_and_one_that_lost_never(
+    writes: list[Callable[[Kube], Awaitable[Any]]], reason: str, times: int
+) -> None:
+    for write in writes:
+        server = Server(conflict(reason))
+        async with asyncio.timeout(20), against(server) as kube:
+            with pytest.raises(KubeError, match="a test asked"):
+                await write(kube)
+        assert len(server.asked) == times
