@@ -75,7 +75,7 @@ def fetch(platform: Platform, digest: str, folder: Path, python: Path, version: 
 def fetch_index(platform: Platform, folder: Path) -> None:
     """Fills `folder`/index. A platform without an index leaves it without variables, as on one machine. Raises Unreachable, OSError."""
     place = folder / built.INDEX
-    place.mkdir()
+    place.mkdir(exist_ok=True)  # an init container may run again, in the same volume
     variables: dict[str, str] = {}
     try:
         found = platform.index()

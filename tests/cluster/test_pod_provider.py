@@ -90,7 +90,7 @@ class PodHands:
         return bool(found) and pods.seen(json.loads(found)).state not in ("gone", "ended")
 
     def fill(self, one: Descriptor) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # never asked for: the quota's test is skipped, since the node's volumes are folders without a size
 
     def break_agent(self, agent: str) -> None:
         pass

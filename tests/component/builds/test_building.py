@@ -173,7 +173,8 @@ async def test_a_sandbox_learns_how_the_index_is_reached(
     )
     sandbox = world.platform(world.sandbox_proof())
     (tmp_path / "one").mkdir()
-    await asyncio.to_thread(fetch_index, sandbox, tmp_path / "one")
+    for _ in range(2):  # an init container may run again
+        await asyncio.to_thread(fetch_index, sandbox, tmp_path / "one")
     place = tmp_path / "one" / "index"
     assert (place / "ca.pem").read_text() == "-- authorities --"
     found = json.loads((place / "variables.json").read_bytes())
