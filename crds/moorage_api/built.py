@@ -29,6 +29,8 @@ INDEX_AT = "/opt/moorage-index"
 """Where an agent's container that may reach the package index sees how, read-only: the folder `INDEX` of what is fetched."""
 INDEX_VARIABLES = "variables.json"
 INDEX_CA = "ca.pem"
+CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""By which the clients of an index find its authorities."""
 
 LIMITS = Limits(files=100_000, octets=4 * 2**30)
 """Of a built bundle: an environment may be large."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from moorage_api.built import CA_VARIABLES
 from moorage_gateway.egress.rules import Refused, Target, parse_host
 
 NAME = "package-index"  # the entry of spec.egress
@@ -36,7 +37,6 @@ FILE_HOSTS = 8  # hosts taken from one page at most
 INSIDE_CA = "/etc/moorage/ca.pem"
 
 _HREF = re.compile(rb"""<a\s[^>]*?href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
-_CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 Fetch = Callable[[str, Path | None], bytes]
 
@@ -105,7 +105,7 @@ def read_settings(environ: Mapping[str, str], home: Path, *, root: Path = Path("
         *uv.extra,
         *pip.extra,
     )
-    ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None) or pip.ca
+    ca = next((environ[name] for name in CA_VARIABLES if environ.get(name)), None) or pip.ca
     ca_file = Path(ca) if ca and Path(ca).is_file() else None
     return Settings(_unnamed(index), tuple(dict.fromkeys(extra)), ca_file)
 
@@ -155,7 +155,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.extra:
         env |= {"PIP_EXTRA_INDEX_URL": " ".join(settings.extra), "UV_INDEX": " ".join(settings.extra)}
     if settings.ca_file is not None:
-        env |= dict.fromkeys((*_CA_VARIABLES,), INSIDE_CA)
+        env |= dict.fromkeys(CA_VARIABLES, INSIDE_CA)
     return env
 
 

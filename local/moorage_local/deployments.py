@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage_api import conditions, source_tree
+from moorage_api.built import CA_VARIABLES
 from moorage_api.kinds import HostedAgent, notes_outside_kubernetes
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.values import PACKAGE_INDEX
@@ -31,7 +32,6 @@ from moorage_local.sources import SourceTree
 log = logging.getLogger(__name__)
 
 # What may change without making another revision: it concerns new sandboxes and sessions, not what runs in them.
-_CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 WORKSPACE = "/workspace"
 
 
@@ -152,7 +152,7 @@ class Deployments:
             self._report(key, known.agent, known.generation, conditions.ENVIRONMENT_FAILED, f"this machine: {error}")
             return
         index = await self._index() if PACKAGE_INDEX in spec.egress else None
-        env = {name: value for name, value in index.env.items() if name not in _CA_VARIABLES} if index else {}
+        env = {name: value for name, value in index.env.items() if name not in CA_VARIABLES} if index else {}
         revision = Revision(
             tenant=key[0],
             agent=key[1],

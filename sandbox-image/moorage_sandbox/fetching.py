@@ -19,8 +19,6 @@ from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.platform import Platform, Refused, Unreachable
 from moorage_sandbox.proof import Proof
 
-CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-
 
 class Unfit(Exception):
     """The bundle is not one for this image."""
@@ -85,7 +83,7 @@ def fetch_index(platform: Platform, folder: Path) -> None:
         variables = {str(name): str(text) for name, text in dict(found.get("env") or {}).items()}
         if isinstance(found.get("ca"), str):
             (place / built.INDEX_CA).write_text(found["ca"], "utf-8")
-            variables |= dict.fromkeys(CA_VARIABLES, f"{built.INDEX_AT}/{built.INDEX_CA}")
+            variables |= dict.fromkeys(built.CA_VARIABLES, f"{built.INDEX_AT}/{built.INDEX_CA}")
     (place / built.INDEX_VARIABLES).write_text(json.dumps(variables), "utf-8")
 
 
