@@ -113,7 +113,7 @@ class PodMachine:
         for kind, body in ((ACCOUNTS, objects.account(*place)), (POLICIES, objects.policy(*place, self._settings))):
             shelf = self._observed.shelves[kind]
             held = shelf.get((program.namespace, body["metadata"]["name"]))
-            if held is None or not objects.covers(held, body):
+            if held is None or not objects.stands(held, body):
                 shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
     def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:

@@ -159,6 +159,11 @@ def covers(held: Any, wanted: Any) -> bool:
     return bool(held == wanted)
 
 
+def stands(held: Any, wanted: Any) -> bool:
+    """Whether an object needs no mending: its spec says what `wanted` says and not a word more, since a word more in a policy undoes it."""
+    return covers(held, wanted) and covers(wanted.get("spec") or {}, held.get("spec") or {})
+
+
 def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
     kept = (
         {"persistentVolumeClaim": {"claimName": volume}}

@@ -6,16 +6,17 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from api.picture import look, orphans
-from api.scenarios import source
+from api.scenarios import edits, source
 from api.world import Means, World, until, world_of
 from cluster.node.control import ControlPlane
 from fakes.audit import Audit
 from fakes.stand_in import UNBOUND, UNMOUNTED
-from moorage_operator.kube import LEASES
+from moorage_operator.kube import LEASES, POLICIES
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
@@ -214,6 +215,27 @@ async def test_a_holder_that_was_stopped_and_goes_on_later_leaves_the_work_to_it
         assert {one["metadata"]["uid"] for one in before.pods} <= {
             one["metadata"]["uid"] for one in (await look(world)).pods
         }
+
+
+async def test_a_policy_is_put_right_whatever_was_written_into_it_by_hand(means: Means, numbers: Iterator[int]) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 12) as world:
+        world.start()
+        await world.apply("hello", pool={"min": 1, "max": 1})
+        await world.apply("sourced", source=source("main"), pool={"min": 1, "max": 1})
+        await asyncio.gather(world.until_ready("hello", warm=1), world.until_ready("sourced", warm=1))
+        for name in ("moorage-hello", "moorage-sourced.build"):
+            made = await world.kube.get(POLICIES, world.namespace, name)
+            assert made is not None
+            for edit in edits(made):
+                edited = await world.kube.merge(POLICIES, world.namespace, name, edit)
+                assert edited["spec"] != made["spec"] or edited["metadata"]["labels"] != made["metadata"]["labels"]
+
+                async def right(name: str = name, made: dict[str, Any] = made) -> bool:
+                    held = await world.kube.get(POLICIES, world.namespace, name)
+                    assert held is not None
+                    return (held["spec"], held["metadata"]["labels"]) == (made["spec"], made["metadata"]["labels"])
+
+                await until(f"{name} is right again after {edit}", right)
 
 
 async def test_an_agent_whose_volumes_never_come_says_so_in_its_time_and_holds_up_no_other(
