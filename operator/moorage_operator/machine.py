@@ -322,6 +322,7 @@ class PodMachine:
             "egress": (self._settings.egress_url or "").removeprefix("http://") or None if spec.egress else None,
             "contract": revision.contract,
             "keeps": spec.workspace.file_system,
+            "notice": objects.NOTICE_SECONDS,
         }
         foreign = {"port": 8080, "readiness": "/ping"} if revision.contract == "agentcore" else {}
         given = {"port": spec.port, "readiness": spec.readiness}

@@ -27,6 +27,8 @@ LAUNCHER = "/moorage/launcher"
 SOCKET = "/run/moorage/init.sock"
 TOKEN_FILE = "/etc/moorage/token"
 GRACE_SECONDS = 30
+NOTICE_SECONDS = 20
+"""Of the grace, for the last checkpoint; the rest is for the ends of processes, up to 15 s of the agent's when they hang."""
 CODE = "8Gi"  # of code and environment in a pod, at most
 # Of the image's own: where its folders are when the volume is empty (design.md §6: seeded from the image).
 FOLDERS = """

@@ -16,6 +16,7 @@ from moorage_operator import marks, objects
 from moorage_operator.kube import KubeError
 from moorage_operator.machine import PodMachine, _Known
 from moorage_operator.observed import Observed
+from moorage_sandbox.config import ShimConfig
 from unit.operating.test_objects import GIVEN, OWNER, revision, settings
 
 pytestmark = pytest.mark.unit
@@ -196,3 +197,10 @@ def test_a_session_keeps_its_claim_though_a_label_of_it_was_taken_off() -> None:
         observed.claims.put(body | {"metadata": body["metadata"] | {"labels": held}})
         machine = machine_of(observed)
         assert machine.has_volume("t", "a", "ws-1") and not machine.has_volume("t", "b", "ws-1")
+
+
+def test_a_shim_reads_what_it_is_told_and_has_time_for_a_checkpoint_within_its_pods_grace() -> None:
+    told = machine_of(Observed())._shim(revision(), "sb-1", "ws-1")
+    config = ShimConfig.from_dict(dict(told))
+    grace = objects.pod(revision(), "sb-1", "ws-1", told, settings())["spec"]["terminationGracePeriodSeconds"]
+    assert 0 < config.notice <= grace - 10, "the rest is for processes that hang"
