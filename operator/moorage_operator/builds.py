@@ -99,7 +99,7 @@ class Builds:
         for kind, body in wanted:
             shelf = self._observed.shelves[kind]
             held = shelf.get((ask.namespace, body["metadata"]["name"]))
-            if held is None or not objects.covers(held, body):
+            if held is None or not objects.stands(held, body):
                 shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
     async def _begin(self, ask: Ask) -> Standing:

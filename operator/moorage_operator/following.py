@@ -51,7 +51,8 @@ async def _follow(kube: Kube, shelf: Shelf, kind: Kind, namespace: str, version:
 
 
 def _take(shelf: Shelf, told: str, body: Object) -> None:
-    if told == "BOOKMARK" or not marks.is_ours(body):
+    """What is held stays followed whatever became of its labels: one that was taken off hides nothing."""
+    if told == "BOOKMARK" or not (marks.is_ours(body) or shelf.holds(body)):
         return
     if told == "DELETED":
         shelf.drop(plain(body))

@@ -6,20 +6,18 @@ there. Nothing ends with the operator: the next one finds pods and claims as the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage_api import names, tokens
-from moorage_api.built import Built
-from moorage_api.kinds import parse
-from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.provider.base import Death, MakeFailed, Revision
 from moorage_operator import marks, objects, pods
 from moorage_operator.kube import ACCOUNTS, CLAIMS, PODS, POLICIES, Kube, KubeError
 from moorage_operator.observed import Observed, plain, sandbox_of
+from moorage_operator.reviving import revived
 from moorage_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,6 +28,15 @@ LOOK_CALLS = (
     10  # of `dead`, half a second each at the slowest: then pods are looked for although none was told to have gone
 )
 LOOK_SECONDS = 5.0  # a pod is looked at again although nothing was told
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A sandbox that was made or taken over. `why` it is being ended, or ""."""
+
+    namespace: str
+    agent: str
+    why: str = ""
 
 
 class PodMachine:
@@ -58,7 +65,7 @@ class PodMachine:
         self._making: set[str] = set()
         self._dead: dict[str, Death] = {}
         self._unseen = LOOK_CALLS  # calls of `dead` since pods were looked for
-        self._known: dict[str, tuple[str, str]] = {}  # sandbox → namespace, why it is being ended or ""
+        self._known: dict[str, _Known] = {}
 
     # The seam
 
@@ -87,7 +94,7 @@ class PodMachine:
             lives = marks.is_ours(body) and (seen.state == "ready" or seen.lapsed)
             one = self._revived(body, seen) if lives else None
             if one is not None:
-                self._known[sandbox_of(body)] = (body["metadata"]["namespace"], "")
+                self._known[sandbox_of(body)] = _Known(body["metadata"]["namespace"], one[0].agent)
                 found.append(one)
         return found
 
@@ -96,7 +103,7 @@ class PodMachine:
         return [
             sandbox_of(body)
             for body in self._observed.pods
-            if marks.is_ours(body) and sandbox_of(body) not in self._making
+            if marks.is_sandbox(body) and sandbox_of(body) not in self._making
         ]
 
     async def prepare(self, revision: Revision) -> None:
@@ -113,7 +120,7 @@ class PodMachine:
         for kind, body in ((ACCOUNTS, objects.account(*place)), (POLICIES, objects.policy(*place, self._settings))):
             shelf = self._observed.shelves[kind]
             held = shelf.get((program.namespace, body["metadata"]["name"]))
-            if held is None or not objects.covers(held, body):
+            if held is None or not objects.stands(held, body):
                 shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
     def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:
@@ -125,7 +132,7 @@ class PodMachine:
         """See Machine."""
         namespace = objects.Program.of(revision).namespace
         self._making.add(sandbox)
-        self._known[sandbox] = (namespace, "")
+        self._known[sandbox] = _Known(namespace, revision.agent)
         try:
             await self._create(revision, sandbox, volume)
             address = await self._ready(namespace, sandbox)
@@ -145,7 +152,8 @@ class PodMachine:
             self._known.pop(sandbox, None)
             return
         namespace = found["metadata"]["namespace"]
-        self._known[sandbox] = (namespace, reason)
+        known = self._known.get(sandbox) or _Known(namespace, marks.text(found, "labels", marks.AGENT))
+        self._known[sandbox] = replace(known, why=reason)
         await self._kube.delete(PODS, namespace, sandbox, uid=_uid(found))
         await self._gone(namespace, sandbox)
 
@@ -158,8 +166,9 @@ class PodMachine:
         if self._unseen < LOOK_CALLS:  # no pod went since: hundreds need not be looked for at each look
             return list(self._dead.values())
         self._unseen = 0
-        for sandbox, (namespace, why) in list(self._known.items()):
-            if sandbox in self._making or why or self._observed.pods.get((namespace, sandbox)) is not None:
+        for sandbox, known in list(self._known.items()):
+            there = self._observed.pods.get((known.namespace, sandbox)) is not None
+            if sandbox in self._making or known.why or there:
                 continue
             self._dead.setdefault(sandbox, Death(sandbox, "its pod was deleted"))
         return list(self._dead.values())
@@ -221,12 +230,18 @@ class PodMachine:
         )
 
     async def unfit(self) -> list[tuple[str, str]]:
-        """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved."""
+        """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved, and those whose
+        labels were edited, which the rights of an operator cannot put right.
+        """
         found = []
         for body in self._observed.pods:
-            seen = pods.seen(body)
-            if marks.is_ours(body) and seen.state == "ended" and sandbox_of(body) not in self._making:
-                found.append((sandbox_of(body), seen.reason))
+            sandbox, seen = sandbox_of(body), pods.seen(body)
+            known = self._known.get(sandbox)
+            if known is None or sandbox in self._making:
+                continue
+            why = seen.reason if seen.state == "ended" else marks.edited(body, known.agent, sandbox)
+            if why:
+                found.append((sandbox, why))
         return found
 
     async def close(self) -> None:
@@ -307,6 +322,7 @@ class PodMachine:
             "egress": (self._settings.egress_url or "").removeprefix("http://") or None if spec.egress else None,
             "contract": revision.contract,
             "keeps": spec.workspace.file_system,
+            "notice": objects.NOTICE_SECONDS,
         }
         foreign = {"port": 8080, "readiness": "/ping"} if revision.contract == "agentcore" else {}
         given = {"port": spec.port, "readiness": spec.readiness}
@@ -329,37 +345,31 @@ class PodMachine:
 
     def _revived(self, body: Mapping[str, Any], seen: pods.PodSeen) -> tuple[Revision, Descriptor] | None:
         """Revision and descriptor out of a pod's own marks; None where they are spoilt."""
-        agent, tenant = marks.text(body, "labels", marks.AGENT), self._tenant(body)
-        try:
-            spec = _spec(agent, json.loads(marks.text(body, "annotations", marks.SPEC)))
-            shim = json.loads(marks.text(body, "annotations", marks.SHIM))
-            who = tokens.verify(str(shim["token"]), self._key)
-            text = marks.text(body, "annotations", marks.BUILT)
-            made = Built.from_json(text) if text else None
-            image = _image(body)
-        except (ValueError, KeyError, TypeError):
+        found = revived(body, self._tenant(body), self._key, self._place)
+        if found is None:
             return None
-        program = self._place(tenant, agent)
-        if who is None or (who.tenant, who.agent, who.sandbox) != (tenant, agent, sandbox_of(body)):
-            return None
-        if program is not None:
-            program = objects.Program(program.namespace, image, program.owner, made)
-        revision = Revision(tenant, agent, who.revision, spec, str(shim.get("contract", "moorage")), program)
+        revision, who = found
         return revision, self._descriptor(revision, who.sandbox, who.volume, seen.address)
 
     async def _pod(self, sandbox: str) -> Mapping[str, Any] | None:
-        """The pod of a sandbox. That there is none is a proof of death, so the API server is asked before that is said."""
-        for namespace in self._tenants:
+        """The pod of a sandbox, whatever became of its labels: its name is asked for, which only pods of that sandbox were given.
+
+        That there is none is a proof of death, so the API server is asked before that is said.
+        """
+        known, there = self._known.get(sandbox), []
+        for namespace in self._tenants if known is None else (known.namespace,):
             found = self._observed.pods.get((namespace, sandbox)) or await self._kube.get(PODS, namespace, sandbox)
-            if found is not None and marks.is_ours(found):
-                self._observed.pods.put(plain(found))
-                return found
-        return None
+            if found is not None:
+                there.append(found)
+        found = max(there, key=marks.is_ours, default=None)
+        if found is not None:
+            self._observed.pods.put(plain(found))
+        return found
 
     def _claim(self, tenant: str, agent: str, volume: str) -> Mapping[str, Any] | None:
         for namespace, owner in self._tenants.items():
             found = self._observed.claims.get((namespace, volume)) if owner == tenant else None
-            if found is not None and marks.is_ours(found) and marks.text(found, "labels", marks.AGENT) == agent:
+            if found is not None and marks.holds_for(found, tenant, agent):
                 return found
         return None
 
@@ -371,16 +381,3 @@ class PodMachine:
 def _uid(body: Mapping[str, Any]) -> str:
     """Which object was looked at: a look that is old ends no other one of its name."""
     return str(body["metadata"].get("uid", ""))
-
-
-def _image(body: Mapping[str, Any]) -> str:
-    """What its agent runs in: what was built of a source is for that very image, whichever is the stock one now. Raises ValueError."""
-    for one in body["spec"]["containers"]:
-        if one["name"] == "agent":
-            return str(one["image"])
-    raise ValueError("the pod has no agent")
-
-
-def _spec(agent: str, wire: Mapping[str, Any]) -> HostedAgentSpec:
-    document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": agent}, "spec": wire}
-    return parse(document).spec

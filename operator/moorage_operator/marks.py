@@ -46,6 +46,21 @@ def is_ours(body: Mapping[str, Any]) -> bool:
     return text(body, "labels", OURS) == MANAGER
 
 
+def is_sandbox(body: Mapping[str, Any]) -> bool:
+    """Whether an object of pods is one that the operator made for a sandbox."""
+    return is_ours(body) and bool(text(body, "labels", SANDBOX) or text(body, "annotations", SHIM))
+
+
+def edited(pod: Mapping[str, Any], agent: str, sandbox: str) -> str:
+    """Why the pod of an agent's sandbox cannot go on, when labels that it was made with were edited; else ""."""
+    for name, wanted in labels(agent, **{SANDBOX: sandbox}).items():
+        found = text(pod, "labels", name)
+        if found != wanted:
+            said = f"is {found!r} now" if found else "was taken off"
+            return f"its pod's label {name} {said}: no network policy holds for certain; another pod takes its place"
+    return ""
+
+
 def text(body: Mapping[str, Any], part: str, name: str) -> str:
     """One label (`labels`) or annotation (`annotations`); "" when it is not there."""
     return str(((body.get("metadata") or {}).get(part) or {}).get(name, ""))
@@ -62,6 +77,17 @@ def bound(claim: Mapping[str, Any], tenant: str) -> tuple[str, int] | None:
         return None
     partition = names.partition(tenant, whose.agent, whose.user, whose.session)
     return (key, int(epoch)) if key == names.session_key(tenant, partition) and whose.partition == partition else None
+
+
+def holds_for(claim: Mapping[str, Any], tenant: str, agent: str) -> bool:
+    """Whether a claim of a tenant's is an agent's: its labels say so, or, where one was taken off by hand, the note of its session.
+
+    A claim that counted as gone would cost the session its files.
+    """
+    if is_ours(claim) and text(claim, "labels", AGENT):
+        return text(claim, "labels", AGENT) == agent
+    whose = identity(claim)
+    return whose is not None and (whose.tenant, whose.agent) == (tenant, agent)
 
 
 def identity(claim: Mapping[str, Any]) -> SessionIdentity | None:

@@ -27,6 +27,8 @@ LAUNCHER = "/moorage/launcher"
 SOCKET = "/run/moorage/init.sock"
 TOKEN_FILE = "/etc/moorage/token"
 GRACE_SECONDS = 30
+NOTICE_SECONDS = 20
+"""Of the grace, for the last checkpoint; the rest is for the ends of processes, up to 15 s of the agent's when they hang."""
 CODE = "8Gi"  # of code and environment in a pod, at most
 # Of the image's own: where its folders are when the volume is empty (design.md §6: seeded from the image).
 FOLDERS = """
@@ -157,6 +159,11 @@ def covers(held: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return isinstance(held, list) and len(held) == len(wanted) and all(map(covers, held, wanted))
     return bool(held == wanted)
+
+
+def stands(held: Any, wanted: Any) -> bool:
+    """Whether an object needs no mending: its spec says what `wanted` says and not a word more, since a word more in a policy undoes it."""
+    return covers(held, wanted) and covers(wanted.get("spec") or {}, held.get("spec") or {})
 
 
 def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:

@@ -54,6 +54,11 @@ class Shelf:
         """The object, or None."""
         return self._held.get(name)
 
+    def holds(self, body: Object) -> bool:
+        """Whether this very object is held, as it is or was."""
+        held = self._held.get(name_of(body))
+        return held is not None and _uid(held) == _uid(body)
+
     def names(self, namespace: str) -> set[Name]:
         """The names held of one namespace."""
         return {name for name in self._held if name[0] == namespace}
@@ -168,8 +173,8 @@ def _agent_of(body: Object) -> tuple[str, str]:
 
 
 def sandbox_of(pod: Object) -> str:
-    """The sandbox in a pod of ours."""
-    return marks.text(pod, "labels", marks.SANDBOX)
+    """The sandbox in a pod of ours: its name, which nobody can edit."""
+    return name_of(pod)[1]
 
 
 def _uid(body: Object) -> str:

@@ -91,6 +91,8 @@ class ShimConfig:
     env: dict[str, str] = field(default_factory=dict)
     keeps: bool = True
     """Whether the session's files outlive the sandbox, so that checkpoints are made of them."""
+    notice: float = 0.0
+    """Seconds for a last checkpoint once the machine said that this sandbox ends, less than a pod's grace; 0: it ends at once."""
     variables: tuple[str, ...] = ()
     """Of `wire.calls.agent_environment`, those that the agent gets: none where it may use no model."""
     log_file: str | None = None

@@ -30,6 +30,7 @@ from moorage_sandbox.control import Control
 from moorage_sandbox.door import Door
 from moorage_sandbox.errors import ControlLost, NotReady, Refused
 from moorage_sandbox.keeping import Keeping
+from moorage_sandbox.leaving import Leaving
 from moorage_sandbox.output import Output
 from moorage_sandbox.proof import Proof
 from moorage_sandbox.relay import Relay
@@ -105,8 +106,10 @@ async def run(config: ShimConfig, control_sock: socket.socket, status: Status, c
         # Then the way to init, before anything may ask for a process.
         control = Control(control_sock, exited=agent.note_exit, lost=lost)
         stack.callback(control.close)
+        leaving = Leaving(shim, output, config)
+        stack.push_async_callback(leaving.close)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, shim.retire, "the shim was told to end")
+            loop.add_signal_handler(number, leaving.asked)
             stack.callback(loop.remove_signal_handler, number)
         # The port before the agent is ready: a gateway may look at the status of a sandbox that starts.
         routes = Routes(config, shim, Relay(config, agent, output), output)

@@ -116,6 +116,9 @@ class Shim:
                 return await self._begin(call, answer, bound)
         except TimeoutError as error:
             raise NotReady("an earlier start took all the time") from error
+        except NotReady:
+            self._quiet_no_more()  # then it is not the agent's fault
+            raise
 
     async def _begin(self, call: Start, answer: Answer, bound: Bind) -> tuple[Attempt, Owner]:
         self._fenced(call.fence, starts=True)
@@ -236,6 +239,14 @@ class Shim:
         if not self._quiet or self._last_active > call.idle_before:
             raise Busy
         self._draining = True
+
+    def cease(self, reason: str) -> bool:
+        """From here nothing starts any more and what ran has ended; whether there is something that no checkpoint has seen."""
+        unsaved = not self._draining and not self.over.done() and (self.unsaved_since > 0 or self._files.busy)
+        self._draining = True
+        if self._attempt is not None:
+            self._attempt.conclude("orphaned", reason)
+        return unsaved and self._bound is not None
 
     # -- checkpoints
 

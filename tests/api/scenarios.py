@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from api.world import World, until
 from fakes.stand_in import BROKEN
@@ -195,16 +196,31 @@ async def built(world: World) -> None:
         await world.until_ready(AGENT, warm=2)
 
 
+def edits(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """By hand, of a policy: what lets nothing through, what selects nothing any more (twice), and what lets more ports through."""
+    wider = json.loads(json.dumps(policy["spec"]["egress"]))
+    wider[0]["ports"][0]["endPort"] = 65535
+    return [
+        {"spec": {"egress": []}},
+        {"spec": {"podSelector": {"matchLabels": {"x": "y"}}}},
+        {"spec": {"podSelector": {"matchExpressions": [{"key": "x", "operator": "Exists"}]}}},
+        {"spec": {"egress": wider}},
+    ]
+
+
 async def put_right(world: World) -> None:
-    """A policy is edited by hand, and deleted."""
+    """A policy is edited by hand in one way and another, and deleted."""
     name = f"moorage-{AGENT}"
-    await world.kube.merge(POLICIES, world.namespace, name, {"spec": {"egress": []}})
+    made = await world.kube.get(POLICIES, world.namespace, name)
+    assert made is not None
 
     async def right() -> bool:
         body = await world.kube.get(POLICIES, world.namespace, name)
-        return body is not None and bool(body["spec"].get("egress"))
+        return body is not None and body["spec"] == made["spec"]
 
-    await until("the policy is right again", right)
+    for edit in edits(made):
+        await world.kube.merge(POLICIES, world.namespace, name, edit)
+        await until("the policy is right again", right)
     await world.kube.delete(POLICIES, world.namespace, name)
     await until("the policy is back", right)
 

@@ -6,16 +6,18 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from api.picture import look, orphans
-from api.scenarios import source
+from api.scenarios import edits, source
 from api.world import Means, World, until, world_of
 from cluster.node.control import ControlPlane
 from fakes.audit import Audit
 from fakes.stand_in import UNBOUND, UNMOUNTED
-from moorage_operator.kube import LEASES
+from moorage_operator import marks
+from moorage_operator.kube import LEASES, PODS, POLICIES
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
@@ -214,6 +216,50 @@ async def test_a_holder_that_was_stopped_and_goes_on_later_leaves_the_work_to_it
         assert {one["metadata"]["uid"] for one in before.pods} <= {
             one["metadata"]["uid"] for one in (await look(world)).pods
         }
+
+
+async def test_a_policy_is_put_right_whatever_was_written_into_it_by_hand(means: Means, numbers: Iterator[int]) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 12) as world:
+        world.start()
+        await world.apply("hello", pool={"min": 1, "max": 1})
+        await world.apply("sourced", source=source("main"), pool={"min": 1, "max": 1})
+        await asyncio.gather(world.until_ready("hello", warm=1), world.until_ready("sourced", warm=1))
+        for name in ("moorage-hello", "moorage-sourced.build"):
+            made = await world.kube.get(POLICIES, world.namespace, name)
+            assert made is not None
+            for edit in edits(made):
+                edited = await world.kube.merge(POLICIES, world.namespace, name, edit)
+                assert edited["spec"] != made["spec"] or edited["metadata"]["labels"] != made["metadata"]["labels"]
+
+                async def right(name: str = name, made: dict[str, Any] = made) -> bool:
+                    held = await world.kube.get(POLICIES, world.namespace, name)
+                    assert held is not None
+                    return (held["spec"], held["metadata"]["labels"]) == (made["spec"], made["metadata"]["labels"])
+
+                await until(f"{name} is right again after {edit}", right)
+
+
+@pytest.mark.parametrize("label", [marks.AGENT, marks.OURS])
+async def test_a_pod_whose_label_was_taken_off_is_replaced_and_does_not_run_on_beside_its_successor(
+    means: Means, numbers: Iterator[int], label: str
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 12) as world:
+        world.start()
+        await world.apply("hello", pool={"min": 1, "max": 1})
+        await world.until_ready("hello", warm=1)
+        key = await session(world, "first")
+        await world.until_ready("hello", warm=1, idle=1)
+        first = await world.record(key)
+        await world.kube.merge(PODS, world.namespace, first.sandbox, {"metadata": {"labels": {label: None}}})
+
+        async def ended() -> bool:
+            return await world.kube.get(PODS, world.namespace, first.sandbox) is None
+
+        await until("its pod has ended", ended)
+        claim = await world.claim(key, "hello")
+        assert (await world.record(key)).volume == first.volume and claim.sandbox != first.sandbox
+        await world.until_ready("hello", warm=1, idle=1)
+        assert orphans(await look(world)) == []
 
 
 async def test_an_agent_whose_volumes_never_come_says_so_in_its_time_and_holds_up_no_other(

@@ -29,7 +29,9 @@ ADDRESS = "192.0.2.1"  # of the range for examples: nobody's
 BROKEN = "registry.example/broken:1"
 UNMOUNTED = "registry.example/unmounted:1"
 UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
-PODS = f"/api/v1/pods?labelSelector={marks.OURS}%3D{marks.MANAGER}"
+PODS = (
+    f"/api/v1/pods?labelSelector={marks.SANDBOX}"  # a kubelet reads no label: who takes one off is served all the same
+)
 JOBS = f"/apis/batch/v1/jobs?labelSelector={marks.OURS}%3D{marks.MANAGER}"
 COMMIT = "c" * 40
 AT = "2026-01-01T00:00:00Z"

@@ -99,6 +99,30 @@ def test_no_secret_can_be_read_until_one_is_named(texts: dict[str, str]) -> None
     assert set(map(len, reach.values())) == {0}
 
 
+def test_the_page_says_the_rights_that_the_chart_gives_and_no_other(texts: dict[str, str]) -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").split("## Rights")[1].split("\n## ")[0]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page.splitlines() if "`" in line]
+    said = {
+        (where, what, " that " in text, verb)
+        for where, text, verbs in (row for row in rows if len(row) == 3)
+        for what in re.findall(r"`([^`]+)`", text.split(" that ")[0])
+        for verb in verbs.split(", ")
+    }
+    served = {"team-a": "each served namespace", "team-b": "each served namespace"}
+    given: dict[str, set[tuple[str, str, bool, str]]] = {}
+    for one in rendered.objects(texts["everything"]):
+        for rule in one["rules"] if one["kind"] in ("Role", "ClusterRole") else ():
+            space = one["metadata"].get("namespace", "")
+            where = "cluster" if one["kind"] == "ClusterRole" else served.get(space, "its own namespace")
+            given.setdefault(space, set()).update(
+                (where, what, "resourceNames" in rule, verb)
+                for what in [*rule.get("resources", ()), *rule.get("nonResourceURLs", ())]
+                for verb in rule["verbs"]
+            )
+    assert given["team-a"] == given["team-b"]
+    assert set().union(*given.values()) == said
+
+
 def test_only_the_operator_has_rights_and_a_token(found: list[rendered.Object]) -> None:
     subjects = {s["name"] for each in found if each["kind"].endswith("RoleBinding") for s in each["subjects"]}
     tokens = {spec["serviceAccountName"] for _, _, spec in rendered.pods(found) if spec["automountServiceAccountToken"]}

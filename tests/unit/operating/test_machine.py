@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from moorage_api import tokens
+from moorage_api import names, tokens
 from moorage_api.built import Built
 from moorage_api.kinds import parse
+from moorage_api.ledger.records import SessionIdentity
 from moorage_api.provider.base import Revision
 from moorage_operator import marks, objects
 from moorage_operator.kube import KubeError
-from moorage_operator.machine import PodMachine
+from moorage_operator.machine import PodMachine, _Known
 from moorage_operator.observed import Observed
+from moorage_sandbox.config import ShimConfig
 from unit.operating.test_objects import GIVEN, OWNER, revision, settings
 
 pytestmark = pytest.mark.unit
@@ -107,7 +109,7 @@ def test_a_pod_that_went_is_dead_at_the_next_look_and_hundreds_are_not_looked_fo
     machine.watch(lambda: woken.append(True))
     body = {"metadata": {"name": "sb-1", "namespace": "agents", "uid": "u", "labels": {marks.SANDBOX: "sb-1"}}}
     observed.pods.put(body)
-    machine._known["sb-1"] = ("agents", "")
+    machine._known["sb-1"] = _Known("agents", "a")
     assert machine.dead() == []
     observed.pods.drop(body)
     assert woken == [True]
@@ -138,3 +140,67 @@ async def test_an_old_look_ends_no_other_pod_and_no_other_claim_of_the_name() ->
     with pytest.raises(KubeError, match="precondition"):
         await machine.remove_volume("t", "a", "ws-1")
     assert cluster.uids == {"sb-1": "new", "ws-1": "new"}
+
+
+@pytest.mark.parametrize("labels", [{marks.AGENT: None}, {marks.AGENT: "b"}, {marks.OURS: "me"}, {marks.SANDBOX: None}])
+async def test_a_sandbox_whose_labels_were_edited_is_to_be_replaced(labels: dict[str, str | None]) -> None:
+    observed, body = Observed(), pod(image="reg.example/a:1")
+    observed.pods.put(body)
+    machine = machine_of(observed)
+    assert len(await machine.adopted()) == 1 and await machine.unfit() == []
+    held = {name: text for name, text in (body["metadata"]["labels"] | labels).items() if text is not None}
+    observed.pods.put(body | {"metadata": body["metadata"] | {"labels": held}})
+    ((sandbox, why),) = await machine.unfit()
+    assert sandbox == "sb-1" and next(iter(labels)) in why
+    assert machine.dead() == [], "it runs"
+
+
+class Holding(Cluster):
+    """And these very objects can be read, by whoever asks for their names."""
+
+    def __init__(self, observed: Observed, *bodies: dict[str, Any]) -> None:
+        super().__init__(**{one["metadata"]["name"]: one["metadata"]["uid"] for one in bodies})
+        self._observed = observed
+        self._bodies = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in bodies}
+
+    async def get(self, kind: Any, namespace: str, name: str) -> dict[str, Any] | None:
+        return self._bodies.get((namespace, name))
+
+    async def delete(self, kind: Any, namespace: str, name: str, *, uid: str = "", grace: int | None = None) -> None:
+        await super().delete(kind, namespace, name, uid=uid, grace=grace)
+        self._observed.pods.drop(self._bodies.pop((namespace, name)))
+
+
+@pytest.mark.parametrize("adopted", [True, False], ids=["known", "met after a restart"])
+async def test_a_pod_that_is_no_longer_marked_as_ours_is_ended_before_it_counts_as_dead(adopted: bool) -> None:
+    observed, body = Observed(), pod(image="reg.example/a:1")
+    body["metadata"]["uid"] = "u"
+    stripped = body | {"metadata": body["metadata"] | {"labels": {}}}
+    machine = machine_of(observed)
+    if adopted:
+        observed.pods.put(body)
+        assert len(await machine.adopted()) == 1
+        observed.pods.put(stripped)
+    cluster = Holding(observed, stripped)
+    machine._kube = cluster  # type: ignore[assignment]
+    await machine.destroy("sb-1", "a test asked")
+    assert cluster.uids == {}
+
+
+def test_a_session_keeps_its_claim_though_a_label_of_it_was_taken_off() -> None:
+    whose = SessionIdentity("t", "a", "ann", "s-1", names.partition("t", "a", "ann", "s-1"), "r1")
+    body = objects.claim(revision(), "sb-1", "ws-1", settings(), ledger="one")
+    body["metadata"]["annotations"] |= marks.noted(names.session_key("t", whose.partition), 3, whose)
+    for label in (marks.AGENT, marks.OURS):
+        observed = Observed()
+        held = {name: text for name, text in body["metadata"]["labels"].items() if name != label}
+        observed.claims.put(body | {"metadata": body["metadata"] | {"labels": held}})
+        machine = machine_of(observed)
+        assert machine.has_volume("t", "a", "ws-1") and not machine.has_volume("t", "b", "ws-1")
+
+
+def test_a_shim_reads_what_it_is_told_and_has_time_for_a_checkpoint_within_its_pods_grace() -> None:
+    told = machine_of(Observed())._shim(revision(), "sb-1", "ws-1")
+    config = ShimConfig.from_dict(dict(told))
+    grace = objects.pod(revision(), "sb-1", "ws-1", told, settings())["spec"]["terminationGracePeriodSeconds"]
+    assert 0 < config.notice <= grace - 10, "the rest is for processes that hang"

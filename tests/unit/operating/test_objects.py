@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,6 +124,35 @@ def test_what_a_server_adds_is_no_difference() -> None:
     held["spec"]["egress"] = []
     assert not objects.covers(held, wanted)
     assert not objects.covers({**held, "spec": wanted["spec"], "metadata": {"name": "x"}}, wanted)
+
+
+def narrowed(spec: dict[str, Any]) -> None:
+    spec["podSelector"]["matchLabels"]["x"] = "y"
+
+
+def chosen(spec: dict[str, Any]) -> None:
+    spec["podSelector"]["matchExpressions"] = [{"key": "x", "operator": "Exists"}]
+
+
+def widened(spec: dict[str, Any]) -> None:
+    spec["egress"][0]["ports"][0]["endPort"] = 65535
+
+
+@pytest.mark.parametrize("edited", [narrowed, chosen, widened])
+def test_a_policy_that_says_a_word_more_does_not_stand(edited: Callable[[dict[str, Any]], None]) -> None:
+    wanted = objects.policy("a", "agents", OWNER, settings())
+    held = json.loads(json.dumps(wanted))
+    held["metadata"] |= {"uid": "u", "resourceVersion": "7"}
+    assert objects.stands(held, wanted)
+    edited(held["spec"])
+    assert not objects.stands(held, wanted)
+
+
+def test_what_says_nothing_may_be_left_out_and_an_account_has_more_of_others() -> None:
+    wanted = {"metadata": {"name": "x"}, "spec": {"ingress": [], "egress": [1]}}
+    assert objects.stands({"metadata": {"name": "x", "uid": "u"}, "spec": {"egress": [1]}}, wanted)
+    account = objects.account("a", "agents", OWNER)
+    assert objects.stands({**account, "imagePullSecrets": [{"name": "pull"}]}, account)
 
 
 def test_a_pod_can_be_read_back() -> None:

@@ -126,6 +126,19 @@ async def test_what_others_made_and_what_is_gone_is_not_kept() -> None:
     assert len(observed.pods) == 0
 
 
+async def test_what_is_held_is_followed_whatever_became_of_its_labels() -> None:
+    observed = Observed()
+    namesake = version("9", name="b", uid="another", labels={})
+    server = Server(
+        [("ADDED", version("6")), ("MODIFIED", version("7", labels={}))],
+        [("ADDED", version("6", name="b", uid="v")), ("DELETED", version("8", name="b", uid="v", labels={})), ("ADDED", namesake)],
+    )  # fmt: skip
+    await followed(server, observed, 3)
+    held = observed.pods.get(("one", "a"))
+    assert held is not None and held["metadata"]["resourceVersion"] == "7"
+    assert len(observed.pods) == 1, "one that went stays gone, and another of its name is nobody's"
+
+
 async def test_a_version_that_the_server_has_forgotten_begins_with_a_list() -> None:
     observed = Observed()
     observed.pods.put(version("4", name="gone", uid="g"))
