@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from openai import NotFoundError
 
 from cluster import reach
 from cluster.desk import TENANT
@@ -20,7 +21,7 @@ from fakes.platform import poll
 from moorage_operator import marks, objects, settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-NAMESPACE = "moorage-agents"
+NAMESPACE, SECOND = "moorage-agents", "moorage-agents-of-others"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def world(
 ) -> Iterator[Operated]:
     hosted_agents(node)
     folder = tmp_path_factory.mktemp("operated")
-    with operated(node, agent_image, sandbox_image, folder, NAMESPACE) as made:
+    with operated(node, agent_image, sandbox_image, folder, NAMESPACE, others={SECOND: "others"}) as made:
         yield made
 
 
@@ -126,6 +127,42 @@ def test_the_policy_is_the_operators_own_to_the_letter(world: Operated) -> None:
     ports = {int(url.rpartition(":")[2]) for url in (world.desk.announce, world.desk.egress)}
     (rule,) = held["spec"]["egress"]
     assert rule["to"] == [{"ipBlock": {"cidr": f"{plan.HOST}/32"}}] and {one["port"] for one in rule["ports"]} == ports
+
+
+def test_one_name_in_the_namespaces_of_two_tenants_stays_apart(world: Operated) -> None:
+    name, session = "namesake", "namesake-session"
+    sides = {"first": world, "second": world.seen_from(SECOND)}
+    for side, one in sides.items():
+        one.apply(name, env=[{"name": "MODE", "value": side}])
+    for side, one in sides.items():
+        one.until_ready(name)
+        assert one.ask(name, side, session).output_text == f"{side} ", "of the same name, and yet another session"
+        assert json.loads(one.ask(name, "look", session).output_text)["mode"] == side
+    answers = {side: one.ask(name, "again", f"{session}-{side}") for side, one in sides.items()}
+    for side, one in sides.items():
+        (other,) = sides.keys() - {side}
+        with pytest.raises(NotFoundError):
+            one.client.responses.retrieve(answers[other].id)
+        with pytest.raises(NotFoundError):
+            one.client.get(f"/agents/{name}/sessions/{session}-{other}", cast_to=object)
+        shown = one.client.get(f"/sessions?agent={name}", cast_to=dict[str, Any])["data"]
+        assert {found["id"] for found in shown} == {session, f"{session}-{side}"}
+        held = {found["metadata"]["name"]: found for found in one.pods(name)}
+        for mine in (session, f"{session}-{side}"):
+            pod = held[one.sandbox(name, mine)]
+            claims = [
+                each["persistentVolumeClaim"] for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each
+            ]
+            assert {each["claimName"] for each in claims} <= {found["metadata"]["name"] for found in one.claims(name)}
+        assert not held.keys() & {found["metadata"]["name"] for found in sides[other].pods(name)}
+
+    world.apply("own")
+    world.until_ready("own")
+    with pytest.raises(NotFoundError):
+        sides["second"].ask("own", "one", "own-session-1")
+    sides["second"].kubectl("delete", "hostedagent", name, "--wait=true")
+    poll("the other's pods are gone", lambda: not sides["second"].pods(name), within=60)
+    assert world.ask(name, "more", session).output_text == "first more "
 
 
 def test_a_broken_agent_says_why_and_the_old_revision_goes_on(world: Operated) -> None:
