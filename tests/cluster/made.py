@@ -11,6 +11,7 @@ from moorage_api.resources import HOSTED_AGENT
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
 AGENT_IMAGE = "localhost/moorage-agent:test"
+REVIEW_IMAGE = "localhost/moorage-review:test"
 
 
 def base_image(node: Node) -> str:
@@ -35,6 +36,15 @@ def agent_image(node: Node) -> str:
     images.build(AGENT_IMAGE, context / "Dockerfile", context, SANDBOX_IMAGE, archive)
     node.load(archive)
     return AGENT_IMAGE
+
+
+def review_image(node: Node) -> str:
+    """The example that reviews, as an image."""
+    archive = plan.cache() / "review-test.oci.tar"
+    dockerfile = ROOT / "tests" / "cluster" / "review" / "Dockerfile"
+    images.build(REVIEW_IMAGE, dockerfile, ROOT / "examples" / "review-agent", SANDBOX_IMAGE, archive)
+    node.load(archive)
+    return REVIEW_IMAGE
 
 
 def hosted_agents(node: Node) -> None:

@@ -1,4 +1,7 @@
-"""The chart on a real cluster: helm install, kubectl apply, a call by the stock client, helm test, helm uninstall."""
+"""The chart on a real cluster: helm install, kubectl apply, calls by the stock client, helm test, helm uninstall.
+
+On the node alone: the review agent.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chart import helm
-from cluster import given
+from cluster import given, made
 from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
+from cluster.node.node import Node
+from cluster.reviewed import ASKED, PLANTED
 from fakes.platform import poll
 from moorage_operator import marks
+from tree import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -63,6 +70,27 @@ def test_a_source_is_built_under_the_charts_own_rights_and_policies(release: Ins
     assert "git.example" in said() or "package index" in said(), said()
     release.node.kubectl("delete", "hostedagent", "sourced", "-n", AGENTS, "--wait=true")
     poll("its build goes", lambda: not release.node.kubectl("get", "jobs", "-n", AGENTS, "-o", "name"), within=60)
+
+
+@pytest.fixture(scope="module")
+def review_image(node: Node, sandbox_image: str) -> str:
+    """The review agent as an image."""
+    return made.review_image(node)
+
+
+def test_the_review_agent_reviews_the_sample(release: Installed, review_image: str, tmp_path: Path) -> None:
+    """`examples/review-agent/agent.yaml` with an image for its source, which a cluster is not given by a path. No index is in reach."""
+    manifest = yaml.safe_load((ROOT / "examples" / "review-agent" / "agent.yaml").read_text())
+    del manifest["spec"]["source"]
+    manifest["spec"]["image"] = review_image
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump(manifest))
+    name = manifest["metadata"]["name"]
+    release.kubectl("apply", "-f", str(tmp_path / "agent.yaml"))
+    release.until_ready(name, within=120)
+    answer = release.ask(name, ASKED, "review-session", timeout=300)
+    missing = [fact for fact in PLANTED if fact not in answer.output_text]
+    assert not missing, f"{missing}\n{answer.output_text}\n{answer.error}\n{release.logs()}"
+    release.kubectl("delete", "hostedagent", name, "--wait=true")
 
 
 def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:
