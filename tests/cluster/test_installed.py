@@ -1,6 +1,6 @@
 """The chart on a real cluster: helm install, kubectl apply, calls by the stock client, helm test, helm uninstall.
 
-On the node alone: the review agent.
+On the node alone: the review agent, and what a sandbox reaches.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 from chart import helm
-from cluster import given, made
+from cluster import given, made, reach
 from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
 from cluster.node.node import Node
+from cluster.plain_pod import PlainPods
 from cluster.reviewed import ASKED, PLANTED
 from fakes.platform import poll
-from moorage_operator import marks
+from moorage_operator import marks, objects, settings
 from tree import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -91,6 +92,44 @@ def test_the_review_agent_reviews_the_sample(release: Installed, review_image: s
     missing = [fact for fact in PLANTED if fact not in answer.output_text]
     assert not missing, f"{missing}\n{answer.output_text}\n{answer.error}\n{release.logs()}"
     release.kubectl("delete", "hostedagent", name, "--wait=true")
+
+
+def test_a_sandbox_reaches_two_ports_of_the_gateways_and_nothing_else(release: Installed, node: Node) -> None:
+    """Enforced by the node's own translator (docs/cluster-tests.md). Whatever it does not reach, the node does."""
+    for name in ("caged", "neighbour"):
+        release.apply(name)
+    for name in ("caged", "neighbour"):
+        release.until_ready(name, within=120)
+    addresses = {part: release.parts(part)[0]["status"]["podIP"] for part in ("gateway", "operator", "valkey")}
+    service = release.platform("get", "service", "moorage-gateway-sandbox", "-o", "jsonpath={.spec.clusterIP}")
+    inside = [f"{where}:{port}" for where in (service, addresses["gateway"]) for port in (8081, 8082)]
+    public = [release.address, f"{addresses['gateway']}:8080"]
+    parts = [f"{addresses['gateway']}:8083", f"{addresses['operator']}:8084", f"{addresses['valkey']}:6379"]
+    shim = f"{release.pods('neighbour')[0]['status']['podIP']}:{objects.SHIM_PORT}"
+    pods = PlainPods(node, release.image, AGENTS)
+    with reach.outside() as outside:
+        free = [*reach.NODE, *reach.SERVERS, reach.started(pods, "listener"), outside, *public]
+        there = [*free, *parts, shim]
+        assert all(reach.here([*inside, *there]).values()), "somebody is there"
+        seen = reach.from_plain_pod(pods, "free", [*inside, *free, reach.NAME, *parts, shim])
+        own = {**dict.fromkeys([*inside, *free, reach.NAME], True), **dict.fromkeys([*parts, shim], False)}
+        assert seen == own, "of a pod beside them, only what the chart's own policies close is closed"
+        reach.until_caged(release, "caged", inside, [*there, reach.NAME, reach.METADATA])
+
+    (held,) = json.loads(release.kubectl("get", "networkpolicy", "-l", f"{marks.AGENT}=caged", "-o", "json"))["items"]
+    assert held["spec"] == objects.policy("caged", AGENTS, {}, told(release))["spec"]
+    assert {one["port"] for rule in held["spec"]["egress"] for one in rule["ports"]} == {8081, 8082}
+    pods.kubectl("delete", "pod", "listener", "free", "--wait=false")
+    release.kubectl("delete", "hostedagent", "caged", "neighbour", "--wait=true")
+
+
+def told(release: Installed) -> settings.Settings:
+    """What the release's operator is told, but for what is secret."""
+    deployment = json.loads(release.platform("get", "deployment", "moorage-operator", "-o", "json"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    said = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    unsaid = {"MOORAGE_REDIS_URL": "redis://unused", "MOORAGE_TOKEN_KEY": "00" * 32, "MOORAGE_NAMESPACE": PLATFORM}
+    return settings.load(said | unsaid)
 
 
 def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:
