@@ -1,14 +1,16 @@
 """The chart on a real cluster: helm install, kubectl apply, calls by the stock client, helm test, helm uninstall.
 
-On the node alone: the review agent, and what a sandbox reaches.
+On the node alone: the review agent, what a sandbox reaches, and models, whose server is a process beside it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +20,33 @@ import yaml
 from chart import helm
 from cluster import given, made, reach
 from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
+from cluster.node import plan
 from cluster.node.node import Node
 from cluster.plain_pod import PlainPods
 from cluster.reviewed import ASKED, PLANTED
+from fakes.models import Models, serving
 from fakes.platform import poll
 from moorage_operator import marks, objects, settings
 from tree import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+CREDENTIAL, ENDPOINT = "model-key", "scripted"
+KEY_SECONDS = 120.0
+"""From a changed Secret until gateways use it (docs/models.md)."""
+
+
+@pytest.fixture(scope="module")
+def models(node: Node) -> Iterator[Models]:
+    """A scripted server of models, which pods reach at the node's address."""
+    with serving(host=plan.HOST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def first_key() -> str:
+    """The key of that server, as the Secret holds it at first."""
+    return f"sk-first-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +54,12 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """On the node, or on the cluster that KUBECONFIG names."""
     folder, theirs = tmp_path_factory.mktemp("installed"), given.given(os.environ)
     if theirs is None:
-        node, parts, image = (request.getfixturevalue(name) for name in ("node", "parts", "agent_image"))
-        with installed(node, image, folder, small(parts)) as made:
+        node, parts, image, models, key = (
+            request.getfixturevalue(name) for name in ("node", "parts", "agent_image", "models", "first_key")
+        )
+        values = small(parts) | {"models": {"secrets": [CREDENTIAL], "allowedUpstreams": [models.named]}}
+        with installed(node, image, folder, values) as made:
+            give_model(made, models, key)  # mounted by the time that it is asked for
             yield made
         return
     try:
@@ -130,6 +155,90 @@ def told(release: Installed) -> settings.Settings:
     said = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     unsaid = {"MOORAGE_REDIS_URL": "redis://unused", "MOORAGE_TOKEN_KEY": "00" * 32, "MOORAGE_NAMESPACE": PLATFORM}
     return settings.load(said | unsaid)
+
+
+def test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed(
+    release: Installed, models: Models, first_key: str
+) -> None:
+    release.apply("modelled", models=[ENDPOINT])
+    release.until_ready("modelled", within=120)
+    gateways = {one["metadata"]["uid"] for one in release.parts("gateway")}
+    assert asked_with(release, models, first_key)
+    second_key = f"sk-second-{uuid.uuid4().hex}"
+    give_key(release, second_key)
+    assert asked_with(release, models, second_key)
+    assert {one["metadata"]["uid"] for one in release.parts("gateway")} == gateways, "without a restart"
+    counts = [each["restartCount"] for one in release.parts("gateway") for each in one["status"]["containerStatuses"]]
+    assert set(counts) == {0}
+
+    shown = everything_shown(release, "modelled")
+    for key in (first_key, second_key):
+        assert key not in shown and base64.b64encode(key.encode()).decode() not in shown
+
+
+def give_model(release: Installed, models: Models, key: str) -> None:
+    """The server as a ModelEndpoint of the agents' namespace, and its key."""
+    give_key(release, key)
+    spec = {
+        "protocol": "compatible",
+        "baseUrl": f"{models.url}/v1",
+        "credential": {"secret": CREDENTIAL, "key": "api-key"},
+    }
+    body = {"apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": ENDPOINT}, "spec": spec}
+    release.kubectl("apply", "-f", "-", given=json.dumps(body))
+
+
+def give_key(release: Installed, key: str) -> None:
+    """Server side: else the key would stand in an annotation."""
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": CREDENTIAL}, "stringData": {"api-key": key}}
+    release.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(body))
+
+
+def asked_with(release: Installed, models: Models, key: str) -> bool:
+    """Waits until the agent's question comes to the server with this key, and its answer back. AssertionError with the last one."""
+    said = ""
+
+    def answered() -> bool:
+        nonlocal said
+        text = f"hello {uuid.uuid4().hex}"
+        said = release.ask("modelled", f"model {text}", "modelled-session").output_text
+        shown = [each["headers"].get("authorization") for each in models.asked if each["text"] == text]
+        return shown == [f"Bearer {key}"] and said.endswith(f"to {text}")
+
+    try:
+        return bool(poll("it is asked with the key", answered, within=KEY_SECONDS, every=2))
+    except AssertionError as fault:
+        found = release.kubectl("get", "modelendpoint", ENDPOINT, "-o", "yaml")
+        raise AssertionError(f"{fault}\n{said}\n{found}\n{release.logs()}") from fault
+
+
+def everything_shown(release: Installed, agent: str) -> str:
+    """Every object but Secrets, what the platform's parts logged, and the environments of a sandbox's processes."""
+    kinds = (
+        "pods,hostedagents,modelendpoints,deployments,statefulsets,replicasets,jobs,configmaps,networkpolicies,events"
+    )
+    shown = [release.kubectl("get", kinds, "-o", "json"), release.platform("get", kinds, "-o", "json")]
+    shown += [
+        release.platform("logs", "-l", f"app.kubernetes.io/component={part}", "--tail=-1", "--prefix")
+        for part in ("gateway", "operator")
+    ]
+    shown.append(release.ask(agent, "environment", "modelled-session").output_text)
+    assert "OPENAI_API_KEY" in shown[-1]
+    for container in ("agent", "shim"):
+        pod = release.sandbox(agent, "modelled-session")
+        shown.append(release.kubectl("exec", pod, "-c", container, "--", "python3", "-c", ENVIRONMENTS))
+        assert "PATH=" in shown[-1]
+    return "\n".join(shown)
+
+
+ENVIRONMENTS = """
+import pathlib
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    try:
+        print(path.read_bytes().replace(bytes(1), b" ").decode())
+    except OSError:
+        pass
+"""
 
 
 def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:
