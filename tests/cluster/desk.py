@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Born:
 
 
 class Desk:
-    """`url` and `key`: what a caller needs; `announce`: where shims find the gateway."""
+    """`url` and `key`: what a caller needs, `keys` each tenant's; `announce`: where shims find the gateway."""
 
     def __init__(
         self,
@@ -58,8 +58,10 @@ class Desk:
         valkey: Valkey,
         names: Mapping[str, str] | None = None,
         more: Mapping[str, str] | None = None,
+        tenants: Iterable[str] = (),
     ) -> None:
         self._folder = folder
+        self._tenants = (TENANT, *tenants)
         self._more = dict(more or {})
         self._valkey = valkey
         self._token_key = secrets.token_hex(32)
@@ -69,12 +71,24 @@ class Desk:
         self.url = f"http://127.0.0.1:{self._port}"
         self.announce = f"http://{plan.HOST}:{self._sandbox_port}"
         self.egress = f"http://{plan.HOST}:{self._egress_port}"
-        self.key = ""
+        self.keys: dict[str, str] = {}
         self._gateway: subprocess.Popen[bytes] | None = None
 
     def open(self, agent: str | None) -> None:
-        """Founds the ledger, makes a key and starts the gateway. Publishes `agent` as its provider would; None: one plays itself."""
-        settings = {
+        """Founds the ledger, makes the keys and starts the gateway. Publishes `agent` as its provider would; None: one plays itself."""
+        asyncio.run(self._furnish(agent, self._settings()))
+        self._start()
+
+    def again(self, more: Mapping[str, str]) -> None:
+        """The gateway with these settings too, at the same addresses: it is ended and started, unless it has them already."""
+        if self._more | more == self._more:
+            return
+        self._more |= more
+        self.close()
+        self._start()
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "MOORAGE_REDIS_URL": self._valkey.url,
             "MOORAGE_STORE": str(self._folder / "store"),
             "MOORAGE_PUBLIC_PORT": str(self._port),
@@ -87,12 +101,18 @@ class Desk:
             "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
             "MOORAGE_DRAIN_SECONDS": "2",
         } | self._more
-        asyncio.run(self._furnish(agent, settings))
-        env = os.environ | settings
-        with (self._folder / "gateway.log").open("wb") as log:
+
+    def _start(self) -> None:
+        env = os.environ | self._settings()
+        with (self._folder / "gateway.log").open("ab") as log:
             command = [*self._knowing(), sys.executable, "-m", "moorage_gateway"]
             self._gateway = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=log)
         poll("the gateway is ready", self._is_ready)
+
+    @property
+    def key(self) -> str:
+        """An admin's of the desk's own tenant."""
+        return self.keys[TENANT]
 
     @property
     def gateway_pid(self) -> int:
@@ -168,8 +188,9 @@ class Desk:
             await client.found()
             store = open_store(load(settings))
             keys = KeyService(store, client, now=time.time, monotonic=time.monotonic)
-            self.key = new_text()
-            await keys.ensure(self.key, tenant=TENANT, user=USER, scopes=("admin",))
+            for tenant in self._tenants:
+                self.keys[tenant] = new_text()
+                await keys.ensure(self.keys[tenant], tenant=tenant, user=USER, scopes=("admin",))
             await store.aclose()
         finally:
             await client.aclose()
@@ -190,11 +211,18 @@ class Desk:
 
 @contextlib.contextmanager
 def desk(
-    folder: Path, agent: str | None, names: Mapping[str, str] | None = None, more: Mapping[str, str] | None = None
+    folder: Path,
+    agent: str | None,
+    names: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
+    tenants: Iterable[str] = (),
 ) -> Iterator[Desk]:
-    """An open desk with a Valkey of its own. `names`: host:port → address, which its builds may reach. `more`: settings of the gateway."""
+    """An open desk with a Valkey of its own. `names`: host:port → address, which its builds may reach. `more`: settings of the gateway.
+
+    `tenants`: further ones that get a key.
+    """
     valkey = Valkey()
-    made = Desk(folder, valkey, names, more)
+    made = Desk(folder, valkey, names, more, tenants)
     try:
         made.open(agent)
         yield made

@@ -11,6 +11,8 @@ from moorage_api.resources import HOSTED_AGENT
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
 AGENT_IMAGE = "localhost/moorage-agent:test"
+CHECKPOINT_BENCH_IMAGE = "localhost/moorage-checkpoint-bench:test"
+REVIEW_IMAGE = "localhost/moorage-review:test"
 
 
 def base_image(node: Node) -> str:
@@ -35,6 +37,24 @@ def agent_image(node: Node) -> str:
     images.build(AGENT_IMAGE, context / "Dockerfile", context, SANDBOX_IMAGE, archive)
     node.load(archive)
     return AGENT_IMAGE
+
+
+def review_image(node: Node) -> str:
+    """The example that reviews, as an image."""
+    archive = plan.cache() / "review-test.oci.tar"
+    dockerfile = ROOT / "tests" / "cluster" / "review" / "Dockerfile"
+    images.build(REVIEW_IMAGE, dockerfile, ROOT / "examples" / "review-agent", SANDBOX_IMAGE, archive)
+    node.load(archive)
+    return REVIEW_IMAGE
+
+
+def checkpoint_bench_image(node: Node) -> str:
+    """The bench of checkpoints beside what the stock image saves and restores with; its scratch is a claim's volume at /data."""
+    archive = plan.cache() / "checkpoint-bench-test.oci.tar"
+    dockerfile = ROOT / "tests" / "cluster" / "checkpoints" / "Dockerfile"
+    images.build(CHECKPOINT_BENCH_IMAGE, dockerfile, ROOT / "tests", SANDBOX_IMAGE, archive)
+    node.load(archive)
+    return CHECKPOINT_BENCH_IMAGE
 
 
 def hosted_agents(node: Node) -> None:

@@ -66,10 +66,10 @@ class PlainPods:
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": whole}
         )
 
-    def run(self, name: str, code: str, *, claim: str | None = None) -> str:
+    def run(self, name: str, code: str, *, claim: str | None = None, within: float = START_SECONDS) -> str:
         """What the code printed, without the last newline. AssertionError with it when the code failed."""
         self.start(name, code, claim=claim)
-        poll(f"{name} has ended", lambda: self._phase(name) in ("Succeeded", "Failed"), within=START_SECONDS)
+        poll(f"{name} has ended", lambda: self._phase(name) in ("Succeeded", "Failed"), within=within)
         said = self.kubectl("logs", name).strip()
         assert self._phase(name) == "Succeeded", said
         return said

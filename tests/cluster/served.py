@@ -30,10 +30,11 @@ class Served(ABC):
     def logs(self) -> str:
         """What the operators said last."""
 
-    def ask(self, agent: str, text: str, session: str, timeout: float = 90) -> Any:
-        """One call in one piece."""
+    def ask(self, agent: str, text: str, session: str, timeout: float = 90, *, previous: str | None = None) -> Any:
+        """One call in one piece. `previous`: the response that it goes on from."""
+        goes_on = {} if previous is None else {"previous_response_id": previous}
         return self.client.responses.create(
-            model=agent, input=text, extra_headers={"x-agent-session-id": session}, timeout=timeout
+            model=agent, input=text, extra_headers={"x-agent-session-id": session}, timeout=timeout, **goes_on
         )
 
     def kubectl(self, *words: str, given: str | None = None) -> str:

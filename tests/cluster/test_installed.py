@@ -1,23 +1,52 @@
-"""The chart on a real cluster: helm install, kubectl apply, a call by the stock client, helm test, helm uninstall."""
+"""The chart on a real cluster: helm install, kubectl apply, calls by the stock client, helm test, helm uninstall.
+
+On the node alone: the review agent, what a sandbox reaches, and models, whose server is a process beside it.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chart import helm
-from cluster import given
+from cluster import given, made, reach
 from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
+from cluster.node import plan
+from cluster.node.node import Node
+from cluster.plain_pod import PlainPods
+from cluster.reviewed import ASKED, PLANTED
+from fakes.models import Models, serving
 from fakes.platform import poll
-from moorage_operator import marks
+from moorage_operator import marks, objects, settings
+from tree import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+CREDENTIAL, ENDPOINT = "model-key", "scripted"
+KEY_SECONDS = 120.0
+"""From a changed Secret until gateways use it (docs/models.md)."""
+
+
+@pytest.fixture(scope="module")
+def models(node: Node) -> Iterator[Models]:
+    """A scripted server of models, which pods reach at the node's address."""
+    with serving(host=plan.HOST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def first_key() -> str:
+    """The key of that server, as the Secret holds it at first."""
+    return f"sk-first-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +54,12 @@ def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """On the node, or on the cluster that KUBECONFIG names."""
     folder, theirs = tmp_path_factory.mktemp("installed"), given.given(os.environ)
     if theirs is None:
-        node, parts, image = (request.getfixturevalue(name) for name in ("node", "parts", "agent_image"))
-        with installed(node, image, folder, small(parts)) as made:
+        node, parts, image, models, key = (
+            request.getfixturevalue(name) for name in ("node", "parts", "agent_image", "models", "first_key")
+        )
+        values = small(parts) | {"models": {"secrets": [CREDENTIAL], "allowedUpstreams": [models.named]}}
+        with installed(node, image, folder, values) as made:
+            give_model(made, models, key)  # mounted by the time that it is asked for
             yield made
         return
     try:
@@ -63,6 +96,149 @@ def test_a_source_is_built_under_the_charts_own_rights_and_policies(release: Ins
     assert "git.example" in said() or "package index" in said(), said()
     release.node.kubectl("delete", "hostedagent", "sourced", "-n", AGENTS, "--wait=true")
     poll("its build goes", lambda: not release.node.kubectl("get", "jobs", "-n", AGENTS, "-o", "name"), within=60)
+
+
+@pytest.fixture(scope="module")
+def review_image(node: Node, sandbox_image: str) -> str:
+    """The review agent as an image."""
+    return made.review_image(node)
+
+
+def test_the_review_agent_reviews_the_sample(release: Installed, review_image: str, tmp_path: Path) -> None:
+    """`examples/review-agent/agent.yaml` with an image for its source, which a cluster is not given by a path. No index is in reach."""
+    manifest = yaml.safe_load((ROOT / "examples" / "review-agent" / "agent.yaml").read_text())
+    del manifest["spec"]["source"]
+    manifest["spec"]["image"] = review_image
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump(manifest))
+    name = manifest["metadata"]["name"]
+    release.kubectl("apply", "-f", str(tmp_path / "agent.yaml"))
+    release.until_ready(name, within=120)
+    answer = release.ask(name, ASKED, "review-session", timeout=300)
+    missing = [fact for fact in PLANTED if fact not in answer.output_text]
+    assert not missing, f"{missing}\n{answer.output_text}\n{answer.error}\n{release.logs()}"
+    release.kubectl("delete", "hostedagent", name, "--wait=true")
+
+
+def test_a_sandbox_reaches_two_ports_of_the_gateways_and_nothing_else(release: Installed, node: Node) -> None:
+    """Enforced by the node's own translator (docs/cluster-tests.md). Whatever it does not reach, the node does."""
+    for name in ("caged", "neighbour"):
+        release.apply(name)
+    for name in ("caged", "neighbour"):
+        release.until_ready(name, within=120)
+    addresses = {part: release.parts(part)[0]["status"]["podIP"] for part in ("gateway", "operator", "valkey")}
+    service = release.platform("get", "service", "moorage-gateway-sandbox", "-o", "jsonpath={.spec.clusterIP}")
+    inside = [f"{where}:{port}" for where in (service, addresses["gateway"]) for port in (8081, 8082)]
+    public = [release.address, f"{addresses['gateway']}:8080"]
+    parts = [f"{addresses['gateway']}:8083", f"{addresses['operator']}:8084", f"{addresses['valkey']}:6379"]
+    shim = f"{release.pods('neighbour')[0]['status']['podIP']}:{objects.SHIM_PORT}"
+    pods = PlainPods(node, release.image, AGENTS)
+    with reach.outside() as outside:
+        free = [*reach.NODE, *reach.SERVERS, reach.started(pods, "listener"), outside, *public]
+        there = [*free, *parts, shim]
+        assert all(reach.here([*inside, *there]).values()), "somebody is there"
+        seen = reach.from_plain_pod(pods, "free", [*inside, *free, reach.NAME, *parts, shim])
+        own = {**dict.fromkeys([*inside, *free, reach.NAME], True), **dict.fromkeys([*parts, shim], False)}
+        assert seen == own, "of a pod beside them, only what the chart's own policies close is closed"
+        reach.until_caged(release, "caged", inside, [*there, reach.NAME, reach.METADATA])
+
+    (held,) = json.loads(release.kubectl("get", "networkpolicy", "-l", f"{marks.AGENT}=caged", "-o", "json"))["items"]
+    assert held["spec"] == objects.policy("caged", AGENTS, {}, told(release))["spec"]
+    assert {one["port"] for rule in held["spec"]["egress"] for one in rule["ports"]} == {8081, 8082}
+    pods.kubectl("delete", "pod", "listener", "free", "--wait=false")
+    release.kubectl("delete", "hostedagent", "caged", "neighbour", "--wait=true")
+
+
+def told(release: Installed) -> settings.Settings:
+    """What the release's operator is told, but for what is secret."""
+    deployment = json.loads(release.platform("get", "deployment", "moorage-operator", "-o", "json"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    said = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    unsaid = {"MOORAGE_REDIS_URL": "redis://unused", "MOORAGE_TOKEN_KEY": "00" * 32, "MOORAGE_NAMESPACE": PLATFORM}
+    return settings.load(said | unsaid)
+
+
+def test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed(
+    release: Installed, models: Models, first_key: str
+) -> None:
+    release.apply("modelled", models=[ENDPOINT])
+    release.until_ready("modelled", within=120)
+    gateways = {one["metadata"]["uid"] for one in release.parts("gateway")}
+    assert asked_with(release, models, first_key)
+    second_key = f"sk-second-{uuid.uuid4().hex}"
+    give_key(release, second_key)
+    assert asked_with(release, models, second_key)
+    assert {one["metadata"]["uid"] for one in release.parts("gateway")} == gateways, "without a restart"
+    counts = [each["restartCount"] for one in release.parts("gateway") for each in one["status"]["containerStatuses"]]
+    assert set(counts) == {0}
+
+    shown = everything_shown(release, "modelled")
+    for key in (first_key, second_key):
+        assert key not in shown and base64.b64encode(key.encode()).decode() not in shown
+
+
+def give_model(release: Installed, models: Models, key: str) -> None:
+    """The server as a ModelEndpoint of the agents' namespace, and its key."""
+    give_key(release, key)
+    spec = {
+        "protocol": "compatible",
+        "baseUrl": f"{models.url}/v1",
+        "credential": {"secret": CREDENTIAL, "key": "api-key"},
+    }
+    body = {"apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": ENDPOINT}, "spec": spec}
+    release.kubectl("apply", "-f", "-", given=json.dumps(body))
+
+
+def give_key(release: Installed, key: str) -> None:
+    """Server side: else the key would stand in an annotation."""
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": CREDENTIAL}, "stringData": {"api-key": key}}
+    release.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(body))
+
+
+def asked_with(release: Installed, models: Models, key: str) -> bool:
+    """Waits until the agent's question comes to the server with this key, and its answer back. AssertionError with the last one."""
+    said = ""
+
+    def answered() -> bool:
+        nonlocal said
+        text = f"hello {uuid.uuid4().hex}"
+        said = release.ask("modelled", f"model {text}", "modelled-session").output_text
+        shown = [each["headers"].get("authorization") for each in models.asked if each["text"] == text]
+        return shown == [f"Bearer {key}"] and said.endswith(f"to {text}")
+
+    try:
+        return bool(poll("it is asked with the key", answered, within=KEY_SECONDS, every=2))
+    except AssertionError as fault:
+        found = release.kubectl("get", "modelendpoint", ENDPOINT, "-o", "yaml")
+        raise AssertionError(f"{fault}\n{said}\n{found}\n{release.logs()}") from fault
+
+
+def everything_shown(release: Installed, agent: str) -> str:
+    """Every object but Secrets, what the platform's parts logged, and the environments of a sandbox's processes."""
+    kinds = (
+        "pods,hostedagents,modelendpoints,deployments,statefulsets,replicasets,jobs,configmaps,networkpolicies,events"
+    )
+    shown = [release.kubectl("get", kinds, "-o", "json"), release.platform("get", kinds, "-o", "json")]
+    shown += [
+        release.platform("logs", "-l", f"app.kubernetes.io/component={part}", "--tail=-1", "--prefix")
+        for part in ("gateway", "operator")
+    ]
+    shown.append(release.ask(agent, "environment", "modelled-session").output_text)
+    assert "OPENAI_API_KEY" in shown[-1]
+    for container in ("agent", "shim"):
+        pod = release.sandbox(agent, "modelled-session")
+        shown.append(release.kubectl("exec", pod, "-c", container, "--", "python3", "-c", ENVIRONMENTS))
+        assert "PATH=" in shown[-1]
+    return "\n".join(shown)
+
+
+ENVIRONMENTS = """
+import pathlib
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    try:
+        print(path.read_bytes().replace(bytes(1), b" ").decode())
+    except OSError:
+        pass
+"""
 
 
 def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:

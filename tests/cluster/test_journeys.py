@@ -1,7 +1,9 @@
 """The journeys of one machine on a cluster: the same files, the stock clients, the agents of `tests/agents` in pods, over both stores.
 
-Left out: `test_dev` and `test_review_agent` (the laptop's own door), `test_checkpoints` (a platform of its own; `test_sleeping` is its like
-here), and what `ELSEWHERE` names with its reason.
+Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
+review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_models` (its
+stock clients come from the package index, its server of models listens on loopback, and parts of the platform are killed: a model is
+asked, and its key changed, in `test_installed`). And what `ELSEWHERE` names with its reason. A test holds this list to the folder.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ JOURNEYS = (
     "turns",
     "wire",
 )
+OF_THEIR_OWN = ("checkpoints", "dev", "models", "review_agent")
 ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; kubectl does"}
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"
@@ -108,6 +111,11 @@ def deploy(world: Operated) -> None:
         names.append(name)
     for name in names:
         world.until_ready(name, within=180)
+
+
+def test_no_journey_is_left_out_unnamed() -> None:
+    found = sorted(path.stem.removeprefix("test_") for path in (ROOT / "tests" / "journey").glob("test_*.py"))
+    assert found == sorted([*JOURNEYS, *OF_THEIR_OWN])
 
 
 def test_the_journeys_hold_in_pods(home: Path) -> None:

@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from openai import NotFoundError
 
+from cluster import reach
 from cluster.desk import TENANT
 from cluster.made import hosted_agents
 from cluster.node import plan
 from cluster.node.node import Node
 from cluster.operated import Operated, operated
+from cluster.plain_pod import PlainPods
 from fakes.platform import poll
-from moorage_operator import marks
+from moorage_operator import marks, objects, settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+NAMESPACE, SECOND = "moorage-agents", "moorage-agents-of-others"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,8 @@ def world(
     node: Node, agent_image: str, sandbox_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operated]:
     hosted_agents(node)
-    with operated(node, agent_image, sandbox_image, tmp_path_factory.mktemp("operated"), "moorage-agents") as made:
+    folder = tmp_path_factory.mktemp("operated")
+    with operated(node, agent_image, sandbox_image, folder, NAMESPACE, others={SECOND: "others"}) as made:
         yield made
 
 
@@ -95,17 +100,69 @@ def test_what_was_edited_by_hand_is_put_right(world: Operated) -> None:
 
 
 def test_a_sandbox_reaches_the_gateway_and_nothing_else(world: Operated) -> None:
-    world.apply("caged")
-    world.until_ready("caged")
-    gateway = world.desk.announce.removeprefix("http://")
-    others = [f"{plan.HOST}:{plan.API_PORT}", f"{plan.API_SERVICE}:443", f"{plan.HOST}:{plan.KUBELET_PORT}"]
-    asked = " ".join(["reach", gateway, *others])
+    """Enforced by the node's own translator (docs/cluster-tests.md). What it does not reach, the node and a pod without a policy do."""
+    for name in ("caged", "neighbour"):
+        world.apply(name)
+    for name in ("caged", "neighbour"):
+        world.until_ready(name)
+    gateway = [url.removeprefix("http://") for url in (world.desk.announce, world.desk.egress)]
+    pods = PlainPods(world.node, world.image, world.namespace)
+    (neighbour,) = [one["status"]["podIP"] for one in world.pods("neighbour")]
+    shim = f"{neighbour}:{objects.SHIM_PORT}"
+    with reach.outside() as outside:
+        there = [*reach.NODE, *reach.SERVERS, reach.started(pods, "listener"), outside]
+        assert all(reach.here([*gateway, *there, shim]).values()), "somebody is there"
+        found = reach.from_plain_pod(pods, "free", [*gateway, *there, reach.NAME, shim])
+        assert found == {**dict.fromkeys([*gateway, *there, reach.NAME], True), shim: False}, "to a shim only a gateway"
+        reach.until_caged(world, "caged", gateway, [*there, reach.NAME, reach.METADATA, shim])
+    pods.kubectl("delete", "pod", "listener", "free", "--wait=false")
 
-    def caged() -> bool:
-        seen = dict(json.loads(world.ask("caged", asked, "caged-session-1").output_text))
-        return seen == {gateway: True, **dict.fromkeys(others, False)}
 
-    poll("the policy holds", caged, within=30)
+def test_the_policy_is_the_operators_own_to_the_letter(world: Operated) -> None:
+    world.apply("worded")
+    world.until_ready("worded")
+    (held,) = json.loads(world.kubectl("get", "networkpolicy", "-l", f"{marks.AGENT}=worded", "-o", "json"))["items"]
+    made = objects.policy("worded", world.namespace, {}, settings.load(world.told))
+    assert held["spec"] == made["spec"]
+    ports = {int(url.rpartition(":")[2]) for url in (world.desk.announce, world.desk.egress)}
+    (rule,) = held["spec"]["egress"]
+    assert rule["to"] == [{"ipBlock": {"cidr": f"{plan.HOST}/32"}}] and {one["port"] for one in rule["ports"]} == ports
+
+
+def test_one_name_in_the_namespaces_of_two_tenants_stays_apart(world: Operated) -> None:
+    name, session = "namesake", "namesake-session"
+    sides = {"first": world, "second": world.seen_from(SECOND)}
+    for side, one in sides.items():
+        one.apply(name, env=[{"name": "MODE", "value": side}])
+    for side, one in sides.items():
+        one.until_ready(name)
+        assert one.ask(name, side, session).output_text == f"{side} ", "of the same name, and yet another session"
+        assert json.loads(one.ask(name, "look", session).output_text)["mode"] == side
+    answers = {side: one.ask(name, "again", f"{session}-{side}") for side, one in sides.items()}
+    for side, one in sides.items():
+        (other,) = sides.keys() - {side}
+        with pytest.raises(NotFoundError):
+            one.client.responses.retrieve(answers[other].id)
+        with pytest.raises(NotFoundError):
+            one.client.get(f"/agents/{name}/sessions/{session}-{other}", cast_to=object)
+        shown = one.client.get(f"/sessions?agent={name}", cast_to=dict[str, Any])["data"]
+        assert {found["id"] for found in shown} == {session, f"{session}-{side}"}
+        held = {found["metadata"]["name"]: found for found in one.pods(name)}
+        for mine in (session, f"{session}-{side}"):
+            pod = held[one.sandbox(name, mine)]
+            claims = [
+                each["persistentVolumeClaim"] for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each
+            ]
+            assert {each["claimName"] for each in claims} <= {found["metadata"]["name"] for found in one.claims(name)}
+        assert not held.keys() & {found["metadata"]["name"] for found in sides[other].pods(name)}
+
+    world.apply("own")
+    world.until_ready("own")
+    with pytest.raises(NotFoundError):
+        sides["second"].ask("own", "one", "own-session-1")
+    sides["second"].kubectl("delete", "hostedagent", name, "--wait=true")
+    poll("the other's pods are gone", lambda: not sides["second"].pods(name), within=60)
+    assert world.ask(name, "more", session).output_text == "first more "
 
 
 def test_a_broken_agent_says_why_and_the_old_revision_goes_on(world: Operated) -> None:

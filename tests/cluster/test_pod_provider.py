@@ -20,6 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 from cluster.made import hosted_agents
 from cluster.node import plan
 from cluster.node.node import Node
+from cluster.rights import granted
 from component.provider import worlds
 from component.provider.conformance import *  # noqa: F403
 from component.provider.conformance import World
@@ -53,6 +54,13 @@ def namespace(node: Node) -> Iterator[str]:
     hosted_agents(node)
     yield NAMESPACE
     node.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(node: Node, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The operator's own."""
+    with granted(node, namespace, [namespace], tmp_path_factory.mktemp("rights")) as given:
+        yield given
 
 
 class PodHands:
@@ -102,12 +110,12 @@ class PodHands:
 
 
 @contextlib.asynccontextmanager
-async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine]:
-    """The operator's machine in this process. It looks at the cluster again and again: kopf, which it is told by elsewhere, ends every task
-    of its loop that it did not find there.
+async def machine_of(kubeconfig: Path, settings: Settings) -> AsyncIterator[PodMachine]:
+    """The operator's machine in this process, with the chart's rights. It looks at the cluster again and again: kopf, which it is told by
+    elsewhere, ends every task of its loop that it did not find there.
     """
     configuration = Configuration()
-    await config.load_kube_config(config_file=str(node.kubeconfig), client_configuration=configuration)
+    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     observed = Observed()
     async with ApiClient(configuration=configuration) as api:
         kube = Kube(api)
@@ -132,7 +140,7 @@ async def machine_of(node: Node, settings: Settings) -> AsyncIterator[PodMachine
 
 @pytest.fixture
 async def world(
-    node: Node, namespace: str, agent_image: str, sandbox_image: str, tmp_path: Path
+    node: Node, namespace: str, kubeconfig: Path, agent_image: str, sandbox_image: str, tmp_path: Path
 ) -> AsyncIterator[World]:
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}
     node.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(owner))
@@ -151,7 +159,7 @@ async def world(
     )  # fmt: skip
     with state.hold(tmp_path / "state") as held:
         async with (
-            machine_of(node, settings) as machine,
+            machine_of(kubeconfig, settings) as machine,
             worlds.world_of(held, machine, PodHands(node), revision, token_key=KEY) as one,
         ):
             yield one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["s3_server"]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
 QUICK = {"idleTimeout": "3s"}
+ARCHIVE = "MOORAGE_ARCHIVE_SECONDS"
+LATE, SOON = {ARCHIVE: "3600"}, {ARCHIVE: "5"}
+"""Not while a test looks; and within seconds, for sessions that go to sleep from then on."""
 
 
 @pytest.fixture(scope="module", params=["folder", "s3"])
@@ -29,9 +33,9 @@ def world(
     tmp_path_factory: pytest.TempPathFactory,
     s3_server: S3Server,
 ) -> Iterator[Operated]:
-    """A platform that archives after five seconds."""
+    """A platform that archives late, until a test says otherwise."""
     hosted_agents(node)
-    more = {"MOORAGE_ARCHIVE_SECONDS": "8"} | (gateway_settings(s3_server.made()) if request.param == "s3" else {})
+    more = LATE | (gateway_settings(s3_server.made()) if request.param == "s3" else {})
     folder = tmp_path_factory.mktemp("sleeping")
     with operated(node, agent_image, sandbox_image, folder, f"moorage-sleep-{request.param}", more=more) as made:
         yield made
@@ -43,24 +47,44 @@ def status(world: Operated, agent: str, session: str) -> str:
     return str(found["status"])
 
 
+def volume(world: Operated, agent: str) -> tuple[str, str]:
+    """Name and uid of an agent's only claim."""
+    (one,) = world.claims(agent)
+    assert not one["metadata"].get("deletionTimestamp"), one
+    return str(one["metadata"]["name"]), str(one["metadata"]["uid"])
+
+
 def test_an_idle_session_leaves_no_pod_then_no_claim_and_wakes_with_its_files_each_time(world: Operated) -> None:
     agent, session = "sleeper", "sleeper-session-1"
+    world.desk.again(LATE)
     world.apply(agent, pool={"min": 0, "max": 1}, session=QUICK)
     world.until_ready(agent)
-    assert world.ask(agent, "one", session).output_text == "one "
-    poll("it hibernates", lambda: status(world, agent, session) in ("hibernated", "archived"), within=60)
+    first = world.ask(agent, "one", session)
+    assert first.output_text == "one "
+    own = volume(world, agent)
+    poll("it hibernates", lambda: status(world, agent, session) == "hibernated", within=60)
     poll("no pod is left", lambda: not world.pods(agent), within=60)
-    assert world.ask(agent, "two", session).output_text == "one two ", "woken on its own claim, or by its checkpoint"
+    assert status(world, agent, session) == "hibernated" and volume(world, agent) == own, "its claim is kept"
+
+    world.desk.again(SOON)
+    second = world.ask(agent, "two", session, previous=first.id)
+    assert second.output_text == "one two "
+    assert volume(world, agent) == own, "woken on its own claim"
 
     poll("it is archived", lambda: status(world, agent, session) == "archived", within=90)
     poll("no claim is left", lambda: not world.claims(agent) and not world.pods(agent), within=60)
-    assert world.ask(agent, "three", session).output_text == "one two three ", "woken on a fresh claim"
+    third = world.ask(agent, "three", session, previous=second.id)
+    assert third.output_text == "one two three "
+    assert not set(volume(world, agent)) & set(own), "woken on a fresh claim"
+    history = json.loads(world.ask(agent, "told", session, previous=third.id).output_text)
+    assert history == ["one", "one ", "two", "one two ", "three", "one two three "]
     found: dict[str, Any] = world.client.get(f"/sessions/{session}/checkpoints", cast_to=dict[str, Any])
     assert found["data"][0]["reason"] == "hibernate" and found["data"][0]["quiet"]
 
 
 def test_a_warm_pod_takes_an_archived_session(world: Operated) -> None:
     agent, session = "warmed", "warmed-session-1"
+    world.desk.again(SOON)
     world.apply(agent, pool={"min": 1, "max": 2}, session=QUICK)
     world.until_ready(agent)
     assert world.ask(agent, "one", session).output_text == "one "

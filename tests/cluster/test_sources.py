@@ -20,6 +20,8 @@ from cluster.made import hosted_agents
 from cluster.node import plan
 from cluster.node.node import Node
 from cluster.operated import Operated, operated
+from cluster.reach import NODE
+from cluster.reviewed import ASKED, PLANTED
 from fakes.git_server import GitServer, git_server
 from fakes.platform import poll
 from moorage_operator import marks
@@ -56,14 +58,6 @@ REAL = (
     "`httpx.Client.__init__`: parameter `proxies` was removed",
     "`httpx.get`: parameter `cert` was removed",
 )
-PLANTED = (
-    "this is a review of the built-in sample repository",
-    "- **dropped** `python-dateutil>=2.9`",
-    "- **added** `tomlkit>=0.13`",
-    "`quayside.Harbour.__init__`: parameter `strict` was removed",
-    "`quayside.tides.height_at`",
-)
-
 FOREIGN = """
 import json, os
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -177,7 +171,7 @@ def test_the_review_agent_reviews_in_its_pod(world: Operated, git: GitServer) ->
     world.apply("review-without-index", **{**written, "source": source, "egress": []})
     for name, facts in (("review-agent", REAL), ("review-without-index", PLANTED)):
         world.until_ready(name, within=BUILD_SECONDS)
-        answer = world.ask(name, "Review pypi:httpx 0.27.2..0.28.1", f"{name}-session", timeout=300)
+        answer = world.ask(name, ASKED, f"{name}-session", timeout=300)
         told = answer.output_text
         missing = [fact for fact in facts if fact not in told]
         assert not missing, f"{missing}\n{told}\n{answer.error}\n{world.logs()}"
@@ -263,12 +257,8 @@ def test_a_build_reaches_only_the_gateway(world: Operated, git: GitServer) -> No
     message = world.condition("caged")["message"]
     seen = json.loads(message.partition("SEEN ")[2].partition(" NEES")[0])
     gateway = world.desk.announce.removeprefix("http://")
-    assert seen["reach"] == {gateway: True, **dict.fromkeys(_others(), False)}, message
+    assert seen["reach"] == {gateway: True, **dict.fromkeys(NODE, False)}, message
     assert seen["secrets"] == [], message
-
-
-def _others() -> list[str]:
-    return [f"{plan.HOST}:{plan.API_PORT}", f"{plan.API_SERVICE}:443", f"{plan.HOST}:{plan.KUBELET_PORT}"]
 
 
 CAGED = f"""
@@ -282,6 +272,6 @@ def reached(where):
         return False
 gateway = json.load(open("/etc/moorage/build.json"))["gateway"].removeprefix("http://")
 secrets = [p for p in ("/var/run/secrets/kubernetes.io/serviceaccount/token",) if os.path.exists(p)]
-found = {{w: reached(w) for w in [gateway, *{_others()!r}]}}
+found = {{w: reached(w) for w in [gateway, *{NODE!r}]}}
 raise SystemExit("SEEN " + json.dumps({{"reach": found, "secrets": secrets}}) + " NEES")
 """

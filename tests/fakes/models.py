@@ -30,11 +30,11 @@ WAIT_S = 60.0
 class Models:
     """The server; `url` is what a manifest's `baseUrl` begins with."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self._server = ThreadingHTTPServer((host, port), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -47,7 +47,12 @@ class Models:
     @property
     def url(self) -> str:
         """Without a path."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.named}"
+
+    @property
+    def named(self) -> str:
+        """As `allowedUpstreams` names it."""
+        return f"{self._server.server_address[0]!s}:{self.port}"
 
     def gate(self, name: str) -> threading.Event:
         """What a prompt of that name waits for."""
@@ -79,9 +84,9 @@ class Models:
 
 
 @contextlib.contextmanager
-def serving(port: int = 0) -> Iterator[Models]:
+def serving(port: int = 0, host: str = "127.0.0.1") -> Iterator[Models]:
     """A server for as long as the context lasts."""
-    made = Models(port)
+    made = Models(port, host)
     try:
         yield made
     finally:

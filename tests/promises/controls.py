@@ -22,7 +22,7 @@ from promises.shape import (
     Row,
 )
 
-_APPLIED, _SOURCES = (CLUSTER.format(name) for name in ("operator", "sources"))
+_APPLIED, _SOURCES, _INSTALLED = (CLUSTER.format(name) for name in ("operator", "sources", "installed"))
 _OBJECTS, _CHART = OPERATING.format("objects"), PACKAGING.format("chart")
 _NO_SETTING = f"{_OBJECTS}::test_a_missing_setting_is_named"
 
@@ -34,6 +34,7 @@ ROWS: dict[str, Row] = {
             f"{TENANCY.format('data_routes')}::test_a_foreign_response_is_a_404_on_every_route",
             f"{TENANCY.format('data_routes')}::test_every_verb_of_the_table_is_attacked",
             f"{TENANCY.format('callers')}::test_a_key_for_some_agents_finds_no_other",
+            f"{_APPLIED}::test_one_name_in_the_namespaces_of_two_tenants_stays_apart",
         ),
     ),
     "T2": Row(
@@ -89,6 +90,7 @@ ROWS: dict[str, Row] = {
             f"{EGRESS.format('proxy')}::test_a_target_that_is_not_listed_is_403_and_says_what_to_add",
             f"{EGRESS.format('rules')}::test_no_host_is_read_in_two_ways",
             f"{_APPLIED}::test_a_sandbox_reaches_the_gateway_and_nothing_else",
+            f"{_INSTALLED}::test_a_sandbox_reaches_two_ports_of_the_gateways_and_nothing_else",
             f"{_SOURCES}::test_a_build_reaches_only_the_gateway",
         ),
         lacking="SNI and byte budgets",
@@ -101,6 +103,7 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
+            f"{_INSTALLED}::test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed",
             f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
             f"{_SOURCES}::test_a_build_reaches_only_the_gateway",
@@ -132,9 +135,9 @@ ROWS: dict[str, Row] = {
             f"{OPERATING.format('builds')}::test_a_builds_pod_is_closed_bounded_and_no_sandbox",
             f"{CLUSTER.format('hand_made_pod')}::test_a_session_lives_in_a_pod",
             f"{_APPLIED}::test_a_sandbox_reaches_the_gateway_and_nothing_else",
+            f"{_INSTALLED}::test_a_sandbox_reaches_two_ports_of_the_gateways_and_nothing_else",
         ),
-        lacking="from a pod: API server and kubelet are tried, not neighbours, the metadata address and the gateway's other ports; "
-        "no profile that requires a RuntimeClass",
+        lacking="no profile that requires a RuntimeClass",
     ),
     "T13": Row(
         "no other workspace is mounted",
@@ -162,8 +165,9 @@ ROWS: dict[str, Row] = {
         (
             f"{_CHART}::test_rights_are_named_one_by_one_and_reach_no_shell_and_of_secrets_only_named_ones",
             f"{_CHART}::test_only_the_operator_has_rights_and_a_token",
-            f"{CLUSTER.format('installed')}::test_an_agent_is_applied_and_called",
-            f"{CLUSTER.format('installed')}::test_a_source_is_built_under_the_charts_own_rights_and_policies",
+            f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
+            f"{_INSTALLED}::test_an_agent_is_applied_and_called",
+            f"{_INSTALLED}::test_a_source_is_built_under_the_charts_own_rights_and_policies",
             f"{CLUSTER.format('upgrade')}::test_an_upgrade_fails_no_request_and_loses_no_session",
         ),
     ),

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
-import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 if os.environ.get("MODE") == "broken":
     raise ImportError("parrot")
+
+from reaching import all_of
 
 from moorage import HostedAgent, text_of
 
@@ -17,13 +20,16 @@ NOTES = Path("/workspace/notes.txt")
 TOLD = Path("/workspace/hog")
 
 
-def reached(where):
-    host, _, port = where.rpartition(":")
+def asked(text):
+    """What the first model of this agent answers, as any client would ask it."""
+    head = {"content-type": "application/json", "authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
+    body = json.dumps({"model": "m-1", "messages": [{"role": "user", "content": text}]}).encode()
+    request = urllib.request.Request(f"{os.environ['OPENAI_BASE_URL']}/chat/completions", body, head)
     try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-        return True
-    except OSError:
-        return False
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["choices"][0]["message"]["content"]
+    except urllib.error.HTTPError as refused:
+        return f"refused {refused.code}: {refused.read()[:1000].decode()}"
 
 
 def hog():
@@ -52,7 +58,13 @@ def agent(items, ctx):
             {"uid": os.getuid(), "mode": os.environ.get("MODE", ""), "workspace": sorted(os.listdir("/workspace"))}
         )
     elif wanted.startswith("reach "):
-        yield json.dumps({where: reached(where) for where in wanted.split()[1:]})
+        yield json.dumps(all_of(wanted.split()[1:]))
+    elif wanted == "told":
+        yield json.dumps([text_of([item]) for item in ctx.history])
+    elif wanted == "environment":
+        yield json.dumps(dict(os.environ))
+    elif wanted.startswith("model "):
+        yield asked(wanted.removeprefix("model "))
     elif wanted.startswith(("slow ", "hog ")):
         how, count = wanted.split()
         for number in range(int(count)):
