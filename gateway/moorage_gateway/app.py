@@ -141,6 +141,7 @@ class Gateway:
 
     def _watch(self) -> None:
         core, watch = self.core, self.metrics.watch
+        self.metrics.registry.register(core.call_counts)
         watch("moorage_connections", "Open public connections.", lambda: self.public.connections)
         watch("moorage_redis_commands", "Commands sent to Redis, a script counts one.", lambda: core.client.commands)
         watch("moorage_turns_held", "Turns this gateway drives.", lambda: core.keeper.count)

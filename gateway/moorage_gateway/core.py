@@ -27,6 +27,7 @@ from moorage_api.wire.hop import HopPool
 from moorage_gateway.activation import Activation
 from moorage_gateway.audit import AuditLog, new_writer
 from moorage_gateway.auth import Anonymous, Authenticator
+from moorage_gateway.call_counts import CallCounts
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
@@ -43,7 +44,7 @@ from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials, FolderCredentials, NoCredentials
 from moorage_gateway.models.kind import Models
 from moorage_gateway.models.places import Allowed
-from moorage_gateway.observing import SpanObserver
+from moorage_gateway.observing import CallSpans, Observers, SpanObserver
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
@@ -103,6 +104,7 @@ class Core:
     lifecycle: Lifecycle
     sweep: LostSweep
     journaling: Journaling
+    call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
 
@@ -184,9 +186,11 @@ def build(
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
     control = SessionControl(sessions, store, runner, turns, checkpoints, clock)
+    counts = CallCounts()
     journaling = Journaling(
         JournalLedger(runner), base.recovery, Spill(store, clock), clock, calm=base.calm,
         limits=CallLimits(flights=settings.call_requests, room=quantities.octets(settings.call_room)),
+        observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
     models = _models(settings, base, outside)
     return Core(
@@ -228,6 +232,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
+        call_counts=counts,
         kinds=Kinds([models]),
         upstreams=models.upstreams,
     )

@@ -6,6 +6,7 @@ a collector that is slow or gone costs spans, never a request.
 
     SERVER  `POST /v1/agents/{agent}/responses`   one a request      (RequestTrace)
       └─ CLIENT  `invoke_agent NAME`              one an attempt     (Telemetry.invoke_agent)
+           └─ `chat MODEL`, `execute_tool TOOL`   one a call         (Telemetry.call; which is what: `observing.py`)
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ CONVERSATION = "gen_ai.conversation.id"
 RESPONSE_ID = "gen_ai.response.id"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_MODEL = "gen_ai.response.model"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
 ERROR_TYPE = "error.type"
 METHOD = "http.request.method"
 ROUTE = "http.route"
@@ -42,8 +49,18 @@ SESSION = "moorage.session.id"
 REQUEST = "moorage.request.id"
 ATTEMPT = "moorage.attempt"
 EPOCH = "moorage.epoch"
+TURN = "moorage.turn"
+ENTRY = "moorage.entry"
+REPLAYED = "moorage.replayed"
+ENDPOINT = "moorage.endpoint"
+ANSWERED_BY = "moorage.answered_by"
+TOOLBOX = "moorage.toolbox"
 
 INVOKE_AGENT = "invoke_agent"
+EXECUTE_TOOL = "execute_tool"
+CHAT = "chat"
+EMBEDDINGS = "embeddings"
+TEXT_COMPLETION = "text_completion"
 BATCH = 256
 EXPORT_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0
@@ -132,6 +149,15 @@ class AttemptTrace:
         self.span.end()
 
 
+@dataclass(frozen=True)
+class CallShape:
+    """How a call past the boundary is shown; `remote`: somebody else's server did it, as the conventions see it."""
+
+    name: str
+    remote: bool
+    attributes: dict[str, Any]
+
+
 class Telemetry:
     """The tracer of one gateway. Without an exporter every method still gives ids, and costs next to nothing."""
 
@@ -181,6 +207,23 @@ class Telemetry:
             attributes={OPERATION: INVOKE_AGENT, PROVIDER: "moorage", AGENT_NAME: agent, **attributes},
         )
         return AttemptTrace(_ids(span).traceparent, span)
+
+    def call(self, traceparent: str, shape: CallShape, *, began: int, ended: int, error: str | None) -> None:
+        """The span of a call that has ended, below `traceparent`; none without one. Times in ns of the epoch."""
+        parent = parse_traceparent(traceparent.encode("latin-1", "replace")) if self._tracer is not None else None
+        if self._tracer is None or parent is None:
+            return
+        span = self._tracer.start_span(
+            shape.name,
+            context=_context(parent),
+            kind=SpanKind.CLIENT if shape.remote else SpanKind.INTERNAL,
+            attributes=shape.attributes,
+            start_time=began,
+        )
+        if error is not None:
+            span.set_attribute(ERROR_TYPE, error)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end_time=ended)
 
     def close(self) -> None:
         """Sends what is queued, for a few seconds at most. Blocks: call it from a thread."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from moorage_api.wire import frames
+from moorage_api.wire.headers import TRACEPARENT
 from moorage_api.wire.hop import HopError, HopResponse, HopTimeout
 from moorage_api.wire.http1 import Headers
 from moorage_api.wire.shim import End, EndKind, Start
@@ -49,6 +50,7 @@ class Attempt:
         """`ended` is called once, when `end` has been set."""
         self.turn = start.turn
         self.begun = start.fence
+        self.traceparent = start.headers.get(TRACEPARENT, "")
         self.end: End | None = None
         self.ended = ended
         self._start = start

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from moorage_api.wire import calls as wire
+from moorage_api.wire.headers import TRACEPARENT
 from moorage_api.wire.hop import HopError, HopPool, HopResponse
 from moorage_api.wire.http1 import Headers
 from moorage_sandbox.clock import Clock
@@ -33,6 +34,8 @@ PAUSE_FIRST = 0.1
 PAUSE_LAST = 2.0
 MOST_LEFT = 64
 """Requests of an attempt whose askers left that are remembered."""
+_TRACE = len("00-") + 32
+"""Characters of a traceparent up to the end of its trace id."""
 _MARKS = frozenset({wire.ENTRY.encode(), wire.REFUSED.encode()})
 
 
@@ -114,7 +117,7 @@ class Boundary:
         try:
             call = wire.Call(
                 session=bound.session, epoch=bound.epoch, turn=turn, begun=begun, number=number, resent=resent,
-                method=request.method, target=target, headers=_passed(request.headers),
+                method=request.method, target=target, headers=_passed(request.headers, self._shim.trace_of(begun)),
             )  # fmt: skip
         except ValueError:
             _say(answer, 400, "invalid_request", f"A method of 16 letters and a target of {4096} are the most.")
@@ -198,9 +201,13 @@ class Boundary:
             return True
 
 
-def _passed(headers: Headers) -> list[tuple[str, str]]:
+def _passed(headers: Headers, attempt: str) -> list[tuple[str, str]]:
+    """What of the request's head goes along. Its place in a trace is the attempt's, unless the agent names one below that (same trace)."""
     found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     kept = [each for each in found if each[0] in wire.PASSED and len(each[1]) <= wire.MAX_HEADER]
+    if attempt:
+        own = [each for each in kept if each[0] != TRACEPARENT or each[1][:_TRACE] == attempt[:_TRACE]]
+        kept = own if any(name == TRACEPARENT for name, _ in own) else [(TRACEPARENT, attempt), *own]
     return kept[: wire.MAX_HEADERS]
 
 

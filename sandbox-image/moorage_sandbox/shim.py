@@ -207,6 +207,13 @@ class Shim:
             return None
         return self._bound, "" if attempt is None else attempt.turn, 0 if attempt is None else attempt.begun
 
+    def trace_of(self, begun: int) -> str:
+        """The traceparent that the attempt `begun` was started with; empty where it does not run, or has none."""
+        attempt = self._attempt
+        if attempt is None or not begun or attempt.begun != begun:
+            return ""
+        return attempt.traceparent
+
     def break_off(self, begun: int, why: str) -> bool:
         """Ends the attempt `begun` before its agent sees that an answer has no end (turns.md §6). False: it does not run."""
         attempt = self._attempt

@@ -1,7 +1,8 @@
 """A scripted server of models, as OpenAI, Azure and Anthropic speak: counts what it was asked, and answers by what the prompt says.
 
-Limits: chat completions, Responses and messages only; one process, a thread a connection; no tokens, no tools, no checks of a body's
-shape. Every answer carries a counter, so that a question asked twice shows. The last text of a request steers it:
+Limits: chat completions, Responses and messages only; one process, a thread a connection; no tools, no checks of a body's shape. Every
+answer carries a counter, so that a question asked twice shows, and counts 11 tokens in, of which 3 are cached, and one a word out; a
+streamed chat completion only where it is asked to, and of what it says twice the last counts. The last text of a request steers it:
 
     pause NAME        waits, before its head, until `release(NAME)`
     hold NAME         sends the first half, then waits until `release(NAME)`
@@ -25,6 +26,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 WAIT_S = 60.0
+INPUT = 11
+CACHED = 3
 
 
 class Models:
@@ -195,7 +198,8 @@ def _after(text: str) -> dict[str, str]:
 def _answer(path: str, body: dict[str, Any], number: int, text: str) -> dict[str, Any]:
     model = body.get("model", "deployed")
     if "messages" in path and "anthropic" not in path and path.endswith("/v1/messages"):
-        usage = {"input_tokens": 1, "output_tokens": 1}
+        usage = {"input_tokens": 6, "output_tokens": _words(text)}
+        usage |= {"cache_read_input_tokens": CACHED, "cache_creation_input_tokens": 2}
         return {
             "id": f"msg_{number}", "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn",
             "stop_sequence": None, "content": [{"type": "text", "text": text}], "usage": usage,
@@ -208,9 +212,31 @@ def _answer(path: str, body: dict[str, Any], number: int, text: str) -> dict[str
         return {
             "id": f"resp_{number}", "object": "response", "created_at": 1, "model": model, "status": "completed", "output": [message],
             "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+            "usage": {
+                "input_tokens": INPUT, "output_tokens": _words(text), "total_tokens": INPUT + _words(text),
+                "input_tokens_details": {"cached_tokens": CACHED}, "output_tokens_details": {"reasoning_tokens": 0},
+            },
         }  # fmt: skip
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    return {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+    return {
+        "id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": _counts(text),
+    }  # fmt: skip
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _counts(text: str) -> dict[str, Any]:
+    """Of a chat completion."""
+    output = _words(text)
+    details = {"cached_tokens": CACHED}
+    return {
+        "prompt_tokens": INPUT,
+        "completion_tokens": output,
+        "total_tokens": INPUT + output,
+        "prompt_tokens_details": details,
+    }
 
 
 def _events(path: str, body: dict[str, Any], number: int, words: list[str]) -> list[bytes]:
@@ -228,7 +254,9 @@ def _events(path: str, body: dict[str, Any], number: int, words: list[str]) -> l
             *texts,
             named("content_block_stop", index=0),
             named(
-                "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 1}
+                "message_delta",
+                delta={"stop_reason": "end_turn", "stop_sequence": None},
+                usage={"output_tokens": len(words)},
             ),
             named("message_stop"),
         ]
@@ -251,15 +279,25 @@ def _events(path: str, body: dict[str, Any], number: int, words: list[str]) -> l
         ]
         return [named(kind, sequence_number=n, **value) for n, (kind, value) in enumerate(events)]
 
+    counts = (body.get("stream_options") or {}).get("include_usage") is True
+
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         value = {
             "id": f"chatcmpl-{number}", "object": "chat.completion.chunk", "created": 1, "model": body.get("model", "deployed"),
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **({"usage": None} if counts else {}),
         }  # fmt: skip
         return b"data: %b\n\n" % json.dumps(value).encode()
 
     texts = [chunk({"content": f"{word} "}) for word in words]
-    return [chunk({"role": "assistant", "content": ""}), *texts, chunk({}, "stop"), b"data: [DONE]\n\n"]
+    told = {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion.chunk",
+        "model": body.get("model", "deployed"),
+        "choices": [],
+    }
+    told |= {"created": 1, "usage": _counts(" ".join(words))}
+    last = [b"data: %b\n\n" % json.dumps(told).encode()] if counts else []
+    return [chunk({"role": "assistant", "content": ""}), *texts, chunk({}, "stop"), *last, b"data: [DONE]\n\n"]
 
 
 if __name__ == "__main__":

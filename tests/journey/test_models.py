@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from fakes.models import Models, serving
+from fakes.models import INPUT, Models, serving
+from fakes.otlp import Collector, collecting
 from fakes.platform import Platform, poll, started
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
@@ -56,6 +57,13 @@ def models() -> Iterator[Models]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def spans() -> Iterator[Collector]:
+    """Where this platform's spans go."""
+    with collecting() as found:
+        yield found
+
+
 @contextlib.contextmanager
 def platform_of(models: Models, folder: Path, *options: str) -> Iterator[Platform]:
     shutil.copytree(AGENT, folder / "asker", ignore=shutil.ignore_patterns("__pycache__"))
@@ -79,8 +87,8 @@ def platform_of(models: Models, folder: Path, *options: str) -> Iterator[Platfor
 
 
 @pytest.fixture(scope="module")
-def platform(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with platform_of(models, tmp_path_factory.mktemp("models")) as found:
+def platform(models: Models, spans: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_of(models, tmp_path_factory.mktemp("models"), "--otlp", spans.url) as found:
         yield found
 
 
@@ -151,6 +159,36 @@ def test_a_killed_sandbox_asks_no_completed_question_twice(platform: Platform, m
     assert models.times(f"pause {door}") == 1, "finished and recorded though its sandbox died"
     assert len(done.output_text.strip().splitlines()) == 6
     assert len(platform.record("asker", made.id)["attempts"]) >= 2
+
+
+def test_calls_of_a_killed_turn_are_spans_of_one_trace_below_their_attempts_and_add_up(
+    platform: Platform, models: Models, spans: Collector
+) -> None:
+    session, text, door = new_session(), name("span"), name("door")
+    steps = f"chat {text}-1\nstream {text}-2\nmessages {text}-3\nchat pause {door}\nchat {text}-4"
+    with platform.client("asker", timeout=120) as api:
+        made = api.responses.create(
+            model="asker", input=steps, background=True, extra_body={"agent_session_id": session}
+        )
+        poll("the fourth call is in flight", lambda: models.times(f"pause {door}") == 1)
+        platform.kill_sandbox("asker", session)
+        models.release(door)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    record = platform.record("asker", made.id)
+    assert done.status == "completed" and len(record["attempts"]) == 2
+    found = poll("all spans came", lambda: s if len(s := spans.trace(record["trace_id"])) >= 12 else None)
+    attempts = [span.span_id for span in found if span.name == "invoke_agent asker"]
+    chats = [span for span in found if span.name.startswith("chat ")]
+    first, second = ([span for span in chats if span.parent_id == each] for each in attempts)
+    assert len(attempts) == 2 and (len(first), len(second)) == (4, 5)
+    assert [span.attributes["moorage.replayed"] for span in first] == [False] * 4
+    assert [span.attributes["moorage.replayed"] for span in second][:3] == [True] * 3, (
+        "the fourth may have been waited for"
+    )
+    assert second[-1].attributes["moorage.replayed"] is False
+    assert {span.attributes["moorage.turn"] for span in chats} == {made.id}
+    assert record["calls"]["calls"] == 5 and record["calls"]["input_tokens"] >= 4 * INPUT
+    assert not [span for span in found for word in (text, CANARY) if word.encode() in span.raw]
 
 
 def test_a_stream_that_was_half_told_goes_on_where_it_stopped(platform: Platform, models: Models) -> None:

@@ -19,6 +19,7 @@ from promises.shape import (
     SHIM,
     SIM,
     TENANCY,
+    USAGE,
     Row,
 )
 
@@ -177,6 +178,8 @@ ROWS: dict[str, Row] = {
             f"{HTTP.format('limits')}::test_a_key_over_its_rate_gets_a_429",
             f"{HTTP.format('limits')}::test_a_key_over_its_concurrency_gets_a_429_and_its_place_back",
             f"{HTTP.format('limits')}::test_requests_over_the_limit_of_the_process_get_a_503",
+            f"{USAGE}::test_a_minutes_requests_are_refused_with_a_time_and_the_refusal_is_not_recorded",
+            f"{USAGE}::test_tokens_of_a_minute_and_of_a_turn_are_bounded",
         ),
     ),
     "T19": Row(
@@ -285,6 +288,7 @@ ROWS: dict[str, Row] = {
         (
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
+            f"{USAGE}::test_calls_are_spans_of_the_turns_trace_with_their_usage_and_without_a_word",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
         ),
     ),

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from moorage_api.kinds.values import Duration, Metadata, Part, is_host, is_port
 
@@ -19,6 +19,7 @@ KIND: Final = "ModelEndpoint"
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")
+_ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _VERSION = re.compile(r"[A-Za-z0-9.-]{1,64}\Z")
 
 Protocol = Literal["openai", "azure", "anthropic", "compatible"]
@@ -76,6 +77,22 @@ class Retries(Part):
     """Longest pause between two. A server that asks for a longer one (`Retry-After`) is not waited for: its answer is passed on."""
 
 
+class Limits(Part):
+    """What agents may use of it, counted over all gateways. 0: no limit.
+
+    Tokens are those that its answers tell of (`usage`), in and out. They are known when a call has ended: calls in flight may overdraw a
+    limit, and what was overdrawn is filled first.
+    """
+
+    requests_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Calls of all agents together; a minute's worth may come at once."""
+    tokens_per_minute: int = Field(default=0, ge=0, le=10_000_000_000)
+    """Tokens of all agents together; a minute's worth may come at once."""
+    tokens_per_turn: int = Field(default=0, ge=0, le=10_000_000_000)
+    """Tokens of one turn, over all its attempts; once they are spent the turn's further calls are refused. Answers that come from the
+    journal cost nothing."""
+
+
 class ModelEndpointSpec(Part):
     """Where the models are, with what key, and within which bounds. Only `protocol` and `baseUrl` are needed."""
 
@@ -99,6 +116,21 @@ class ModelEndpointSpec(Part):
     """What follows a failed try."""
     concurrency: int = Field(default=64, ge=1, le=10_000)
     """Calls in flight of one gateway; more wait for a place, and are refused with 429 when none comes free in time."""
+    limits: Limits = Field(default_factory=Limits)
+    """What agents may use of it; more is refused with 429, which the journal does not hold."""
+    suspend: bool = False
+    """No further call is made, from now on; each is refused with 429. What is in flight ends, and what a turn was answered before it is
+    still answered."""
+    failover: list[str] = Field(default_factory=list, max_length=4)
+    """Other ModelEndpoints of the same protocol (`openai` and `compatible` count as one), asked in this order where this one gave
+    nothing of an answer: no connection, no key, no free place, or after its retries still 408, 409, 429 or 5xx. One that does not allow the
+    model, or is suspended, is passed over; `limits` are always those of the endpoint that was asked for."""
+    aliases: dict[str, str] = Field(default_factory=dict, max_length=64)
+    """Models by other names: what is asked for as the left one is sent as the right one. The names on the left are allowed too."""
+    stream_usage: bool | None = None
+    """Whether streamed chat completions are asked for their token counts (`stream_options.include_usage`) where the agent's client did not,
+    and the event with them is left out of what the agent gets. Default: only with `openai`; other servers may not know the option, and what
+    they do not tell no limit counts."""
 
     @field_validator("base_url")
     @classmethod
@@ -112,6 +144,24 @@ class ModelEndpointSpec(Part):
             _model(each)
         if len(set(value)) != len(value):
             raise ValueError("names a model twice")
+        return value
+
+    @field_validator("failover")
+    @classmethod
+    def _are_endpoints(cls, value: list[str]) -> list[str]:
+        for each in value:
+            if _ENDPOINT.match(each) is None:
+                raise ValueError(f"{each[:60]!r} is not the name of a ModelEndpoint")
+        if len(set(value)) != len(value):
+            raise ValueError("names an endpoint twice")
+        return value
+
+    @field_validator("aliases")
+    @classmethod
+    def _are_aliases(cls, value: dict[str, str]) -> dict[str, str]:
+        for asked, sent in value.items():
+            _model(asked)
+            _model(sent)
         return value
 
     @field_validator("default_model")
@@ -143,6 +193,12 @@ class ModelEndpoint(Part):
     """Where the models are, and within which bounds."""
     status: dict[str, Any] | None = None
     """Written by the platform, ignored in a manifest."""
+
+    @model_validator(mode="after")
+    def _names_others(self) -> ModelEndpoint:
+        if self.metadata.name in self.spec.failover:
+            raise ValueError("spec.failover names the endpoint itself; name others")
+        return self
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from moorage_api.ledger import journal_scripts, keys
@@ -15,6 +15,32 @@ MAX_ENTRIES = 2_000
 """Of one turn: an agent that loops over its model meets this before it fills Redis."""
 
 Permits = Literal["again", "once"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a call may cost: requests and tokens a minute, and tokens a turn, of one purse; 0 is no limit. `shut`: nothing is made now.
+
+    `purse` names what is counted together, as `TENANT/ENDPOINT`.
+    """
+
+    purse: str = ""
+    requests: int = 0
+    tokens: int = 0
+    turn_tokens: int = 0
+    shut: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a made call turned out to be: `what` joins the entry's words, `sums` its turn's, `tokens` were spent of its purse."""
+
+    what: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+
+
+NOTHING = Outcome()
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,7 @@ class Asking:
     permits: Permits
     resent: bool
     what: dict[str, str]
+    bounds: Bounds = Bounds()
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,9 @@ class Started:
     CANCEL   | the turn is being cancelled
     OTHER    | this number was another request
     FULL     | the journal holds MAX_ENTRIES
+    SHUT     | its bounds say that nothing is made now
+    RATE     | its purse is empty for `wait` ms; `short`: of requests or tokens
+    SPENT    | the turn has spent what it may
     """
 
     word: str
@@ -70,6 +100,9 @@ class Started:
     tried: int = 0
     octets: int = 0
     answer: bytes = b""
+    what: dict[str, str] = field(default_factory=dict)
+    short: str = ""
+    wait: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +141,11 @@ class JournalLedger:
             json.dumps(asking.what),
             MAX_ENTRIES,
             int(settling),
+            int(asking.bounds.shut),
+            asking.bounds.purse,
+            asking.bounds.requests,
+            asking.bounds.tokens,
+            asking.bounds.turn_tokens,
         )
         word = text(out[0])
         match word:
@@ -116,11 +154,16 @@ class JournalLedger:
             case "WAIT":
                 return Started(word, text(out[1]), int(out[2]))
             case "DONE" | "UNKNOWN":
-                return Started(word, text(out[1]), int(out[2]), answer=bytes(out[3]))
+                what = json.loads(out[4]) if out[4] else {}
+                return Started(word, text(out[1]), int(out[2]), answer=bytes(out[3]), what=what)
+            case "RATE":
+                return Started(word, short=text(out[1]), wait=int(out[2]))
             case _:
                 return Started(word)
 
-    async def complete(self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes) -> str:
+    async def complete(
+        self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes, outcome: Outcome = NOTHING
+    ) -> str:
         """**F** The outcome (`completed` or `unknown`). OK, SUPERSEDED (another try counts), ABSENT (no such turn)."""
         out = await self._runner.run(
             journal_scripts.COMPLETE,
@@ -130,9 +173,21 @@ class JournalLedger:
             started.tried,
             state,
             answer,
-            json.dumps(asking.what),
+            json.dumps(asking.what | outcome.what),
+            asking.bounds.purse,
+            asking.bounds.requests,
+            asking.bounds.tokens,
+            outcome.tokens,
+            *(x for pair in outcome.sums.items() for x in pair),
         )
         return text(out[0])
+
+    async def spend(self, asking: Asking, tokens: int) -> None:
+        """What a call has spent that no entry will tell of."""
+        bounds = asking.bounds
+        await self._runner.run(
+            journal_scripts.SPEND, asking.response, bounds.purse, bounds.requests, bounds.tokens, tokens
+        )
 
     async def drop(self, response: str, started: Started, executor: str) -> str:
         """The call had no outcome, and may be made again. OK or SUPERSEDED."""

@@ -4,29 +4,70 @@ One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of
 
     hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer
     list `jl:R`  entries in the order they were first started
-    hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries
+    hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries;
+                 `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse
+    hash `rate:PURSE`  a token bucket: `r` requests and `t` tokens left at `at` (ms); expires when it would be full again
 
 States: started → completed | unknown. An executor is one run of one gateway, named by a random word. The three keys expire and go with
-the turn's others (`turn_scripts`). Each script checks everything before its first write, and sent again answers the same.
+the turn's others (`turn_scripts`). Each script checks everything before its first write, and sent again answers the same (a call
+outside of any turn takes another request of its purse).
 """
 
 from __future__ import annotations
 
 from moorage_api.ledger.script import Script
 
+# Buckets hold a minute's worth. Tokens are known when a call has ended: they are taken then, below nothing if need be, and the debt is
+# filled first. `RPM`, `TPM`: a minute's requests and tokens, 0 for no limit.
+_BUCKET = """
+local function bucket(purse, RPM, TPM)
+  local h = get('rate:' .. purse, 'r', 't', 'at')
+  local gone = h[3] and math.max(0, MS - tonumber(h[3])) or 0
+  return math.min(RPM, (tonumber(h[1] or RPM)) + gone * RPM / 60000), math.min(TPM, (tonumber(h[2] or TPM)) + gone * TPM / 60000)
+end
+local function keep(purse, RPM, TPM, r, t)
+  local lack, key = 0, 'rate:' .. purse
+  if RPM > 0 then lack = (RPM - r) / RPM * 60000 end
+  if TPM > 0 then lack = math.max(lack, (TPM - t) / TPM * 60000) end
+  if lack <= 0 then call('DEL', key) return end
+  call('HSET', key, 'r', string.format('%.4f', r), 't', string.format('%.4f', t), 'at', int(MS))
+  call('PEXPIRE', key, int(math.ceil(lack)))
+end
+local function spend(purse, RPM, TPM, tokens)
+  if TPM <= 0 or tokens <= 0 then return end
+  local r, t = bucket(purse, RPM, TPM)
+  keep(purse, RPM, TPM, r, t - tokens)
+end
+"""
+
 # Permits one call, or says what became of it. Without a turn (R empty) only the binding is looked at, and nothing is written.
 # A: sandbox, S, epoch, tenant, agent, R, begun, number, fingerprint, permits (again | once), sent before (0 | 1), executor, lease,
-#    what it is (JSON), most entries, settling (1: no lease counts as over, turns.md §7)
+#    what it is (JSON), most entries, settling (1: no lease counts as over, turns.md §7), and its bounds: shut (1: nothing is made), purse,
+#    requests and tokens a minute, tokens of this purse a turn (0: no limit)
 START = Script(
     "journal_start",
-    """
+    _BUCKET
+    + """
 local X, S, EPOCH, R, BEGUN, FP, ONCE = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once'
 local place = get('s:' .. S, 'state', 'sandbox', 'epoch', 'tenant', 'agent')
 -- Redis was emptied or rolled back, and nobody has written this anew yet (turns.md §7): asked again, it will know.
 if not place[1] or tonumber(place[3] or '0') < tonumber(EPOCH) then return reply('BEHIND') end
 if place[4] ~= A[4] or place[5] ~= A[5] or place[2] ~= X or place[3] ~= EPOCH
   or (place[1] ~= 'claimed' and place[1] ~= 'draining') then return reply('UNBOUND') end
-if R == '' then return reply('FREE') end
+local PURSE, RPM, TPM = A[18], tonumber(A[19]), tonumber(A[20])
+-- Its bounds; the last that is asked, for it takes one request where all is well.
+local function bounded()
+  if A[17] == '1' then return reply('SHUT') end
+  if RPM <= 0 and TPM <= 0 then return nil end
+  local r, t = bucket(PURSE, RPM, TPM)
+  local wait, short = 0, ''
+  if RPM > 0 and r < 1 then wait, short = (1 - r) * 60000 / RPM, 'requests' end
+  if TPM > 0 and t < 1 and (1 - t) * 60000 / TPM > wait then wait, short = (1 - t) * 60000 / TPM, 'tokens' end
+  if wait > 0 then return reply('RATE', short, int(math.ceil(wait))) end
+  if RPM > 0 then keep(PURSE, RPM, TPM, r - 1, t) end
+  return nil
+end
+if R == '' then return bounded() or reply('FREE') end
 local t, j, jl, jn = 't:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R
 local v = get(t, 'state', 'begun', 'cancel', 'generation', 'session')
 if not v[1] then return reply('BEHIND') end
@@ -50,7 +91,8 @@ end
 local h = get(j, e .. '.s', e .. '.x', e .. '.t', e .. '.l')
 if h[1] == 'completed' or h[1] == 'unknown' then
   name()
-  return reply(h[1] == 'completed' and 'DONE' or 'UNKNOWN', e, h[3] or '0', call('HGET', j, e .. '.a') or '')
+  local a = get(j, e .. '.a', e .. '.h')
+  return reply(h[1] == 'completed' and 'DONE' or 'UNKNOWN', e, h[3] or '0', a[1] or '', a[2] or '')
 end
 if h[1] == 'started' then
   if h[2] == A[12] then return reply('RUN', e, h[3], call('HGET', jn, 'octets') or '0') end
@@ -64,15 +106,22 @@ if v[3] == '1' then return reply('CANCEL') end
 -- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
 local lost = not h[1] and ONCE and A[11] == '1' and v[4] ~= GEN
 if not h[1] and call('LLEN', jl) >= tonumber(A[15]) then return reply('FULL') end
+local unknown = lost or (h[1] and ONCE)
+if not unknown then
+  local spent = call('HGET', jn, 'p:' .. PURSE)
+  if tonumber(A[21]) > 0 and spent and tonumber(spent) >= tonumber(A[21]) then return reply('SPENT', spent) end
+  local no = bounded()
+  if no then return no end
+end
 name()
 if not h[1] then
   call('HSET', j, e .. '.h', A[14])
   call('RPUSH', jl, e)
 end
-if lost or (h[1] and ONCE) then
+if unknown then
   call('HSET', j, e .. '.s', 'unknown', e .. '.x', '', e .. '.t', h[3] or '0', e .. '.a', '')
   call('HINCRBY', jn, 'done', 1)
-  return reply('UNKNOWN', e, h[3] or '0', '')
+  return reply('UNKNOWN', e, h[3] or '0', '', call('HGET', j, e .. '.h') or '')
 end
 local try = int(tonumber(h[3] or '0') + 1)
 call('HSET', j, e .. '.s', 'started', e .. '.x', A[12], e .. '.t', try, e .. '.l', int(MS + tonumber(A[13])))
@@ -82,10 +131,12 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 )
 
 # The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
-# A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON)
+# A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
+#    then pairs: a name, and what this call adds to the turn's sum of it
 COMPLETE = Script(
     "journal_complete",
-    """
+    _BUCKET
+    + """
 local R, e, TRY = A[1], A[2], A[4]
 local t, j, jn = 't:' .. R, 'j:' .. R, 'jn:' .. R
 local left = call('PTTL', t)
@@ -93,14 +144,14 @@ if left == -2 then return reply('ABSENT') end
 local h = get(j, e .. '.s', e .. '.x', e .. '.t')
 if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end
 if h[1] and h[1] ~= 'started' then return reply('OK') end
-if not h[1] then
-  call('HSET', j, e .. '.h', A[7])
-  call('RPUSH', 'jl:' .. R, e)
-end
-call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6])
+if not h[1] then call('RPUSH', 'jl:' .. R, e) end
+call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6], e .. '.h', A[7])
 call('HDEL', j, e .. '.l')
 call('HINCRBY', jn, 'octets', #A[6])
 call('HINCRBY', jn, 'done', 1)
+for i = 12, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
+if tonumber(A[11]) > 0 then call('HINCRBY', jn, 'p:' .. A[8], A[11]) end
+spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then
   for _, k in ipairs({j, jn, 'jl:' .. R}) do call('PEXPIRE', k, int(left)) end
 end
@@ -139,5 +190,22 @@ for i = 2, #A, 3 do
   end
 end
 return reply(out)
+""",
+)
+
+# What a call has spent that no entry tells of: outside of a turn, or broken off. Sent once: a second time it would be taken again.
+# A: R, purse, requests and tokens a minute, tokens spent
+SPEND = Script(
+    "journal_spend",
+    _BUCKET
+    + """
+if A[1] ~= '' and call('EXISTS', 't:' .. A[1]) == 1 then
+  local fresh = call('EXISTS', 'jn:' .. A[1]) == 0
+  call('HINCRBY', 'jn:' .. A[1], 'p:' .. A[2], A[5])
+  local left = call('PTTL', 't:' .. A[1])
+  if fresh and left > 0 then call('PEXPIRE', 'jn:' .. A[1], int(left)) end
+end
+spend(A[2], tonumber(A[3]), tonumber(A[4]), tonumber(A[5]))
+return reply('OK')
 """,
 )

@@ -46,6 +46,10 @@ class Entry(NamedTuple):
         return cls(int(begun), int(src), body)
 
 
+CALLS = ("calls", "input_tokens", "output_tokens", "cached_tokens")
+"""What the calls of a turn add up to, in the order in which `decide` writes it."""
+
+
 @dataclass(frozen=True)
 class TurnRecord:
     """The hash `t:R`. Times in epoch ms; `meta` is what the acceptor wrote, parsed."""
@@ -97,6 +101,12 @@ class TurnRecord:
             delivered=f.get("delivered") == "1",
             raw=f,
         )
+
+    @property
+    def calls(self) -> dict[str, int] | None:
+        """What its calls past the boundary added up to when its outcome was fixed; None before, and without any."""
+        counts = self.raw.get("calls", "").split()
+        return dict(zip(CALLS, map(int, counts), strict=True)) if counts else None
 
     def ends_with(self, entry: Entry | None) -> bool:
         """Whether the turn has ended and this is its terminal event.

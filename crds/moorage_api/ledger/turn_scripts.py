@@ -173,20 +173,26 @@ DECIDE = Script(
     """
 local R, FENCE, OUTCOME, INDEX = A[1], A[2], A[3], tonumber(A[4])
 local t = 't:' .. R
-local v = get(t, 'state', 'fence', 'cancel', 'outcome', 'ended')
+local v = get(t, 'state', 'fence', 'cancel', 'outcome', 'ended', 'calls')
 if not v[1] then return reply('ABSENT') end
 if v[2] ~= FENCE then return reply('FENCED', v[2]) end
 if v[1] ~= 'running' then
-  if v[4] then return reply('OK', v[4], v[5] or '0') end
+  if v[4] then return reply('OK', v[4], v[5] or '0', v[6] or '') end
   return reply('STATE', v[1])
 end
 if v[3] == '1' and OUTCOME ~= 'cancelled' then return reply('CANCEL') end
 local have = call('LLEN', 'e:' .. R)
 if have ~= INDEX then return reply('GAP', have) end
 call('HSET', t, 'state', 'closing', 'outcome', OUTCOME, 'terminal', '0 0 ' .. A[5], 'ended', int(MS))
+-- What its calls added up to is fixed here too: a later one must not change the stored bytes.
+local calls, n = '', get('jn:' .. R, 'done', 's:input_tokens', 's:output_tokens', 's:cached_tokens')
+if n[1] then
+  calls = n[1] .. ' ' .. (n[2] or '0') .. ' ' .. (n[3] or '0') .. ' ' .. (n[4] or '0')
+  call('HSET', t, 'calls', calls)
+end
 local a = 'a:' .. R
 if tonumber(A[6]) >= 0 and tonumber(A[6]) < call('LLEN', a) then call('LSET', a, A[6], A[7]) end
-return reply('OK', OUTCOME, int(MS))
+return reply('OK', OUTCOME, int(MS), calls)
 """,
     effect=True,
 )

@@ -129,15 +129,16 @@ class TurnLedger:
         terminal: bytes | str,
         *,
         attempt: tuple[int, dict[str, Any]] | None = None,
-    ) -> tuple[str, str, int]:
-        """**F** Fixes the outcome, and how an attempt (index from 0, record) ended. Returns (word, outcome, ended in ms).
+    ) -> tuple[str, str, int, str]:
+        """**F** Fixes the outcome, and how an attempt (index from 0, record) ended. Returns (word, outcome, ended in ms, calls).
 
-        CANCEL: it must be decided `cancelled`; nothing was written.
+        `calls` is what the turn's calls add up to (`records.CALLS`), empty without any. CANCEL: it must be decided `cancelled`; nothing
+        was written.
         """
         number, record = (-1, "") if attempt is None else (attempt[0], json.dumps(attempt[1]))
         out = await self._runner.run(turn_scripts.DECIDE, response, fence, outcome, index, terminal, number, record)
         word = text(out[0])
-        return (word, text(out[1]), int(out[2])) if word == "OK" else (word, "", 0)
+        return (word, text(out[1]), int(out[2]), text(out[3])) if word == "OK" else (word, "", 0, "")
 
     async def close(self, response: str, *, stored: bool) -> str:
         """Shows the end to everyone and starts the session's next turn. Any gateway may."""

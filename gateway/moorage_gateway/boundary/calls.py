@@ -13,14 +13,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from moorage_api.ledger.journal import Asking, Binding
+from moorage_api.ledger.journal import Asking, Binding, Bounds
 from moorage_api.tokens import Identity
 from moorage_api.wire import calls as wire
+from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Refused, Stored
-from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds, Prepared
+from moorage_gateway.journal.journaling import Journaling, Stored
+from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds
+from moorage_gateway.journal.refusals import Refused
+from moorage_gateway.journal.seeing import Call
 from moorage_gateway.routes.answers import exchange_of
 
 PEER_S = 30.0
@@ -107,11 +110,20 @@ class CallPort:
         except CallRefused as no:
             await _tell(send, no.answer, (wire.REFUSED, wire.NO))
             return
+        bounds = prepared.bounded.bounds if prepared.bounded is not None else Bounds()
         asking = Asking(
-            call.turn, call.begun, call.number, prepared.fingerprint, prepared.permits, call.resent, prepared.what
+            call.turn,
+            call.begun,
+            call.number,
+            prepared.fingerprint,
+            prepared.permits,
+            call.resent,
+            prepared.what,
+            bounds,
         )
         binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
-        answering = asyncio.ensure_future(self._answer(binding, asking, prepared, send))
+        trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
+        answering = asyncio.ensure_future(self._answer(Call(binding, asking, prepared, trace), send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -123,8 +135,8 @@ class CallPort:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _answer(self, binding: Binding, asking: Asking, prepared: Prepared, send: Send) -> None:
-        found = await self._journaling.ask(binding, asking, prepared)
+    async def _answer(self, call: Call, send: Send) -> None:
+        found = await self._journaling.ask(call)
         match found:
             case Stored():
                 await _tell(send, found.answer, (wire.ENTRY, f"{found.entry} replayed"))

@@ -2,7 +2,9 @@
 
 kinds        what a kind of call must say of itself: a new one needs nothing else of this folder
 answers      an answer as the journal holds it
+seeing       what traces and counters are told of it
 flights      a call being made: what came of it so far, and who follows it
 journaling   started → made → completed; replay; leases; what happens when somebody dies
+refusals     what is said where a call is not made
 spilling     answers too large for Redis
 """

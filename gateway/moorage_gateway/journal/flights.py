@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+from moorage_api.ledger.journal import NOTHING, Outcome
 from moorage_gateway.journal.answers import Answer, Headers
 from moorage_gateway.journal.kinds import NoOutcome
 
@@ -47,6 +48,8 @@ class Flight:
         self.status = 0
         self.headers: Headers = ()
         self.sent = False
+        self.outcome = NOTHING
+        """What it turned out to be, as far as whoever makes it has noted."""
         self.refusal: Answer | None = None
         """Set in `refused`: ask again."""
         self._room = room
@@ -97,6 +100,10 @@ class Flight:
         """See Outlet."""
         self._room.give(self._size)
         self._pieces, self._size, self._held, self.status = [], 0, None, 0
+
+    def note(self, outcome: Outcome) -> None:
+        """See Outlet."""
+        self.outcome = outcome
 
     @property
     def over(self) -> bool:

@@ -15,15 +15,17 @@ import functools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
+from moorage_api.ledger.journal import Asking, JournalLedger, Started
 from moorage_api.ledger.script import LEASE_MS, RENEW_S, Lost, Unreachable
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Prepared
+from moorage_gateway.journal.refusals import Refused, again, refusal
+from moorage_gateway.journal.seeing import Began, Call, Observer, Telling
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.store import StoreUnavailable
@@ -63,24 +65,24 @@ class Stored:
     answer: Answer
 
 
-@dataclass(frozen=True)
-class Refused:
-    """No answer. `word`: `again` (with `retry_after`), `fenced`, or `no`, whose `answer` is the agent's."""
-
-    word: str
-    answer: Answer
-
-
 @dataclass(eq=False)
 class _Held:
     """A flight of this process with what its lease needs."""
 
-    asking: Asking
+    call: Call
     started: Started
     executor: str
     flight: Flight
     until: float
+    began: Began
     task: asyncio.Task[None] | None = None
+    joined: dict[int, tuple[Call, Began]] = field(default_factory=dict)
+    """Later attempts that asked for it while it was being made, by their name."""
+
+    @property
+    def asking(self) -> Asking:
+        """What is asked of the ledger."""
+        return self.call.asking
 
 
 class Journaling:
@@ -95,6 +97,7 @@ class Journaling:
         *,
         calm: Callable[[], float],
         limits: Limits,
+        observer: Observer,
     ) -> None:
         self._ledger = ledger
         self._recovery = recovery
@@ -102,6 +105,7 @@ class Journaling:
         self._clock = clock
         self._calm = calm
         self._limits = limits
+        self._tell = Telling(observer, clock)
         self._held: dict[tuple[str, str], _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[asyncio.Task[Flight | Stored | Refused | None]] = set()
@@ -114,23 +118,23 @@ class Journaling:
         """Calls being made here."""
         return len(self._tasks)
 
-    async def ask(self, binding: Binding, asking: Asking, prepared: Prepared) -> Flight | Stored | Refused:
+    async def ask(self, call: Call) -> Flight | Stored | Refused:
         """What becomes of one call. May be cancelled: what was begun goes on."""
         executor, deadline = secrets.token_hex(8), self._clock.monotonic() + WAIT_S
         while True:
             if self._closing:
-                return _again("This gateway ends; another one serves.")
+                return again("This gateway ends; another one serves.")
             if len(self._tasks) + len(self._starting) >= self._limits.flights:
-                return _again("This gateway makes as many calls as it can.")
+                return again("This gateway makes as many calls as it can.")
             # A permission to run must not be lost with whoever asked: nobody else would make the call.
-            step = asyncio.get_running_loop().create_task(self._step(binding, asking, prepared, executor))
+            step = asyncio.get_running_loop().create_task(self._step(call, executor))
             self._starting.add(step)
             step.add_done_callback(self._stepped)
             found = await asyncio.shield(step)
             if found is not None:
                 return found
             if self._clock.monotonic() >= deadline:
-                return _again("Another gateway has been making this call for too long.")
+                return again("Another gateway has been making this call for too long.")
             await self._clock.sleep(POLL_S)
 
     def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
@@ -138,108 +142,137 @@ class Journaling:
         if not step.cancelled():
             step.exception()  # read, so that one whose asker has left does not warn
 
-    async def _step(
-        self, binding: Binding, asking: Asking, prepared: Prepared, executor: str
-    ) -> Flight | Stored | Refused | None:
+    async def _step(self, call: Call, executor: str) -> Flight | Stored | Refused | None:
         """One look; None: somebody else makes the call."""
-        asked = self._clock.monotonic()
+        began = Began.at(self._clock)
+        asking, asked = call.asking, began.monotonic
 
         def send() -> Awaitable[Started]:
             nonlocal asked
             asked = self._clock.monotonic()
-            return self._ledger.start(binding, asking, executor, settling=self._calm() > 0)
+            return self._ledger.start(call.binding, asking, executor, settling=self._calm() > 0)
 
         try:
             started = await self._insist(send, WAIT_S)
         except TimeoutError:
-            return _again("The ledger does not answer.")
+            return again("The ledger does not answer.")
         match started.word:
             case "RUN":
-                return self._fly(
-                    _Held(asking, started, executor, self._flight(started.entry), asked), binding, prepared
-                )
+                return self._fly(_Held(call, started, executor, self._flight(started.entry), asked, began))
             case "FREE":
-                return self._fly(_Held(asking, started, executor, self._flight(""), float("inf")), binding, prepared)
+                return self._fly(_Held(call, started, executor, self._flight(""), float("inf"), began))
             case "WAIT":
                 mine = self._held.get((asking.response, started.entry))
+                if mine is not None and asking.begun != mine.asking.begun:
+                    mine.joined.setdefault(asking.begun, (call, began))
                 return None if mine is None else mine.flight
             case "DONE":
-                return await self._stored(binding, asking, started)
+                return await self._stored(call, started, began)
             case "UNKNOWN":
-                return Stored(started.entry, prepared.unknown())
+                self._tell(call, began, started.entry, status=0, fault="outcome_unknown", replayed=True)
+                return Stored(started.entry, call.prepared.unknown())
+            case "SHUT" | "RATE" | "SPENT" as word if call.prepared.bounded is not None:
+                # No answer of the model's: the journal does not hold it, and asked later it may be made.
+                self._tell(call, began, started.entry, status=429, fault=word.lower())
+                return Refused("no", call.prepared.bounded.refuse(word, started.short, started.wait / 1000))
             case word:
-                return _refusal(word)
+                return refusal(word)
 
-    async def _stored(self, binding: Binding, asking: Asking, started: Started) -> Stored | Refused:
+    async def _stored(self, call: Call, started: Started, began: Began) -> Stored | Refused:
         try:
-            answer = await self._spill.get(binding.tenant, asking.response, started.answer)
+            answer = await self._spill.get(call.binding.tenant, call.asking.response, started.answer)
         except StoreUnavailable:
-            return _again("The object store, which has the recorded answer, is away.")
+            return again("The object store, which has the recorded answer, is away.")
         if answer is None:
             message = "The recorded answer of this call is gone from the object store."
             return Refused("no", error(502, "server_error", "journal_lost", message))
         self.replayed += 1
+        self._tell(call, began, started.entry, status=answer.status, what=started.what, replayed=True)
         return Stored(started.entry, answer)
 
     def _flight(self, entry: str) -> Flight:
         return Flight(entry, self.room, self._limits.answer)
 
-    def _fly(self, held: _Held, binding: Binding, prepared: Prepared) -> Flight:
+    def _fly(self, held: _Held) -> Flight:
         held.until += LEASE_MS / 1000
         held.flight.guard(functools.partial(self._may_send, held))
         if held.flight.entry:
             self._held[held.asking.response, held.started.entry] = held
-        work = self._run(held, binding, prepared)
-        task = held.task = asyncio.get_running_loop().create_task(work, name=f"call {held.asking.what.get('kind')}")
+        name = f"call {held.asking.what.get('kind')}"
+        task = held.task = asyncio.get_running_loop().create_task(self._run(held), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.made += 1
         return held.flight
 
-    async def _run(self, held: _Held, binding: Binding, prepared: Prepared) -> None:
-        flight = held.flight
+    async def _run(self, held: _Held) -> None:
+        flight, prepared, fault = held.flight, held.call.prepared, ""
         try:
             await prepared.perform(flight)
         except NothingSent as why:
+            fault = "nothing_sent"
             await self._drop(held)
-            flight.refused(_again(str(why)).answer)
+            flight.refused(again(str(why)).answer)
         except NoOutcome as why:
+            fault = "broken"
             await self._without_outcome(held, prepared, str(why))
         except asyncio.CancelledError:
+            fault = "given_up"
             await self._given_up(held)
             raise
         except Exception as mistake:  # the outermost frame of a call: its followers must hear of it
-            log.exception("a call of %s/%s failed by a mistake of ours", binding.tenant, binding.agent)
+            fault = "mistake"
+            whose = held.call.binding
+            log.exception("a call of %s/%s failed by a mistake of ours", whose.tenant, whose.agent)
             await self._without_outcome(held, prepared, f"the gateway failed: {type(mistake).__name__}")
         else:
-            await self._record(held, binding)
+            fault = await self._record(held)
         finally:
+            tell = functools.partial(self._tell, status=flight.status, what=flight.outcome.what, fault=fault)
+            tell(held.call, held.began, held.started.entry)
+            for call, began in held.joined.values():
+                tell(call, began, held.started.entry, replayed=True)
             if self._held.get((held.asking.response, held.started.entry)) is held:
                 del self._held[held.asking.response, held.started.entry]
             if not flight.over:
                 flight.broken("the call was given up")
+        if fault or not flight.entry:
+            await self._spend(held)
 
-    async def _record(self, held: _Held, binding: Binding) -> None:
-        """The whole answer into the journal, then to whoever follows."""
+    async def _record(self, held: _Held) -> str:
+        """The whole answer into the journal, then to whoever follows. Returns a fault's word, or nothing."""
         flight = held.flight
         if not flight.entry:
             flight.recorded()
-            return
+            return ""
         name = f"{held.started.entry}.{held.started.tried}"
         response = held.asking.response
-        data = await self._spill.put(binding.tenant, response, name, flight.answer, held=held.started.octets)
+        tenant = held.call.binding.tenant
+        data = await self._spill.put(tenant, response, name, flight.answer, held=held.started.octets)
         word = await self._completed(held, "completed", data)
         if word == "OK":
             flight.recorded()
-        else:
-            flight.broken(f"the answer could not be recorded: {word}")
+            return ""
+        flight.broken(f"the answer could not be recorded: {word}")
+        return "unrecorded"
+
+    async def _spend(self, held: _Held) -> None:
+        """What no entry tells of is taken from its purse all the same; once, and not insisted on."""
+        bounds, tokens = held.asking.bounds, held.flight.outcome.tokens
+        if not tokens or not (bounds.tokens or bounds.turn_tokens):
+            return
+        try:
+            await self._ledger.spend(held.asking, tokens)
+        except (Lost, Unreachable):
+            log.info("%d tokens of %s were not taken from its purse", tokens, bounds.purse)
 
     async def _completed(self, held: _Held, state: str, data: bytes) -> str:
         until = self._clock.monotonic() + ABSENT_S
         while True:
             send = functools.partial(
-                self._ledger.complete, held.asking, held.started, held.executor, state=state, answer=data
-            )
+                self._ledger.complete, held.asking, held.started, held.executor, state=state, answer=data,
+                outcome=held.flight.outcome,
+            )  # fmt: skip
             try:
                 word = await self._insist(send, RECORD_S)
             except TimeoutError:
@@ -263,7 +296,7 @@ class Journaling:
         if flight.passed_on:
             flight.broken(why)
         else:
-            flight.refused(_again(why).answer)
+            flight.refused(again(why).answer)
 
     async def _given_up(self, held: _Held) -> None:
         """This gateway ends. An effect that was sent keeps its entry: nobody may make it again."""
@@ -347,29 +380,3 @@ class Journaling:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=LAST_S + 1)
-
-
-def _again(why: str) -> Refused:
-    return Refused("again", error(503, "server_error", "unavailable", f"{why} Send it again.", retry_after=1))
-
-
-def _refusal(word: str) -> Refused:
-    match word:
-        case "BEHIND":
-            return _again("The ledger does not know this attempt, or not any more.")
-        case "CANCEL" | "STATE" | "FENCED" | "ABSENT" | "UNBOUND":
-            said = {
-                "CANCEL": "the turn is being cancelled",
-                "STATE": "the turn has ended",
-                "FENCED": "a later attempt of this turn runs",
-                "ABSENT": "the turn is not this session's",
-                "UNBOUND": "this sandbox does not serve that session",
-            }[word]
-            return Refused("fenced", error(409, "conflict", "fenced", f"Nothing is called for this attempt: {said}."))
-        case "FULL":
-            message = "This turn has made as many calls as one may; end it, and go on in another."
-            return Refused("no", error(429, "rate_limit_error", "journal_full", message))
-        case _:
-            return Refused(
-                "no", error(400, "invalid_request_error", "other_request", "This number was another request.")
-            )

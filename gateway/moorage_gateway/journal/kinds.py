@@ -9,11 +9,11 @@ A new kind (tools, agents, memory, steps) is a class with `prefix` and `prepare`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from moorage_api.ledger.journal import Permits
+from moorage_api.ledger.journal import Bounds, Outcome, Permits
 from moorage_gateway.journal.answers import Answer, Headers
 
 
@@ -61,9 +61,24 @@ class Outlet(Protocol):
     def clear(self) -> None:
         """Forgets what was put, of which nothing was passed on: another try follows."""
 
+    def note(self, outcome: Outcome) -> None:
+        """What the call turned out to be: for its entry, its turn's sums and its purse. The last one counts; also of a try that broke."""
+
     @property
     def passed_on(self) -> bool:
         """Whether somebody may have seen a part of the answer."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """What a call may cost, and what the agent is told where that is too much.
+
+    `refuse` makes the answer, in the form of the protocol that was asked, from one of the ledger's words SHUT, RATE and SPENT, of what is
+    short (`requests`, `tokens`, or nothing), and seconds until asking again may help.
+    """
+
+    bounds: Bounds
+    refuse: Callable[[str, str, float], Answer]
 
 
 class Prepared(Protocol):
@@ -76,6 +91,10 @@ class Prepared(Protocol):
     @property
     def permits(self) -> Permits:
         """`once`: an effect."""
+
+    @property
+    def bounded(self) -> Bounded | None:
+        """None: it costs nothing that is counted."""
 
     @property
     def what(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The call kind of models: `/models/ENDPOINT/…`, asked of the provider as it was asked here. Layer: engine; I/O by `asking.py`.
+"""The call kind of models: `/models/ENDPOINT/…`, which endpoint that is, and whether the agent may ask it this. Layer: engine.
 
-A model is no effect: where its answer was lost it is asked again. Tries follow each other as long as nothing of an answer was passed on.
+What is asked then, and how often, is `performing.py`'s.
 """
 
 from __future__ import annotations
@@ -8,28 +8,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from moorage_api.catalog import EndpointEntry, credential_name
-from moorage_api.kinds import quantities
-from moorage_api.ledger.journal import Permits
+from moorage_api.catalog import EndpointEntry
 from moorage_api.wire.calls import ANY, MODELS
 from moorage_gateway.clock import Clock
-from moorage_gateway.journal.answers import Answer, outcome_unknown
-from moorage_gateway.journal.kinds import Asked, CallRefused, NoOutcome, Outlet
-from moorage_gateway.models import fingerprints, protocols
-from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
+from moorage_gateway.journal.kinds import Asked, CallRefused
+from moorage_gateway.models import aiming, fingerprints, protocols
+from moorage_gateway.models.aiming import Request
+from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
-
-AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-FIRST_PAUSE_S = 0.5
-PLACE_S = 30.0
-"""For one of `spec.concurrency` places to come free."""
-SMALL = 256 * 1024
-"""Bytes of an answer that is thrown away for another try."""
+from moorage_gateway.models.performing import ModelCall
 
 _TARGET = re.compile(rf"{MODELS}(~?[a-z0-9][a-z0-9-]{{0,62}})/([^\s]*)\Z")
 
@@ -70,7 +61,7 @@ class Models:
             body,
             parsed,
         )
-        return ModelCall(self, endpoint, asked, path, body, model, print_)
+        return ModelCall(self, asked, Request(path, body, parsed, model), endpoint, print_)
 
     def _endpoint(self, asked: Asked, name: str) -> EndpointEntry:
         may = [str(each) for each in asked.spec.get("models") or []]
@@ -93,6 +84,16 @@ class Models:
             raise CallRefused(protocols.refusal(protocol, 403, "no_endpoint", why + (", ".join(may) or "none") + "."))
         return endpoint
 
+    def others(self, endpoint: EndpointEntry) -> list[EndpointEntry]:
+        """Where its calls go when it gives nothing: endpoints of the same protocol that are there and not suspended."""
+        protocol = _family(str(endpoint.spec["protocol"]))
+        found = (self._find(endpoint.tenant, str(name)) for name in endpoint.spec.get("failover") or ())
+        return [
+            each
+            for each in found
+            if each is not None and _family(str(each.spec["protocol"])) == protocol and not each.spec.get("suspend")
+        ]
+
     def place(self, endpoint: EndpointEntry) -> asyncio.Semaphore:
         """The places of an endpoint in this process; new ones where its manifest says another number."""
         most = int(endpoint.spec["concurrency"])
@@ -102,145 +103,8 @@ class Models:
         return known[1]
 
 
-@dataclass(frozen=True)
-class ModelCall:
-    """One prepared request."""
-
-    models: Models
-    endpoint: EndpointEntry
-    asked: Asked
-    path: protocols.Path
-    body: bytes
-    model: str
-    fingerprint: str
-
-    @property
-    def permits(self) -> Permits:
-        """Models may be asked again."""
-        return "again"
-
-    @property
-    def what(self) -> dict[str, str]:
-        """See Prepared."""
-        return {"kind": "model", "endpoint": self.endpoint.name, "path": self.path.path, "model": self.model[:128]}
-
-    def unknown(self) -> Answer:
-        """Never for a model; the shape is everyone's."""
-        return outcome_unknown(f"A request to {self.endpoint.name}")
-
-    async def perform(self, outlet: Outlet) -> None:
-        """See Prepared. A server that gives no answer ends in an answer of ours, which is recorded as any other."""
-        place = self.models.place(self.endpoint)
-        try:
-            async with asyncio.timeout(PLACE_S):
-                await place.acquire()
-        except TimeoutError:
-            most = self.endpoint.spec["concurrency"]
-            self._say(
-                outlet, 429, "at_capacity", f"All {most} places of model endpoint '{self.endpoint.name}' are taken."
-            )
-            return
-        try:
-            await self._tries(outlet)
-        finally:
-            place.release()
-
-    async def _tries(self, outlet: Outlet) -> None:
-        spec, clock = self.endpoint.spec, self.models.clock
-        key = None
-        if spec.get("credential"):
-            key = self.models.credentials.get(credential_name(self.endpoint.tenant, self.endpoint.name))
-            if key is None:
-                named = spec["credential"]
-                message = (
-                    f"The key of model endpoint '{self.endpoint.name}' is not there: the platform found no usable value "
-                    f"'{named['key']}' of secret '{named['secret']}'."
-                )
-                self._say(outlet, 503, "no_credential", message)
-                return
-        retries, pause = int(spec["retries"]["attempts"]), FIRST_PAUSE_S
-        ends = clock.monotonic() + quantities.seconds(spec["timeouts"]["total"])
-        most = quantities.seconds(spec["retries"]["maxWait"])
-        for left in range(retries, -1, -1):
-            again = await self._try(outlet, key, ends - clock.monotonic(), retries_left=left, most=most)
-            if again is None:
-                return
-            wait = min(most, max(again, pause))
-            pause *= 2
-            if clock.monotonic() + wait >= ends:
-                self._say(outlet, 504, "upstream_timeout", f"{self.endpoint.name} gave no answer in the time it has.")
-                return
-            await clock.sleep(wait)
-
-    async def _try(
-        self, outlet: Outlet, key: str | None, seconds: float, *, retries_left: int, most: float
-    ) -> float | None:
-        """One request. None: the outlet has its answer; else seconds that the server asks to wait for before another."""
-        request = self._request(key, seconds)
-        try:
-            async with asyncio.timeout(max(0.1, seconds)):
-                await outlet.sending()
-                async with self.models.upstreams.ask(request) as coming:
-                    if coming.status in AGAIN and retries_left:
-                        wait = _retry_after(coming)
-                        if wait <= most:
-                            return wait
-                    await self._take(outlet, coming, last_try=not retries_left)
-            return None
-        except AskFault as fault:
-            return self._failed(outlet, str(fault), final=fault.final or not retries_left, late=fault.late)
-        except TimeoutError:
-            return self._failed(outlet, "the answer was not whole in the time it has", final=True, late=True)
-
-    def _failed(self, outlet: Outlet, why: str, *, final: bool, late: bool) -> float | None:
-        if outlet.passed_on:
-            raise NoOutcome(why)  # chunks of two tries are never spliced
-        outlet.clear()
-        if not final:
-            return 0.0
-        status, code = (504, "upstream_timeout") if late else (502, "upstream_failed")
-        self._say(outlet, status, code, f"Model endpoint '{self.endpoint.name}' gave no answer: {why}.")
-        return None
-
-    async def _take(self, outlet: Outlet, coming: Coming, *, last_try: bool) -> None:
-        """The answer as it comes. Raises AskFault."""
-        if 300 <= coming.status < 400:
-            raise AskFault(
-                "its server redirects elsewhere; write the place it means as spec.baseUrl", sent=True, final=True
-            )
-        if not 200 <= coming.status < 600:
-            raise AskFault(f"its server answered {coming.status}", sent=True, final=True)
-        given = protocols.given_headers(coming.headers)
-        if coming.status in AGAIN and last_try and not any(name == "x-should-retry" for name, _ in given):
-            given = (*given, ("x-should-retry", "false"))  # it was tried here as often as the endpoint says
-        outlet.begin(coming.status, given, streams=coming.streams)
-        ends = protocols.Ends()
-        async for piece in coming.pieces():
-            before = ends.split(piece) if coming.streams else 0
-            if before:
-                outlet.put(piece[:before])
-            if before < len(piece):
-                outlet.put(piece[before:], last=True)
-
-    def _request(self, key: str | None, seconds: float) -> Request:
-        spec, protocol = self.endpoint.spec, str(self.endpoint.spec["protocol"])
-        times = {
-            name: min(seconds, quantities.seconds(spec["timeouts"][name])) for name in ("connect", "firstByte", "idle")
-        }
-        return Request(
-            method=self.asked.method,
-            url=protocols.url_of(protocol, str(spec["baseUrl"]), self.path, spec.get("apiVersion")),
-            headers=protocols.sent_headers(protocol, self.asked.headers, key),
-            body=self.body,
-            connect=times["connect"],
-            first=times["firstByte"],
-            idle=times["idle"],
-        )
-
-    def _say(self, outlet: Outlet, status: int, code: str, message: str) -> None:
-        answer = protocols.refusal(str(self.endpoint.spec["protocol"]), status, code, message)
-        outlet.begin(answer.status, answer.headers, streams=False)
-        outlet.put(answer.body)
+def _family(protocol: str) -> str:
+    return "openai" if protocol == "compatible" else protocol
 
 
 def _body(asked: Asked, spec: dict[str, Any], protocol: str, deployment: str) -> tuple[bytes, Any, str]:
@@ -259,19 +123,9 @@ def _body(asked: Asked, spec: dict[str, Any], protocol: str, deployment: str) ->
         model = str(default)
         parsed = {"model": model, **parsed} | {"model": model}
         body = orjson.dumps(parsed)
-    may = spec.get("models") or []
+    may = aiming.allowed(spec)
     if not isinstance(model, str) or (may and model not in may):
         shown = model[:80] if isinstance(model, str) and model else "none"
         message = f"The model '{shown}' is not one that this endpoint allows; it allows: {', '.join(may)}."
         raise CallRefused(protocols.refusal(protocol, 403, "model_not_allowed", message))
     return body, parsed, model
-
-
-def _retry_after(coming: Coming) -> float:
-    """Seconds that the server asks to wait; 0 where it does not say, or says it in a way nobody can read."""
-    try:
-        exact = coming.header("retry-after-ms")
-        wait = float(exact) / 1000 if exact else float(coming.header("retry-after") or 0)
-    except ValueError:
-        return 0.0
-    return wait if 0 <= wait < float("inf") else 0.0

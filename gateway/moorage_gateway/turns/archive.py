@@ -176,6 +176,7 @@ def describe(record: TurnRecord, attempts: Sequence[dict[str, Any]], status: str
         "accepted_at": record.accepted,
         "ended_at": record.ended or None,
         "workspace_checkpoint": None,
+        "calls": record.calls,
         "versions": meta.get("versions", {}),
         "attempts": [
             {

@@ -57,7 +57,7 @@ class Closing(Steps):
             )
             # Not when the answer is read: this process may be stopped in between.
             asked = self._clock.monotonic()
-            word, decided, ended = await self._insist(held, send)
+            word, decided, ended, calls = await self._insist(held, send)
             if word == "CANCEL":
                 outcome, normaliser = Outcome(status="cancelled"), None
                 continue
@@ -68,6 +68,8 @@ class Closing(Steps):
                 self._stay(held)
             line = "0 0 " + terminal.decode()
             raw = {"state": "closing", "outcome": decided, "terminal": line, "ended": str(ended)}
+            if calls:
+                raw["calls"] = calls
             held.record = replace(
                 held.record, state="closing", outcome=decided, ended=ended, terminal=line, raw=held.record.raw | raw
             )

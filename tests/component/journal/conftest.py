@@ -130,13 +130,14 @@ class Desk:
             "spec": whole,
         }
         endpoint = ModelEndpoint.model_validate(document, by_alias=True, by_name=False)
-        await self.provider.publish_endpoint(EndpointEntry("acme", name, endpoint.wire_spec()))
+        entry = EndpointEntry("acme", name, endpoint.wire_spec())
+        await self.provider.publish_endpoint(entry)
         listed = {"models": agent_models if agent_models is not None else [name]}
         await self.provider.publish(
             AgentEntry("acme", "a", (RevisionEntry("r1"),), frozenset({"responses"}), "moorage", listed)
         )
         async with asyncio.timeout(WITHIN):
-            while any(g.core.catalog.endpoint("acme", name) is None or g.core.catalog.get("acme", "a") is None
+            while any(g.core.catalog.endpoint("acme", name) != entry or g.core.catalog.get("acme", "a") is None
                       or g.core.catalog.get("acme", "a").spec != listed for g in self.gateways):  # fmt: skip
                 await asyncio.sleep(0.02)
 

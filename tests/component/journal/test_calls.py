@@ -61,10 +61,10 @@ async def test_a_stream_passes_as_it_comes_and_its_end_only_when_it_is_recorded(
     recorded, may = asyncio.Event(), asyncio.Event()
     real = journaling.Journaling._record
 
-    async def record(self: Any, held: Any, binding: Any) -> None:
+    async def record(self: Any, held: Any) -> str:
         recorded.set()
         await may.wait()
-        await real(self, held, binding)
+        return await real(self, held)
 
     monkeypatch.setattr(journaling.Journaling, "_record", record)
     head, body = desk.call("hold half", stream=True)

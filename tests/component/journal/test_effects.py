@@ -17,8 +17,10 @@ from moorage_api.ledger.journal import Asking, Binding, Permits
 from moorage_gateway.app import Gateway
 from moorage_gateway.journal.answers import Answer, outcome_unknown
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Refused, Stored
+from moorage_gateway.journal.journaling import Journaling, Stored
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Outlet
+from moorage_gateway.journal.refusals import Refused
+from moorage_gateway.journal.seeing import Call
 
 pytestmark = pytest.mark.component
 
@@ -33,6 +35,7 @@ class Effect:
     permits: Permits = "once"
     what: dict[str, str] = field(default_factory=lambda: {"kind": "tool"})
     sends: bool = True
+    bounded: None = None
 
     async def perform(self, outlet: Outlet) -> None:
         if self.sends:
@@ -64,7 +67,7 @@ def of(gateway: Gateway) -> Journaling:
 async def ask(desk: Desk, effect: Effect, *, at: Gateway | None = None, number: int = 1, resent: bool = False) -> Any:
     binding = Binding("sb-1", desk.session, desk.epoch, "acme", "a")
     asking = Asking(desk.turn, desk.fence, number, effect.fingerprint, effect.permits, resent, effect.what)
-    return await of(at or desk.gateways[0]).ask(binding, asking, effect)
+    return await of(at or desk.gateways[0]).ask(Call(binding, asking, effect))
 
 
 async def told(found: Any) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import SESSION, Desk, Writer, acceptance, asking, begun, binding
-from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Started
+from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Started
 
 pytestmark = pytest.mark.component
 
@@ -253,3 +253,110 @@ async def test_a_session_that_moved_on_refuses_its_former_epoch(desk: Desk) -> N
     await g.provider.gone("sb-1", "killed")
     await g.sessions.claim(SESSION, "r1", named=False)
     assert (await start(g, epoch, asking(fence))).word == "UNBOUND"
+
+
+# -- bounds
+
+
+def bounded(fence: int, number: int = 1, fingerprint: str = "fp", **bounds: Any) -> Asking:
+    return asking(fence, number, fingerprint, bounds=Bounds("dev/m", **bounds))
+
+
+async def complete(g: Writer, call: Asking, found: Started, tokens: int, executor: str = "g1:1", **sums: int) -> None:
+    outcome = Outcome({"finish": "stop"}, sums, tokens)
+    assert await g.journal.complete(call, found, executor, state="completed", answer=b"a", outcome=outcome) == "OK"
+
+
+async def test_a_minutes_requests_are_counted_over_all_gateways_and_come_back_evenly(desk: Desk) -> None:
+    g, h = await desk.writer("g1"), await desk.writer("g2")
+    fence, epoch = await begun(desk, g)
+    for n in range(3):
+        found = await start(g if n % 2 else h, epoch, bounded(fence, n + 1, f"f{n}", requests=3))
+        assert found.word == "RUN"
+    refused = await start(h, epoch, bounded(fence, 9, "f9", requests=3))
+    assert (refused.word, refused.short) == ("RATE", "requests") and 19_000 < refused.wait <= 20_000
+    assert [entry.entry for entry in await g.journal.entries("r-1")] == ["f0.0", "f1.0", "f2.0"], (
+        "no entry of what was refused"
+    )
+    await desk.tick(20.1)
+    word, fence, _ = await g.turns.begin("r-1", fence, epoch=epoch, attempt={"n": 2})
+    assert word == "OK"
+    assert (await start(g, epoch, bounded(fence, 1, "f9", requests=3))).word == "RUN"
+    assert (await start(g, epoch, bounded(fence, 2, "f8", requests=3))).word == "RATE"
+    assert 0 < await desk.redis.pttl("rate:dev/m") <= 60_000, "a full bucket is no key"
+
+
+async def test_a_call_permitted_once_takes_one_request_however_often_it_is_sent(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    for _ in range(3):
+        assert (await start(g, epoch, bounded(fence, 1, requests=2))).word == "RUN"
+    assert (await start(g, epoch, bounded(fence, 2, requests=2))).word == "RUN"
+    assert (await start(g, epoch, bounded(fence, 3, requests=2))).word == "RATE"
+
+
+async def test_tokens_are_taken_when_a_call_has_ended_and_a_debt_is_paid_first(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    one = bounded(fence, 1, tokens=100)
+    found = await start(g, epoch, one)
+    await complete(g, one, found, 150)
+    assert (
+        await g.journal.complete(one, found, "g1:1", state="completed", answer=b"a", outcome=Outcome(tokens=150))
+        == "OK"
+    )
+    refused = await start(g, epoch, bounded(fence, 2, tokens=100))
+    assert (refused.word, refused.short) == ("RATE", "tokens") and 30_000 < refused.wait <= 30_600, (
+        "150 were taken, once"
+    )
+
+
+async def test_a_turn_that_spent_its_tokens_makes_no_further_call_but_is_answered_what_it_knows(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    one = bounded(fence, 1, turn_tokens=10)
+    await complete(g, one, await start(g, epoch, one), 10)
+    assert (await start(g, epoch, bounded(fence, 2, turn_tokens=10))).word == "SPENT"
+    assert (await start(g, epoch, asking(fence, 2, bounds=Bounds("dev/other", turn_tokens=10)))).word == "RUN", (
+        "its own purse"
+    )
+    later = await again(g, epoch)
+    known = await start(g, epoch, bounded(later, 1, turn_tokens=10, shut=True))
+    assert (known.word, known.what) == ("DONE", {"kind": "model", "finish": "stop"})
+    assert (await start(g, epoch, bounded(later, 2, "new", turn_tokens=10))).word == "SPENT", "over all its attempts"
+
+
+async def test_nothing_is_made_where_its_bounds_are_shut(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    assert (await start(g, epoch, bounded(fence, 1, shut=True))).word == "SHUT"
+    assert (await start(g, epoch, asking(0, 0, response="", bounds=Bounds("dev/m", shut=True)))).word == "SHUT"
+    assert await g.journal.entries("r-1") == []
+    assert (await start(g, epoch, bounded(fence, 1))).word == "RUN", "the same call, once they are open"
+
+
+async def test_a_call_outside_of_a_turn_is_bounded_too(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    _, epoch = await begun(desk, g)
+    free = asking(0, 0, response="", bounds=Bounds("dev/m", requests=1, tokens=50))
+    assert (await start(g, epoch, free)).word == "FREE"
+    assert (await start(g, epoch, free)).word == "RATE"
+    await g.journal.spend(free, 100)
+    found = await start(g, epoch, free)
+    assert (found.word, found.short, found.wait) == ("RATE", "tokens", 61_200), "50 below nothing, and one more"
+
+
+async def test_what_a_turns_calls_add_up_to_is_fixed_with_its_outcome(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    for n, counts in enumerate(({"input_tokens": 5, "output_tokens": 2}, {"input_tokens": 7, "cached_tokens": 3})):
+        call = asking(fence, n + 1, f"f{n}")
+        await complete(g, call, await start(g, epoch, call), 0, **counts)
+    late = asking(fence, 3, "late")
+    open_ = await start(g, epoch, late)
+    first = await g.turns.decide("r-1", fence, "completed", 1, "{}")
+    await complete(g, late, open_, 0, input_tokens=1000)
+    assert await g.turns.decide("r-1", fence, "completed", 1, "{}") == first
+    record = await g.turns.turn("r-1")
+    assert record is not None
+    assert record.calls == {"calls": 2, "input_tokens": 12, "output_tokens": 2, "cached_tokens": 3}

@@ -204,7 +204,7 @@ async def test_an_outcome_is_fixed_once_and_a_cancel_that_came_first_wins(
     fence, _ = await begun(desk, g)
     if spoil:
         await desk.redis.execute_command(*spoil)
-    seen, decided, ended = await g.turns.decide("r-1", fence, outcome, index, '{"type":"end"}')
+    seen, decided, ended, _ = await g.turns.decide("r-1", fence, outcome, index, '{"type":"end"}')
     assert (seen, decided if seen == "OK" else word[1]) == word
     assert (seen == "OK") == (ended > 0) or spoil
 
