@@ -311,8 +311,9 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
 
     def _sweep_body(self, elapsed: float) -> None:
-        # A leaky bucket in seconds: bytes at the floor's rate just keep it level; our own back-pressure does not count.
-        if self.flow.read_paused or self.cycle.waiting_for_100_continue:
+        # A leaky bucket in seconds: bytes at the floor's rate just keep it level. Neither our own back-pressure counts nor time in which
+        # nobody waits for the body: who has sent its beginning may want to see the head first, and a sandbox may have to be made for that.
+        if self.flow.read_paused or self.cycle.waiting_for_100_continue or not self.cycle.awaits:
             return
         self._credit = min(self.limits.body_grace, self._credit + self._arrived / self.limits.body_floor - elapsed)
         self._arrived = 0

@@ -36,6 +36,7 @@ class Exchange(RequestResponseCycle):
             on_response=connection.on_response_complete,
         )
         self.on_left: Callable[[], None] | None = None
+        self.awaits = False  # somebody waits for more of the body
         self.status = 0
         self.sent_bytes = 0
         self._streams = False  # begun, in chunks, and not complete
@@ -71,7 +72,11 @@ class Exchange(RequestResponseCycle):
         if not self.disconnected and not self.response_complete:
             if self.more_body:
                 self.flow.resume_reading()
-            await self.message_event.wait()
+            self.awaits = True
+            try:
+                await self.message_event.wait()
+            finally:
+                self.awaits = False
             self.message_event.clear()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}

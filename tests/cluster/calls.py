@@ -20,6 +20,7 @@ from fakes.platform import poll
 
 AGAIN_SECONDS = 0.2
 LONGEST_SECONDS = 300.0
+SERVED_SECONDS = 120.0
 
 
 def numbers(count: int) -> str:
@@ -69,13 +70,24 @@ class Call:
         assert last.type == "response.completed", last
         assert last.response.output_text == said
         path = f"/agents/{self._agent}/responses/{self.seen.response_id}"
-        kept: dict[str, Any] = self._world.client.get(path, cast_to=dict[str, Any])
+        kept = self._told(path)
         assert kept["status"] == "completed", kept
-        attempts: list[dict[str, Any]] = self._world.client.get(f"{path}/record", cast_to=dict[str, Any])["attempts"]
+        attempts: list[dict[str, Any]] = self._told(f"{path}/record")["attempts"]
         reasons = [one["reason"] for one in attempts]
         print(f"{self.seen.breaks} breaks, attempts {reasons}, longest silence {self._silence():.1f} s")
         assert reasons[-1] == "completed" and set(reasons[:-1]) <= INTERRUPTED, attempts
         return attempts
+
+    def _told(self, path: str) -> dict[str, Any]:
+        """What is kept. A node that came back counts as away for a moment, and its Services lead nowhere meanwhile."""
+
+        def told() -> dict[str, Any] | None:
+            try:
+                return self._world.client.get(path, cast_to=dict[str, Any])
+            except openai.APIConnectionError:
+                return None
+
+        return dict(poll(f"{path} is told", told, within=SERVED_SECONDS, every=0.5))
 
     def _silence(self) -> float:
         """The longest wait between two deltas, in seconds: what the blow cost this caller. Shown, never judged."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import openai
 from openai import OpenAI
 
 from chart import helm
@@ -92,10 +93,21 @@ class Installed(Served):
         found = json.loads(self.platform("get", COUNTED, "-o", "json"))["items"]
         return all(_complete(one) for one in found)
 
+    def serves(self) -> bool:
+        """Whether who calls the gateways' Service gets an answer, as soon as there is a key to call it with."""
+        if not self.key:
+            return True
+        try:
+            self.client.models.list()
+        except (openai.APIConnectionError, openai.InternalServerError):
+            return False
+        return True
+
     def until_whole(self, within: float = 120) -> None:
-        """Waits for it."""
+        """Waits for it, and until their Service leads to one."""
         try:
             poll("every replica is ready", self.whole, within=within, every=0.5)
+            poll("the gateways' Service answers", self.serves, within=within, every=0.5)
         except AssertionError as fault:
             raise AssertionError(f"{fault}\n{self.state()}\n{self.logs()}") from fault
 

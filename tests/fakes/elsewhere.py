@@ -61,7 +61,7 @@ class Elsewhere(Platform):
         found = [name for name in stored.names() if secret in stored.read(name)]
         return found + [str(path) for path in files_below(kept) if secret in bytes_of(path)]
 
-    def workspacefiles_below(self, name: str) -> list[Path]:
+    def workspace_files(self, name: str) -> list[Path]:
         return [path for path in files_below(Path(self._told["volumes"])) if path.name == name]
 
     def kill_sandbox(self, agent: str, session: str) -> None:

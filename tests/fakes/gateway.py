@@ -5,6 +5,7 @@ Limits: no Redis, no store; every session exists as soon as it is named; keys ar
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -85,16 +86,19 @@ class FakeSessions:
 
 @dataclass
 class FakeActivation:
-    """Hands out `routes` in order, the last one for ever; notes what was forgotten and lost."""
+    """Hands out `routes` in order, the last one for ever, from when `made` is set on; notes what was forgotten and lost."""
 
     routes: list[Route] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     lost_routes: list[tuple[Route, str]] = field(default_factory=list)
     wanted: list[Wanted] = field(default_factory=list)
     error: ApiError | None = None
+    made: asyncio.Event | None = None
 
     async def acquire(self, wanted: Wanted, *, deadline: float) -> Route:
         self.wanted.append(wanted)
+        if self.made is not None:
+            await self.made.wait()
         if self.error is not None:
             raise self.error
         return self.routes.pop(0) if len(self.routes) > 1 else self.routes[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import time
 import uuid
 from typing import Any
 
@@ -71,11 +70,9 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(platform: Platform) -
 
 
 def test_a_turn_past_its_deadline_fails_and_says_which_setting_it_was(platform: Platform) -> None:
-    began = time.monotonic()
     with platform.client("brief") as api:
         response = api.responses.create(model="brief", input="wait")
-    assert response.status == "failed" and time.monotonic() - began < 15
-    assert response.error is not None
+    assert response.status == "failed" and response.error is not None
     assert "turn.timeout" in response.error.message and "deadline" in response.error.message
     assert response.output[0].status == "incomplete"  # type: ignore[union-attr]
     with platform.client("brief") as api:

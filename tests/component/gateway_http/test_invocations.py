@@ -348,6 +348,25 @@ async def test_no_sandbox_in_time_is_a_424_with_the_session(gateway: FakeGateway
     assert b"retry-after: 5" in reply.data
 
 
+async def test_a_body_nobody_waits_for_yet_is_not_slow(start: Start, shim: Shim) -> None:
+    """Who sent its beginning and waits for the answer's head, while a sandbox is made, is not cut off."""
+    grace = 0.2
+    activation = FakeActivation([shim.route()], made=asyncio.Event())
+    gateway = await start(activation=activation, body_bytes=2**20, body_grace=grace, sweep_seconds=0.02)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.listener.port)
+    writer.write(call(gateway, "POST", "", b"Transfer-Encoding: chunked") + b"3\r\none\r\n")
+    await until(lambda: bool(activation.wanted))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 4 * grace)  # what a body that is waited for would not be given
+    assert activation.made is not None
+    activation.made.set()
+    writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert await asyncio.wait_for(reader.readexactly(6), 5) == b"onetwo"
+    writer.close()
+
+
 async def test_another_tenants_agent_is_not_found(gateway: FakeGateway) -> None:
     assert (await exchange(gateway.listener.port, call(gateway, agent="nobody"))).statuses == [404]
 
