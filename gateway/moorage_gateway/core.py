@@ -53,6 +53,7 @@ from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
+from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.turns import rules
@@ -233,7 +234,7 @@ def build(
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
         call_counts=counts,
-        kinds=Kinds([models]),
+        kinds=Kinds([models, Steps()]),
         upstreams=models.upstreams,
     )
 
