@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
+from moorage_gateway.tools.kind import Toolboxes
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.engine import Engine
@@ -228,7 +230,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
-        kinds=Kinds([models]),
+        kinds=Kinds([models, _toolboxes(base, models)]),
         upstreams=models.upstreams,
     )
 
@@ -256,6 +258,13 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
         FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
     )
     return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
+
+
+def _toolboxes(base: _Base, models: Models) -> Toolboxes:
+    """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
+    return Toolboxes(
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, version=metadata.version("moorage")
+    )
 
 
 def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:

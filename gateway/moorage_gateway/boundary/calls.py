@@ -20,7 +20,7 @@ from moorage_gateway.catalog import Catalog
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
 from moorage_gateway.journal.journaling import Journaling, Refused, Stored
-from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds, Prepared
+from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds, Prepared, Rendering
 from moorage_gateway.routes.answers import exchange_of
 
 PEER_S = 30.0
@@ -125,13 +125,31 @@ class CallPort:
 
     async def _answer(self, binding: Binding, asking: Asking, prepared: Prepared, send: Send) -> None:
         found = await self._journaling.ask(binding, asking, prepared)
+        render = prepared.shown if isinstance(prepared, Rendering) else _as_it_is
         match found:
             case Stored():
-                await _tell(send, found.answer, (wire.ENTRY, f"{found.entry} replayed"))
+                await _tell(send, render(found.answer), (wire.ENTRY, f"{found.entry} replayed"))
             case Refused():
-                await _tell(send, found.answer, (wire.REFUSED, found.word))
+                answer = render(found.answer) if found.word == wire.NO else found.answer
+                await _tell(send, answer, (wire.REFUSED, found.word))
+            case Flight() if isinstance(prepared, Rendering):
+                await _follow_whole(send, found, render)
             case Flight():
                 await _follow(send, found)
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
+
+
+async def _follow_whole(send: Send, flight: Flight, render: Callable[[Answer], Answer]) -> None:
+    if not await flight.head():
+        assert flight.refusal is not None
+        await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
+        return
+    async with contextlib.aclosing(flight.follow()) as pieces:
+        body = b"".join([piece async for piece in pieces])
+    await _tell(send, render(Answer(flight.status, flight.headers, body)), (wire.ENTRY, flight.entry))
 
 
 async def _follow(send: Send, flight: Flight) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -156,10 +157,12 @@ class Journaling:
         match started.word:
             case "RUN":
                 return self._fly(
-                    _Held(asking, started, executor, self._flight(started.entry), asked), binding, prepared
+                    _Held(asking, started, executor, self._flight(asking, started.entry), asked), binding, prepared
                 )
             case "FREE":
-                return self._fly(_Held(asking, started, executor, self._flight(""), float("inf")), binding, prepared)
+                return self._fly(
+                    _Held(asking, started, executor, self._flight(asking, ""), float("inf")), binding, prepared
+                )
             case "WAIT":
                 mine = self._held.get((asking.response, started.entry))
                 return None if mine is None else mine.flight
@@ -181,8 +184,11 @@ class Journaling:
         self.replayed += 1
         return Stored(started.entry, answer)
 
-    def _flight(self, entry: str) -> Flight:
-        return Flight(entry, self.room, self._limits.answer)
+    def _flight(self, asking: Asking, entry: str) -> Flight:
+        # Of the entry, so that every try has the same one; hashed, since a response's id is a right to read it.
+        named = f"{asking.response}\n{entry}" if entry else secrets.token_hex(16)
+        call_id = f"call_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+        return Flight(entry, self.room, self._limits.answer, call_id)
 
     def _fly(self, held: _Held, binding: Binding, prepared: Prepared) -> Flight:
         held.until += LEASE_MS / 1000

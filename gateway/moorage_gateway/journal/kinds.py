@@ -2,7 +2,7 @@
 
 A new kind (tools, agents, memory, steps) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`).
 
-    CallRefused   raised by `prepare`: the call is none; its answer is told and not recorded
+    CallRefused   raised by `prepare`: nobody is asked; its answer is told and not recorded
     NothingSent   raised by `perform`: surely nothing reached anybody
     NoOutcome     raised by `perform`: it was sent, and no whole answer came
 """
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moorage_api.ledger.journal import Permits
 from moorage_gateway.journal.answers import Answer, Headers
 
 
 class CallRefused(Exception):
-    """The call must not be made as it stands."""
+    """The call must not be made as it stands, or is answered here."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -65,6 +65,10 @@ class Outlet(Protocol):
     def passed_on(self) -> bool:
         """Whether somebody may have seen a part of the answer."""
 
+    @property
+    def call_id(self) -> str:
+        """The same for every try of this call, and no other call's: for whoever can tell by it that he has been asked before."""
+
 
 class Prepared(Protocol):
     """A call that may be made."""
@@ -86,6 +90,15 @@ class Prepared(Protocol):
 
     def unknown(self) -> Answer:
         """What the agent gets where the outcome is not known."""
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A prepared call whose answer depends on who asks for it: a later attempt that meets it again asked under another id. Its answers
+    are told whole."""
+
+    def shown(self, answer: Answer) -> Answer:
+        """What this asker is told of what the journal holds, or of a refusal of the journal's."""
 
 
 class CallKind(Protocol):
