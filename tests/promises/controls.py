@@ -19,6 +19,7 @@ from promises.shape import (
     SHIM,
     SIM,
     TENANCY,
+    TOOLS,
     Row,
 )
 
@@ -101,6 +102,8 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
+            f"{JOURNEY.format('tools')}::test_an_agent_sees_no_credential_and_its_files_and_the_platforms_hold_none",
+            f"{TOOLS}::test_a_server_is_opened_by_the_gateway_and_what_it_says_of_that_is_hidden",
             f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
             f"{_SOURCES}::test_a_build_reaches_only_the_gateway",

@@ -15,6 +15,7 @@ class Row:
 
 
 CALLS = "component/journal/test_calls.py"
+TOOLS = "component/tools/test_tool_calls.py"
 SIM = "sim/test_simulation.py"
 CRASH = "crash/test_{}_kills.py"
 SHIM = "component/shim/test_{}.py"
