@@ -19,6 +19,7 @@ from promises.shape import (
     SIM,
     STORE,
     TENANCY,
+    TOOLS,
     Row,
 )
 
@@ -39,11 +40,15 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('steps')}::test_what_was_done_is_done_once_in_every_way_of_calling",
             f"{JOURNEY.format('steps')}::test_one_that_was_cut_off_is_not_known_and_told_so",
             f"{JOURNEY.format('steps')}::test_one_that_asks_otherwise_in_a_later_attempt_is_turned_away_once",
+            f"{JOURNEY.format('tools')}::test_a_killed_sandbox_runs_no_tool_twice",
+            f"{JOURNEY.format('tools')}::test_a_gateway_that_dies_leaves_an_unknown_outcome_and_the_agent_goes_on",
+            f"{TOOLS}::test_a_tool_is_run_once_and_met_again_by_a_later_attempt_under_another_id",
+            f"{TOOLS}::test_a_gateway_that_ends_during_an_effect_leaves_an_unknown_outcome",
             f"{_FAULTS}::test_a_killed_agent_process",
             f"{_FAULTS}::test_a_deleted_pod",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
         ),
-        lacking="calls of tools: models and steps so far",
+        lacking="calls of sub-agents; what a framework runs inside the sandbox is recorded where it is a step",
     ),
     "F2": Row(
         "a gateway killed: another takes the lease, streams resume by cursor, nothing lost, nothing double",
@@ -246,6 +251,20 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('turns')}::test_a_full_queue_is_a_429_that_says_when_to_come_back",
         ),
         lacking="500 requests to one idle session",
+    ),
+    "F37": Row(
+        "a tool server that hangs, lies or sends too much: deadline, bound, breaker; each named to the agent as a tool's error",
+        (
+            f"{TOOLS}::test_a_server_that_hangs_costs_its_deadline_and_no_second_run",
+            f"{TOOLS}::test_ten_megabytes_are_cut_off_and_said",
+            f"{TOOLS}::test_a_bad_answer_is_a_tool_error_that_says_what_was_seen",
+            f"{TOOLS}::test_a_server_that_is_not_there_is_named_and_nothing_was_done",
+            f"{TOOLS}::test_a_server_left_alone_is_tried_again_after_its_pause",
+            f"{TOOLS}::test_definitions_that_are_none_are_left_out_and_the_rest_counts",
+            f"{TOOLS}::test_a_server_that_tells_no_list_is_left_out_and_named",
+            f"{TOOLS}::test_a_place_that_may_not_be_connected_to_is_refused",
+        ),
+        lacking="a definition that changes between two turns is not held back",
     ),
     "F38": Row(
         "a collector down or slow costs spans only",

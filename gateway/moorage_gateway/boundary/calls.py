@@ -22,7 +22,7 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
 from moorage_gateway.journal.found import Stored
 from moorage_gateway.journal.journaling import Journaling
-from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Report
+from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Rendering, Report
 from moorage_gateway.journal.refusals import Refused
 from moorage_gateway.journal.seeing import Call
 from moorage_gateway.routes.answers import exchange_of
@@ -134,12 +134,16 @@ class CallPort:
         else:
             trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
             found = await self._journaling.ask(Call(binding, _asking(call, prepared), prepared, trace))
+        render = prepared.shown if isinstance(prepared, Rendering) else _as_it_is
         match found:
             case Stored():
                 mark = f"{found.entry} replayed" if found.replayed else found.entry
-                await _tell(send, found.answer, (wire.ENTRY, mark))
+                await _tell(send, render(found.answer), (wire.ENTRY, mark))
             case Refused():
-                await _tell(send, found.answer, (wire.REFUSED, found.word))
+                answer = render(found.answer) if found.word == wire.NO else found.answer
+                await _tell(send, answer, (wire.REFUSED, found.word))
+            case Flight() if isinstance(prepared, Rendering):
+                await _follow_whole(send, found, render)
             case Flight():
                 await _follow(send, found)
 
@@ -157,6 +161,20 @@ def _asking(call: wire.Call, prepared: Performed | Handed) -> Asking:
         prepared.tool,
         prepared.call,
     )
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
+
+
+async def _follow_whole(send: Send, flight: Flight, render: Callable[[Answer], Answer]) -> None:
+    if not await flight.head():
+        assert flight.refusal is not None
+        await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
+        return
+    async with contextlib.aclosing(flight.follow()) as pieces:
+        body = b"".join([piece async for piece in pieces])
+    await _tell(send, render(Answer(flight.status, flight.headers, body)), (wire.ENTRY, flight.entry))
 
 
 async def _follow(send: Send, flight: Flight) -> None:

@@ -15,6 +15,7 @@ A gateway that ends lets its calls end first; what is left then may be made agai
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ class Journaling:
         self.made += 1
         if isinstance(call.prepared, Handed):
             return Stored(started.entry, call.prepared.hand(handing.mark(call.asking, started)), replayed=False)
-        flight = Flight(started.entry, self.room, self._limits.answer)
+        flight = self._flight(call.asking, started.entry)
         until = asked + LEASE_MS / 1000 if started.entry else float("inf")
         return self._making.fly(Held(call, call.prepared, started, executor, flight, until, began))
 
@@ -218,6 +219,12 @@ class Journaling:
             return Refused("no", error(502, "server_error", "journal_lost", message))
         self.replayed += 1
         return answer
+
+    def _flight(self, asking: Asking, entry: str) -> Flight:
+        # Of the entry, so that every try has the same one; hashed, since a response's id is a right to read it.
+        named = f"{asking.response}\n{entry}" if entry else secrets.token_hex(16)
+        call_id = f"call_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+        return Flight(entry, self.room, self._limits.answer, call_id)
 
     async def drain(self, seconds: float) -> None:
         """Takes no call any more, and lets those in flight end within so many seconds; what is left is given up."""

@@ -6,7 +6,7 @@ of a path stands among `wire.calls.KINDS`. Who makes a call:
     Performed     this gateway, by `perform`
     Handed        the attempt itself, told so by `hand`; how it ended comes as a `Report`
 
-    CallRefused   raised by `prepare`: the call is none; its answer is told and not recorded
+    CallRefused   raised by `prepare`: nobody is asked; its answer is told and not recorded
     NothingSent   raised by `perform`: surely nothing reached anybody
     NoOutcome     raised by `perform`: it was sent, and no whole answer came
 """
@@ -22,7 +22,7 @@ from moorage_gateway.journal.answers import Answer, Headers
 
 
 class CallRefused(Exception):
-    """The call must not be made as it stands."""
+    """The call must not be made as it stands, or is answered here."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -71,6 +71,10 @@ class Outlet(Protocol):
     @property
     def passed_on(self) -> bool:
         """Whether somebody may have seen a part of the answer."""
+
+    @property
+    def call_id(self) -> str:
+        """The same for every try of this call, and no other call's: for whoever can tell by it that he has been asked before."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,15 @@ class Report:
     answer: Answer
     told: Answer
     what: dict[str, str]
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A prepared call whose answer depends on who asks for it: a later attempt that meets it again asked under another id. Its answers
+    are told whole."""
+
+    def shown(self, answer: Answer) -> Answer:
+        """What this asker is told of what the journal holds, or of a refusal of the journal's."""
 
 
 class CallKind(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import Desk, Writer, asking, begun, binding
-from moorage_api.ledger.journal import Asking, Started
+from moorage_api.ledger.journal import Asking, Bounds, Outcome, Started
 
 pytestmark = pytest.mark.component
 
@@ -27,7 +27,7 @@ class Session:
 
     async def start(self, fingerprint: str, tool: str = "mail", *, number: int = 0, **options: Any) -> Started:
         """One call, under the next number unless told which."""
-        over = {name: options.pop(name) for name in ("permits", "resent") if name in options}
+        over = {name: options.pop(name) for name in ("permits", "resent", "bounds") if name in options}
         self.number += 1
         call = effect(self.fence, number or self.number, fingerprint, tool, **over)
         return await self.g.journal.start(binding(self.epoch), call, f"x{self.number}", **options)
@@ -135,6 +135,30 @@ async def test_one_that_was_never_sent_holds_nobody(session: Session) -> None:
     assert await session.g.journal.drop("r-1", found, "x1") == "OK"
     await session.again()
     assert (await session.start("b")).word == "RUN"
+
+
+async def test_who_is_held_or_turned_away_takes_no_request_of_a_purse_and_hears_of_no_bound(session: Session) -> None:
+    await session.done("a")
+    await session.again()
+    one = Bounds("dev/t", requests=1)
+    assert (await session.start("b", number=1, bounds=one)).word == "HELD"
+    assert (await session.start("b", number=1, bounds=Bounds("dev/t", shut=True), waited=True)).word == "EARLIER"
+    assert (await session.start("b", number=2, bounds=one)).word == "RUN", "the one request is still there"
+    assert (await session.start("c", number=3, bounds=one)).word == "RATE"
+    assert (await session.start("c", number=3)).entry == "c.0", "a call that was not made has left no entry"
+
+
+async def test_what_an_attempt_reports_adds_to_sums_and_purse_and_keeps_what_it_was(
+    session: Session, desk: Desk
+) -> None:
+    begun = await session.start("a", "step mail")
+    call = effect(session.fence, 1, "a", what={"kind": "report"}, bounds=Bounds("dev/t", turn_tokens=100))
+    by, outcome = binding(session.epoch), Outcome({}, {"calls": 1}, 7)
+    done = session.g.journal.complete(call, begun, "x1", state="completed", answer=b"", outcome=outcome, by=by)
+    assert await done == "OK"
+    numbers = await desk.redis.hgetall("jn:r-1")
+    assert (numbers[b"s:calls"], numbers[b"p:dev/t"]) == (b"1", b"7")
+    assert [entry.what for entry in await session.g.journal.entries("r-1")] == [{"kind": "model"}]
 
 
 async def test_no_effect_is_turned_away_in_a_turn_that_is_cancelled(session: Session) -> None:
