@@ -52,6 +52,7 @@ from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
+from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.turns import rules
@@ -228,7 +229,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
-        kinds=Kinds([models]),
+        kinds=Kinds([models, Steps()]),
         upstreams=models.upstreams,
     )
 

@@ -90,7 +90,7 @@ class Boundary:
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """One request. Without an end of its answer the connection is broken off."""
-        if not request.path.startswith(wire.MODELS):
+        if not request.path.startswith(wire.KINDS):
             answer.send(404, b"nothing here: this is a proxy, and models are at /models/ENDPOINT/", b"text/plain")
             return
         body = await request.read(min(wire.MAX_BODY, max(0, self._room)))
@@ -103,7 +103,7 @@ class Boundary:
     async def _serve(self, request: Request, body: bytes, answer: Answer) -> None:
         place = self._shim.calling()
         if place is None:
-            _say(answer, 503, "unbound", "This sandbox serves no session yet: call models within a turn.")
+            _say(answer, 503, "unbound", "This sandbox serves no session yet: call within a turn.")
             return
         bound, turn, begun = place
         if begun != self._numbers.begun:

@@ -41,6 +41,9 @@ PASSED: Final = frozenset(
 DOOR_PORT = 8099
 """Where the agent finds its door, but in plain mode, which takes a free port (sandbox-image/README.md)."""
 MODELS: Final = "/models/"
+STEPS: Final = "/steps/"
+KINDS: Final = (MODELS, STEPS)
+"""What the door takes for a call: the gateway knows what kind each is."""
 ANY: Final = "~"
 """`~PROTOCOL` in place of an endpoint's name: the agent's first one that speaks it."""
 
@@ -86,6 +89,12 @@ class Refusal(BaseModel):
         return json.dumps(self.model_dump()).encode()
 
 
+STEPS_VARIABLE: Final = "MOORAGE_STEPS_URL"
+"""The agent's variable that says where steps are begun and ended."""
+MAX_STEP_NAME: Final = 128
+MAX_STEP_RESULT: Final = 8 * 2**20
+"""Bytes of a step's result, as JSON."""
+
 DUMMY_KEY: Final = "moorage"
 """What stands where a client insists on a key: it opens nothing, the gateway has the real one."""
 
@@ -103,3 +112,8 @@ def agent_environment(port: int, *, without: Iterable[str] = ()) -> dict[str, st
     )
     found = {name: value for one in clients if not own & one.keys() for name, value in one.items()}
     return found | {"MOORAGE_MODELS_URL": f"http://127.0.0.1:{port}{MODELS.rstrip('/')}"}
+
+
+def steps_environment(port: int) -> dict[str, str]:
+    """Where the agent's code begins its steps: every agent is told."""
+    return {STEPS_VARIABLE: f"http://127.0.0.1:{port}{STEPS.rstrip('/')}"}

@@ -19,8 +19,9 @@ from moorage_api.wire import calls as wire
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Refused, Stored
-from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds, Prepared
+from moorage_gateway.journal.found import Refused, Stored
+from moorage_gateway.journal.journaling import Journaling
+from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Report
 from moorage_gateway.routes.answers import exchange_of
 
 PEER_S = 30.0
@@ -107,10 +108,8 @@ class CallPort:
         except CallRefused as no:
             await _tell(send, no.answer, (wire.REFUSED, wire.NO))
             return
-        asking = Asking(
-            call.turn, call.begun, call.number, prepared.fingerprint, prepared.permits, call.resent, prepared.what
-        )
         binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
+        asking = _asking(call, prepared)
         answering = asyncio.ensure_future(self._answer(binding, asking, prepared, send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
@@ -123,15 +122,31 @@ class CallPort:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _answer(self, binding: Binding, asking: Asking, prepared: Prepared, send: Send) -> None:
-        found = await self._journaling.ask(binding, asking, prepared)
+    async def _answer(
+        self, binding: Binding, asking: Asking, prepared: Performed | Handed | Report, send: Send
+    ) -> None:
+        found: Flight | Stored | Refused
+        if isinstance(prepared, Report):
+            found = await self._journaling.report(binding, asking, prepared)
+        else:
+            found = await self._journaling.ask(binding, asking, prepared)
         match found:
             case Stored():
-                await _tell(send, found.answer, (wire.ENTRY, f"{found.entry} replayed"))
+                mark = f"{found.entry} replayed" if found.replayed else found.entry
+                await _tell(send, found.answer, (wire.ENTRY, mark))
             case Refused():
                 await _tell(send, found.answer, (wire.REFUSED, found.word))
             case Flight():
                 await _follow(send, found)
+
+
+def _asking(call: wire.Call, prepared: Performed | Handed | Report) -> Asking:
+    who = call.turn, call.begun, call.number
+    if isinstance(prepared, Report):
+        return Asking(*who, "", "once", call.resent, prepared.what)
+    return Asking(
+        *who, prepared.fingerprint, prepared.permits, call.resent, prepared.what, tool=prepared.tool, call=prepared.call
+    )
 
 
 async def _follow(send: Send, flight: Flight) -> None:

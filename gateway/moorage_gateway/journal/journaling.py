@@ -2,8 +2,12 @@
 
     ask ─ start ─┬─ RUN      → a flight, a task of this object's own: it goes on though its asker, its sandbox or its turn ends
                  ├─ WAIT     → the flight, if it is here; else ask again until it has ended
+                 ├─ HELD     → ask again: an earlier attempt's effect of the same tool may yet be met by another call
+                 ├─ EARLIER  → the outcome of that effect, and nothing is made
                  ├─ DONE     → the recorded answer
                  └─ UNKNOWN  → an error that agent or model can act on
+
+A call that its attempt makes by itself (`Handed`) has no flight: the attempt is told to make it, and reports how it ended.
 
 A gateway that ends lets its calls end first; what is left then may be made again by another one, if it is no effect.
 """
@@ -21,9 +25,11 @@ from typing import TypeVar
 from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
 from moorage_api.ledger.script import LEASE_MS, RENEW_S, Lost, Unreachable
 from moorage_gateway.clock import Clock
-from moorage_gateway.journal.answers import Answer, error
+from moorage_gateway.journal import handing
+from moorage_gateway.journal.answers import error
 from moorage_gateway.journal.flights import Flight, Room
-from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Prepared
+from moorage_gateway.journal.found import Refused, Stored, again, refusal
+from moorage_gateway.journal.kinds import Handed, NoOutcome, NothingSent, Performed, Report
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.store import StoreUnavailable
@@ -44,6 +50,11 @@ ABSENT_S = 30.0
 MARGIN_S = 2.0
 """Of a lease: nothing is sent so shortly before its end."""
 LAST_S = 2.0
+HELD_S = 1.0
+"""That a new effect waits for an earlier attempt's one of the same tool to be met (turns.md §6)."""
+HELD_POLL_S = 0.1
+SMALL = 4096
+"""Bytes of a reported answer that need no look at what the journal holds: so many of each call a turn may make fit."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +64,6 @@ class Limits:
     flights: int = 1024
     answer: int = 32 * 2**20
     room: int = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The answer of a call that was made before."""
-
-    entry: str
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class Refused:
-    """No answer. `word`: `again` (with `retry_after`), `fenced`, or `no`, whose `answer` is the agent's."""
-
-    word: str
-    answer: Answer
 
 
 @dataclass(eq=False)
@@ -81,6 +76,14 @@ class _Held:
     flight: Flight
     until: float
     task: asyncio.Task[None] | None = None
+
+
+@dataclass
+class _Asker:
+    """One call being asked for. `since`: when it was HELD first."""
+
+    executor: str
+    since: float | None = None
 
 
 class Journaling:
@@ -114,24 +117,46 @@ class Journaling:
         """Calls being made here."""
         return len(self._tasks)
 
-    async def ask(self, binding: Binding, asking: Asking, prepared: Prepared) -> Flight | Stored | Refused:
+    async def ask(self, binding: Binding, asking: Asking, prepared: Performed | Handed) -> Flight | Stored | Refused:
         """What becomes of one call. May be cancelled: what was begun goes on."""
-        executor, deadline = secrets.token_hex(8), self._clock.monotonic() + WAIT_S
+        asker = _Asker(handing.attempt(binding, asking) if isinstance(prepared, Handed) else secrets.token_hex(8))
+        deadline = self._clock.monotonic() + WAIT_S
         while True:
             if self._closing:
-                return _again("This gateway ends; another one serves.")
+                return again("This gateway ends; another one serves.")
             if len(self._tasks) + len(self._starting) >= self._limits.flights:
-                return _again("This gateway makes as many calls as it can.")
+                return again("This gateway makes as many calls as it can.")
             # A permission to run must not be lost with whoever asked: nobody else would make the call.
-            step = asyncio.get_running_loop().create_task(self._step(binding, asking, prepared, executor))
+            step = asyncio.get_running_loop().create_task(self._step(binding, asking, prepared, asker))
             self._starting.add(step)
             step.add_done_callback(self._stepped)
             found = await asyncio.shield(step)
             if found is not None:
                 return found
             if self._clock.monotonic() >= deadline:
-                return _again("Another gateway has been making this call for too long.")
-            await self._clock.sleep(POLL_S)
+                return again("Another gateway has been making this call for too long.")
+            await self._clock.sleep(POLL_S if asker.since is None else HELD_POLL_S)
+
+    async def report(self, binding: Binding, asking: Asking, report: Report) -> Stored | Refused:
+        """How a call ended that its attempt made by itself. Sent again, it says the same."""
+        response, (begun, started) = asking.response, handing.marked(report.mark)
+        if begun != asking.begun or not response:
+            message = "The attempt that began this has ended: how it ended is recorded for nobody."
+            return Refused("no", error(409, "conflict", "fenced", message))
+        name = f"{started.entry}.{started.tried}"
+        try:
+            held = 0
+            if len(report.answer.body) > SMALL:
+                held = await self._insist(functools.partial(self._ledger.octets, response), RECORD_S)
+            data = await self._spill.put(binding.tenant, response, name, report.answer, held=held)
+        except TimeoutError:
+            return again("The ledger does not answer.")
+        word = await self._recorded(asking, started, handing.attempt(binding, asking), "completed", data, binding)
+        if word == "SUPERSEDED":
+            return refusal("FENCED")
+        if word != "OK":
+            return again(f"It could not be recorded: {word}.")
+        return Stored(started.entry, report.told, replayed=False)
 
     def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
         self._starting.discard(step)
@@ -139,27 +164,30 @@ class Journaling:
             step.exception()  # read, so that one whose asker has left does not warn
 
     async def _step(
-        self, binding: Binding, asking: Asking, prepared: Prepared, executor: str
+        self, binding: Binding, asking: Asking, prepared: Performed | Handed, asker: _Asker
     ) -> Flight | Stored | Refused | None:
-        """One look; None: somebody else makes the call."""
+        """One look; None: look again, somebody else makes the call, or another one must be met first."""
         asked = self._clock.monotonic()
+        lease_ms = handing.LEASE_MS if isinstance(prepared, Handed) else LEASE_MS
 
         def send() -> Awaitable[Started]:
             nonlocal asked
             asked = self._clock.monotonic()
-            return self._ledger.start(binding, asking, executor, settling=self._calm() > 0)
+            waited = asker.since is not None and asked - asker.since >= HELD_S
+            return self._ledger.start(
+                binding, asking, asker.executor, settling=self._calm() > 0, lease_ms=lease_ms, waited=waited
+            )
 
         try:
             started = await self._insist(send, WAIT_S)
         except TimeoutError:
-            return _again("The ledger does not answer.")
+            return again("The ledger does not answer.")
         match started.word:
-            case "RUN":
-                return self._fly(
-                    _Held(asking, started, executor, self._flight(started.entry), asked), binding, prepared
-                )
-            case "FREE":
-                return self._fly(_Held(asking, started, executor, self._flight(""), float("inf")), binding, prepared)
+            case "RUN" | "FREE":
+                return self._begun(binding, asking, prepared, asker.executor, started, asked)
+            case "HELD":
+                asker.since = asked if asker.since is None else asker.since
+                return None
             case "WAIT":
                 mine = self._held.get((asking.response, started.entry))
                 return None if mine is None else mine.flight
@@ -167,14 +195,38 @@ class Journaling:
                 return await self._stored(binding, asking, started)
             case "UNKNOWN":
                 return Stored(started.entry, prepared.unknown())
+            case "EARLIER_UNKNOWN":
+                return Stored(started.entry, prepared.earlier(started.call, None))
+            case "EARLIER":
+                found = await self._stored(binding, asking, started)
+                return (
+                    found
+                    if isinstance(found, Refused)
+                    else Stored(found.entry, prepared.earlier(started.call, found.answer))
+                )
             case word:
-                return _refusal(word)
+                return refusal(word)
+
+    def _begun(
+        self,
+        binding: Binding,
+        asking: Asking,
+        prepared: Performed | Handed,
+        executor: str,
+        started: Started,
+        asked: float,
+    ) -> Flight | Stored:
+        if isinstance(prepared, Handed):
+            self.made += 1
+            return Stored(started.entry, prepared.hand(handing.mark(asking, started)), replayed=False)
+        until = asked if started.entry else float("inf")
+        return self._fly(_Held(asking, started, executor, self._flight(started.entry), until), binding, prepared)
 
     async def _stored(self, binding: Binding, asking: Asking, started: Started) -> Stored | Refused:
         try:
             answer = await self._spill.get(binding.tenant, asking.response, started.answer)
         except StoreUnavailable:
-            return _again("The object store, which has the recorded answer, is away.")
+            return again("The object store, which has the recorded answer, is away.")
         if answer is None:
             message = "The recorded answer of this call is gone from the object store."
             return Refused("no", error(502, "server_error", "journal_lost", message))
@@ -184,7 +236,7 @@ class Journaling:
     def _flight(self, entry: str) -> Flight:
         return Flight(entry, self.room, self._limits.answer)
 
-    def _fly(self, held: _Held, binding: Binding, prepared: Prepared) -> Flight:
+    def _fly(self, held: _Held, binding: Binding, prepared: Performed) -> Flight:
         held.until += LEASE_MS / 1000
         held.flight.guard(functools.partial(self._may_send, held))
         if held.flight.entry:
@@ -196,13 +248,13 @@ class Journaling:
         self.made += 1
         return held.flight
 
-    async def _run(self, held: _Held, binding: Binding, prepared: Prepared) -> None:
+    async def _run(self, held: _Held, binding: Binding, prepared: Performed) -> None:
         flight = held.flight
         try:
             await prepared.perform(flight)
         except NothingSent as why:
             await self._drop(held)
-            flight.refused(_again(str(why)).answer)
+            flight.refused(again(str(why)).answer)
         except NoOutcome as why:
             await self._without_outcome(held, prepared, str(why))
         except asyncio.CancelledError:
@@ -235,11 +287,14 @@ class Journaling:
             flight.broken(f"the answer could not be recorded: {word}")
 
     async def _completed(self, held: _Held, state: str, data: bytes) -> str:
+        return await self._recorded(held.asking, held.started, held.executor, state, data, None)
+
+    async def _recorded(
+        self, asking: Asking, started: Started, executor: str, state: str, data: bytes, by: Binding | None
+    ) -> str:
         until = self._clock.monotonic() + ABSENT_S
         while True:
-            send = functools.partial(
-                self._ledger.complete, held.asking, held.started, held.executor, state=state, answer=data
-            )
+            send = functools.partial(self._ledger.complete, asking, started, executor, state=state, answer=data, by=by)
             try:
                 word = await self._insist(send, RECORD_S)
             except TimeoutError:
@@ -248,7 +303,7 @@ class Journaling:
                 return word
             await self._clock.sleep(RETRY_S)
 
-    async def _without_outcome(self, held: _Held, prepared: Prepared, why: str) -> None:
+    async def _without_outcome(self, held: _Held, prepared: Performed, why: str) -> None:
         flight = held.flight
         if held.asking.permits == "once" and flight.sent:
             if flight.entry and await self._completed(held, "unknown", b"") != "OK":
@@ -263,7 +318,7 @@ class Journaling:
         if flight.passed_on:
             flight.broken(why)
         else:
-            flight.refused(_again(why).answer)
+            flight.refused(again(why).answer)
 
     async def _given_up(self, held: _Held) -> None:
         """This gateway ends. An effect that was sent keeps its entry: nobody may make it again."""
@@ -347,29 +402,3 @@ class Journaling:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=LAST_S + 1)
-
-
-def _again(why: str) -> Refused:
-    return Refused("again", error(503, "server_error", "unavailable", f"{why} Send it again.", retry_after=1))
-
-
-def _refusal(word: str) -> Refused:
-    match word:
-        case "BEHIND":
-            return _again("The ledger does not know this attempt, or not any more.")
-        case "CANCEL" | "STATE" | "FENCED" | "ABSENT" | "UNBOUND":
-            said = {
-                "CANCEL": "the turn is being cancelled",
-                "STATE": "the turn has ended",
-                "FENCED": "a later attempt of this turn runs",
-                "ABSENT": "the turn is not this session's",
-                "UNBOUND": "this sandbox does not serve that session",
-            }[word]
-            return Refused("fenced", error(409, "conflict", "fenced", f"Nothing is called for this attempt: {said}."))
-        case "FULL":
-            message = "This turn has made as many calls as one may; end it, and go on in another."
-            return Refused("no", error(429, "rate_limit_error", "journal_full", message))
-        case _:
-            return Refused(
-                "no", error(400, "invalid_request_error", "other_request", "This number was another request.")
-            )

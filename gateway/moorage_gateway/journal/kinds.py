@@ -1,6 +1,10 @@
 """What a kind of boundary call says of itself. Layer: shapes and one registry; the journal knows no kind by name.
 
-A new kind (tools, agents, memory, steps) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`).
+A new kind (tools, agents, memory) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`); its first part
+of a path stands among `wire.calls.KINDS`. Who makes a call:
+
+    Performed     this gateway, by `perform`
+    Handed        the attempt itself, told so by `hand`; how it ended comes as a `Report`
 
     CallRefused   raised by `prepare`: the call is none; its answer is told and not recorded
     NothingSent   raised by `perform`: surely nothing reached anybody
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moorage_api.ledger.journal import Permits
 from moorage_gateway.journal.answers import Answer, Headers
@@ -67,7 +71,7 @@ class Outlet(Protocol):
 
 
 class Prepared(Protocol):
-    """A call that may be made."""
+    """What the journal needs to know of a call that may be made; it is `Performed` or `Handed`."""
 
     @property
     def fingerprint(self) -> str:
@@ -81,11 +85,45 @@ class Prepared(Protocol):
     def what(self) -> dict[str, str]:
         """For traces and people; short, and nothing secret."""
 
-    async def perform(self, outlet: Outlet) -> None:
-        """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
+    @property
+    def tool(self) -> str:
+        """What an effect calls, as its agent knows it; empty where a later attempt may call it anew without a word (turns.md §6)."""
+
+    @property
+    def call(self) -> str:
+        """The call as its agent can read it, kept for whoever is turned away to it; at most `MAX_CALL` characters of it are."""
 
     def unknown(self) -> Answer:
         """What the agent gets where the outcome is not known."""
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        """What the agent gets instead of this call: an earlier attempt's `call` of the same tool, and its answer (None: not known)."""
+
+
+@runtime_checkable
+class Performed(Prepared, Protocol):
+    """A call that the gateway makes."""
+
+    async def perform(self, outlet: Outlet) -> None:
+        """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
+
+
+@runtime_checkable
+class Handed(Prepared, Protocol):
+    """A call that the attempt makes by itself."""
+
+    def hand(self, mark: str) -> Answer:
+        """Tells it so, with the mark that its report must bear. Without one nothing is recorded, and no report is wanted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a handed call ended: `mark` is what `hand` gave, `answer` what later attempts get, `told` what the reporter does."""
+
+    mark: str
+    answer: Answer
+    told: Answer
+    what: dict[str, str]
 
 
 class CallKind(Protocol):
@@ -94,7 +132,7 @@ class CallKind(Protocol):
     prefix: str
     """Of the target, as `/models/`."""
 
-    def prepare(self, asked: Asked) -> Prepared:
+    def prepare(self, asked: Asked) -> Performed | Handed | Report:
         """Raises CallRefused."""
 
 

@@ -124,9 +124,23 @@ class ModelCall:
         """See Prepared."""
         return {"kind": "model", "endpoint": self.endpoint.name, "path": self.path.path, "model": self.model[:128]}
 
+    @property
+    def tool(self) -> str:
+        """No effect."""
+        return ""
+
+    @property
+    def call(self) -> str:
+        """Nobody is turned away to it."""
+        return ""
+
     def unknown(self) -> Answer:
         """Never for a model; the shape is everyone's."""
         return outcome_unknown(f"A request to {self.endpoint.name}")
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        """Never for a model."""
+        return self.unknown()
 
     async def perform(self, outlet: Outlet) -> None:
         """See Prepared. A server that gives no answer ends in an answer of ours, which is recorded as any other."""

@@ -15,9 +15,10 @@ import pytest
 from component.journal.conftest import Desk
 from moorage_api.ledger.journal import Asking, Binding, Permits
 from moorage_gateway.app import Gateway
-from moorage_gateway.journal.answers import Answer, outcome_unknown
+from moorage_gateway.journal.answers import Answer, already_done, outcome_unknown
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Refused, Stored
+from moorage_gateway.journal.found import Refused, Stored
+from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Outlet
 
 pytestmark = pytest.mark.component
@@ -33,6 +34,8 @@ class Effect:
     permits: Permits = "once"
     what: dict[str, str] = field(default_factory=lambda: {"kind": "tool"})
     sends: bool = True
+    tool: str = ""
+    call: str = ""
 
     async def perform(self, outlet: Outlet) -> None:
         if self.sends:
@@ -42,6 +45,9 @@ class Effect:
 
     def unknown(self) -> Answer:
         return outcome_unknown("The tool")
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        return already_done(call, answer)
 
 
 async def answers(outlet: Outlet) -> None:
@@ -63,7 +69,9 @@ def of(gateway: Gateway) -> Journaling:
 
 async def ask(desk: Desk, effect: Effect, *, at: Gateway | None = None, number: int = 1, resent: bool = False) -> Any:
     binding = Binding("sb-1", desk.session, desk.epoch, "acme", "a")
-    asking = Asking(desk.turn, desk.fence, number, effect.fingerprint, effect.permits, resent, effect.what)
+    asking = Asking(
+        desk.turn, desk.fence, number, effect.fingerprint, effect.permits, resent, effect.what, effect.tool, effect.call
+    )
     return await of(at or desk.gateways[0]).ask(binding, asking, effect)
 
 

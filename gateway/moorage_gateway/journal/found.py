@@ -1,0 +1,52 @@
+"""What asking for a call finds instead of a call to make: an answer, or a refusal. Layer: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage_gateway.journal.answers import Answer, error
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An answer that is here. `replayed`: of a call that was made before."""
+
+    entry: str
+    answer: Answer
+    replayed: bool = True
+
+
+@dataclass(frozen=True)
+class Refused:
+    """No answer. `word`: `again` (with `retry_after`), `fenced`, or `no`, whose `answer` is the agent's."""
+
+    word: str
+    answer: Answer
+
+
+def again(why: str) -> Refused:
+    """Nothing was made, for a reason that passes."""
+    return Refused("again", error(503, "server_error", "unavailable", f"{why} Send it again.", retry_after=1))
+
+
+def refusal(word: str) -> Refused:
+    """Why the ledger's script permits nothing (see `Started`)."""
+    match word:
+        case "BEHIND":
+            return again("The ledger does not know this attempt, or not any more.")
+        case "CANCEL" | "STATE" | "FENCED" | "ABSENT" | "UNBOUND":
+            said = {
+                "CANCEL": "the turn is being cancelled",
+                "STATE": "the turn has ended",
+                "FENCED": "a later attempt of this turn runs",
+                "ABSENT": "the turn is not this session's",
+                "UNBOUND": "this sandbox does not serve that session",
+            }[word]
+            return Refused("fenced", error(409, "conflict", "fenced", f"Nothing is called for this attempt: {said}."))
+        case "FULL":
+            message = "This turn has made as many calls as one may; end it, and go on in another."
+            return Refused("no", error(429, "rate_limit_error", "journal_full", message))
+        case _:
+            return Refused(
+                "no", error(400, "invalid_request_error", "other_request", "This number was another request.")
+            )
