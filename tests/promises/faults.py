@@ -35,6 +35,7 @@ ROWS: dict[str, Row] = {
             "unit/turns_normalise/test_later_attempts.py::test_the_same_answer_in_any_chunks_repeats_no_character",
             f"{JOURNEY.format('models')}::test_a_killed_sandbox_asks_no_completed_question_twice",
             f"{JOURNEY.format('models')}::test_a_stream_that_was_half_told_goes_on_where_it_stopped",
+            f"{JOURNEY.format('frameworks')}::test_a_killed_sandbox_is_not_seen_and_each_attempt_starts_from_what_the_first_found",
             f"{CALLS}::test_the_next_attempt_gets_the_recorded_answers_in_order_and_asks_nothing_twice",
             f"{CALLS}::test_a_call_whose_sandbox_died_is_finished_and_recorded_once",
             f"{JOURNEY.format('steps')}::test_what_was_done_is_done_once_in_every_way_of_calling",
