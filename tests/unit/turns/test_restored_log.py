@@ -59,7 +59,7 @@ class Redis:
         self, r: str, f: int, outcome: str, index: int, *told: Any, **more: Any
     ) -> tuple[str, str, int, str]:
         if index != len(self.log):
-            return "GAP", "", 0
+            return "GAP", "", 0, ""
         self.outcome = outcome
         return "OK", outcome, 1, ""
 
