@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fakes.dev_door import ROOT
-from fakes.models import Models, serving
+from fakes.model_tools import USED_IN, USED_OUT
+from fakes.models import INPUT, Models, serving
 from fakes.platform import Platform, poll, started
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(600)]
@@ -106,7 +107,10 @@ def test_tools_are_items_and_tokens_are_counted(platform: Platform, models: Mode
     assert (first.name, second.name) == ("add_item", "read_list") and '"lemons"' in first.arguments
     assert (noted.call_id, listed.call_id) == (first.call_id, second.call_id) and "noted: 2 lemons" in noted.output
     assert message.content[0].text.startswith("answer ")
-    assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 5)
+    words = len(message.content[0].text.split())
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (USED_IN + INPUT, USED_OUT + words), (
+        "of both requests"
+    )
     offered = {each["function"]["name"] for each in models.asked[-1]["body"]["tools"]}
     assert offered == {"add_item", "read_list"}
 

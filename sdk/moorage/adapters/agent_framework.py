@@ -77,6 +77,7 @@ class _Telling:
         self._at: dict[object, str] = {}  # index of a call in the model's answer, to its id
         self._last = ""
         self._text = {"text": "", "text_reasoning": ""}
+        self._used: tuple[int, ...] = (0, 0, 0, 0)
 
     def tell(self, contents: Iterable[Any]) -> Iterator[Event]:
         """Events of one update."""
@@ -92,6 +93,9 @@ class _Telling:
                 yield event
                 continue
             yield from self.end()
+            if content.type == "usage":
+                yield self._more_used(content)
+                continue
             yield from _whole(content)
 
     def end(self) -> Iterator[Event]:
@@ -128,6 +132,16 @@ class _Telling:
             return None
         return TextDelta(text) if kind == "text" else ReasoningDelta(text)
 
+    def _more_used(self, content: Any) -> Usage:
+        """The tokens that are new: from a turn's second request to a model on the framework tells all that were used so far."""
+        details = content.usage_details or {}
+        names = ("input", "output", "cache_read_input", "reasoning_output")
+        told = tuple(int(details.get(f"{name}_token_count") or 0) for name in names)
+        replaces = getattr(content, "merge_mode", None) == "replace"
+        new = [max(0, one - had) if replaces else one for one, had in zip(told, self._used, strict=True)]
+        self._used = tuple(had + one for had, one in zip(self._used, new, strict=True))
+        return Usage(*new)
+
 
 class _Call:
     """A call while it is told."""
@@ -142,10 +156,6 @@ def _whole(content: Any) -> Iterator[Event]:
     match content.type:
         case "function_result":
             yield ToolResult(content.call_id, content.result if content.result is not None else "")
-        case "usage":
-            used = content.usage_details or {}
-            names = ("input", "output", "cache_read_input", "reasoning_output")
-            yield Usage(*(int(used.get(f"{name}_token_count") or 0) for name in names))
         case "error":
             yield Error(content.message or "the model failed", content.error_code or "server_error")
         case "function_approval_request":

@@ -181,6 +181,16 @@ def test_text_that_is_told_again_whole_is_told_once() -> None:
     assert told == [TextDelta("Hel"), TextDelta("lo"), TextDelta("!"), TextDelta("Bye")]
 
 
+def test_tokens_that_are_told_as_the_sum_so_far_are_counted_once() -> None:
+    telling = AgentTelling()
+    counts = [("append", 3, 5), ("replace", 14, 10), ("replace", 14, 10), ("append", 1, 1), ("replace", 20, 12)]
+    told = telling.tell(
+        content("usage", usage_details={"input_token_count": into, "output_token_count": out}, merge_mode=mode)
+        for mode, into, out in counts
+    )
+    assert list(told) == [Usage(3, 5), Usage(11, 5), Usage(0, 0), Usage(1, 1), Usage(5, 1)]
+
+
 def test_arguments_that_come_again_whole_replace_their_pieces() -> None:
     telling = AgentTelling()
     again = content("function_call", call_id="a", name="f", arguments={"x": 1}, merge_mode="replace")
