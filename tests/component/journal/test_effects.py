@@ -1,6 +1,6 @@
 """Calls that must not be made twice: what the journal makes of them when their gateway, or the other end, gives no outcome (turns.md §6).
 
-The kind is played (models are no effects, and tools come later); journal, ledger and Valkey are real.
+The kind is played (models are no effects, and tools have tests of their own); journal, ledger and Valkey are real.
 """
 
 from __future__ import annotations
