@@ -1,14 +1,14 @@
-"""What a provider publishes of its agents and model endpoints, and gateways hold in process. Layer: the floor.
+"""What a provider publishes of its agents, model endpoints and toolboxes, and gateways hold in process. Layer: the floor.
 
-Stored in the Redis hashes `catalog` under `TENANT/AGENT` and `catalog:endpoints` under `TENANT/NAME`; every change raises
-`catalog:version`.
+Stored in the Redis hashes `catalog` under `TENANT/AGENT`, `catalog:endpoints` and `catalog:toolboxes` under `TENANT/NAME`; every change
+raises `catalog:version`.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def field(tenant: str, agent: str) -> str:
 
 
 @dataclass(frozen=True)
-class EndpointEntry:
-    """One ModelEndpoint as gateways see it. `spec` is its `wire_spec`; the credential in it is only a name."""
+class _Named:
+    """An object that agents name: `spec` is its `wire_spec`; credentials in it are only names."""
 
     tenant: str
     name: str
@@ -76,7 +76,7 @@ class EndpointEntry:
 
     @property
     def field(self) -> str:
-        """The entry's field in the hash of endpoints."""
+        """The entry's field in its hash."""
         return field(self.tenant, self.name)
 
     def to_json(self) -> str:
@@ -84,12 +84,27 @@ class EndpointEntry:
         return json.dumps(dict(self.__dict__), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> EndpointEntry:
+    def from_json(cls, text: str | bytes) -> Self:
         """The entry behind `to_json`; raises ValueError, KeyError or TypeError on anything else."""
         data = json.loads(text)
         return cls(tenant=data["tenant"], name=data["name"], spec=dict(data["spec"]))
 
 
+@dataclass(frozen=True)
+class EndpointEntry(_Named):
+    """One ModelEndpoint as gateways see it."""
+
+
+@dataclass(frozen=True)
+class ToolboxEntry(_Named):
+    """One Toolbox as gateways see it."""
+
+
 def credential_name(tenant: str, endpoint: str) -> str:
     """What the key of a model endpoint is called among a gateway's credentials: no name has a `_`, so no two are called alike."""
     return f"{tenant}_models_{endpoint}"
+
+
+def tool_credential_name(tenant: str, toolbox: str, upstream: str) -> str:
+    """The same, of one upstream of a toolbox."""
+    return f"{tenant}_toolboxes_{toolbox}_{upstream}"

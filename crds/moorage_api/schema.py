@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from moorage_api.kinds import KINDS, HostedAgent, ModelEndpoint
+from moorage_api.kinds import KINDS, HostedAgent, ModelEndpoint, Toolbox
 
 _HEADS = {
     HostedAgent.__name__: """One document describes one agent, in a file `agent.yaml` in the agent's folder on a laptop and by
@@ -43,6 +43,22 @@ spec:
   baseUrl: https://api.openai.com/v1
   credential: {secret: openai, key: api-key}
   models: [gpt-5, gpt-5-mini]
+```""",
+    Toolbox.__name__: """One document describes tools under one MCP URL, in an `agent.yaml` or `toolboxes.yaml` of the folder given
+to `moorage dev`, and by `kubectl apply` in a cluster. An agent may use it once its `spec.toolboxes` names it
+([toolboxes](../toolboxes.md)).
+
+```yaml
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {name: tickets}
+spec:
+  upstreams:
+    - name: tracker
+      mcp: {url: https://tracker.example.com/mcp}
+      credential: {secret: tracker, key: token}
+      allow: [get_*, list_*, create_ticket]
+      readOnly: [get_*, list_*]
 ```""",
 }
 

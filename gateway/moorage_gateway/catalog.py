@@ -1,17 +1,21 @@
-"""The catalog as this process holds it: agents, model endpoints, what sandboxes are verified with. Told of changes, and it polls."""
+"""The catalog as this process holds it: agents, endpoints, toolboxes, what sandboxes are verified with. Told of changes, and it polls."""
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import random
+from typing import TypeVar
 
-from moorage_api.catalog import AgentEntry, EndpointEntry, field
+from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry, field
 from moorage_api.ledger import keys
 from moorage_api.ledger.records import fields, text
 from moorage_api.ledger.script import LedgerError, Runner
 from moorage_api.pod_tokens import PodTokens
 from moorage_gateway.clock import Clock
+
+N = TypeVar("N", EndpointEntry, ToolboxEntry)
 
 POLL_S = 2.0
 
@@ -30,6 +34,7 @@ class Catalog:
         self._clock = clock
         self._entries: dict[str, AgentEntry] = {}
         self._endpoints: dict[str, EndpointEntry] = {}
+        self._toolboxes: dict[str, ToolboxEntry] = {}
         self._version = ""
         self._wake = asyncio.Event()
         self.token_key: str | None = None
@@ -47,6 +52,14 @@ class Catalog:
     def endpoint(self, tenant: str, name: str) -> EndpointEntry | None:
         """A model endpoint, None when it is not published."""
         return self._endpoints.get(field(tenant, name))
+
+    def toolbox(self, tenant: str, name: str) -> ToolboxEntry | None:
+        """A toolbox, None when it is not published."""
+        return self._toolboxes.get(field(tenant, name))
+
+    def toolboxes(self, tenant: str) -> builtins.list[ToolboxEntry]:
+        """A tenant's toolboxes by name."""
+        return sorted((e for e in self._toolboxes.values() if e.tenant == tenant), key=lambda e: e.name)
 
     def hint(self, _: str) -> None:
         """Something changed."""
@@ -68,15 +81,20 @@ class Catalog:
                 found[name] = AgentEntry.from_json(body)
             except (ValueError, TypeError, KeyError):
                 log.warning("catalog entry %s cannot be read; it is left out", name)
-        endpoints: dict[str, EndpointEntry] = {}
-        for name, body in fields(await self._runner.read("HGETALL", keys.ENDPOINTS)).items():
-            try:
-                endpoints[name] = EndpointEntry.from_json(body)
-            except (ValueError, TypeError, KeyError):
-                log.warning("model endpoint %s of the catalog cannot be read; it is left out", name)
+        endpoints = await self._named(keys.ENDPOINTS, EndpointEntry)
+        toolboxes = await self._named(keys.TOOLBOXES, ToolboxEntry)
         if found or version:
-            self._entries, self._endpoints = found, endpoints
+            self._entries, self._endpoints, self._toolboxes = found, endpoints, toolboxes
         self._version = version
+
+    async def _named(self, key: str, kind: type[N]) -> dict[str, N]:
+        found: dict[str, N] = {}
+        for name, body in fields(await self._runner.read("HGETALL", key)).items():
+            try:
+                found[name] = kind.from_json(body)
+            except (ValueError, TypeError, KeyError):
+                log.warning("%s of %s cannot be read; it is left out", name, key)
+        return found
 
     def _learn_pod_tokens(self, said: str) -> None:
         if not said or said == self._pod_tokens_text:

@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.session_records import SessionRecords
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.settings import Settings, is_loopback
+from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
+from moorage_gateway.tools.kind import Toolboxes
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.engine import Engine
@@ -233,7 +236,7 @@ def build(
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
         call_counts=counts,
-        kinds=Kinds([models]),
+        kinds=Kinds([models, _toolboxes(base, models), Steps()]),
         upstreams=models.upstreams,
     )
 
@@ -261,6 +264,13 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
         FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
     )
     return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
+
+
+def _toolboxes(base: _Base, models: Models) -> Toolboxes:
+    """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
+    return Toolboxes(
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, version=metadata.version("moorage")
+    )
 
 
 def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:

@@ -110,11 +110,12 @@ class Settings(BaseSettings):
     reaches only the one its agent's manifest names, and only by name."""
 
     allowed_upstreams: Annotated[tuple[str, ...], NoDecode] = ()
-    """Hosts, as `host:port`, comma separated, where model endpoints may be although the address is private or this machine's, or is
-    spoken to without TLS. Metadata and link-local addresses are never connected to."""
+    """Hosts, as `host:port`, comma separated, where model endpoints and tool servers may be although the address is private or this
+    machine's, or is spoken to without TLS. Metadata and link-local addresses are never connected to."""
 
     credentials: str | None = None
-    """Folder with the keys of model endpoints, a file each, called `TENANT_models_NAME`; read anew when changed. Default: none."""
+    """Folder with the keys of model endpoints and toolboxes, a file each, called `TENANT_models_NAME` and `TENANT_toolboxes_NAME_UPSTREAM`;
+    read anew when changed. Default: none."""
 
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""

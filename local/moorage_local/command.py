@@ -51,7 +51,7 @@ def dev(  # noqa: PLR0913, PLR0917 - options of a command line are its parameter
         Path | None,
         typer.Option(
             envvar="MOORAGE_DEV_CREDENTIALS",
-            help="Folder with the keys of model endpoints, as SECRET/KEY; else they come from the environment.",
+            help="Folder with the keys of model endpoints and toolboxes, as SECRET/KEY; else they come from the environment.",
         ),
     ] = None,
 ) -> None:

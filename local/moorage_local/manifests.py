@@ -1,4 +1,4 @@
-"""Manifests on disk: `agent.yaml` and `models.yaml` files in the folder given to `moorage dev`, and agents deployed through the API.
+"""Manifests on disk: the files `FILES` in the folder given to `moorage dev`, and agents deployed through the API.
 
 Layer: local; reads files, knows YAML. What a document means is `moorage_api.kinds`' to know.
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from moorage_api.kinds import HostedAgent, ManifestError, ModelEndpoint, Object, Problem, parse, parse_all
+from moorage_api.kinds import HostedAgent, ManifestError, ModelEndpoint, Object, Problem, Toolbox, parse, parse_all
 from moorage_local.state import write_atomically
 
-FILES = ("agent.yaml", "models.yaml")
-"""A document of any kind may stand in either."""
+FILES = ("agent.yaml", "models.yaml", "toolboxes.yaml")
+"""A document of any kind may stand in each."""
 _LARGEST = 1 << 20
 _DOCUMENTS = 64
 _ALIASES = 100
@@ -45,11 +46,20 @@ class FoundEndpoint:
 
 
 @dataclass(frozen=True)
+class FoundToolbox:
+    """One toolbox with the file it stands in."""
+
+    toolbox: Toolbox
+    file: Path
+
+
+@dataclass(frozen=True)
 class Reading:
-    """What a folder holds: agents and model endpoints by name, and what is wrong with the rest."""
+    """What a folder holds: agents, model endpoints and toolboxes by name, and what is wrong with the rest."""
 
     agents: dict[str, Found]
     endpoints: dict[str, FoundEndpoint]
+    toolboxes: dict[str, FoundToolbox]
     errors: tuple[ManifestError, ...]
 
 
@@ -57,6 +67,12 @@ def read_folder(folder: Path) -> Reading:
     """Every manifest in the folder and below, to a small depth. A broken file does not hide the others."""
     agents: dict[str, Found] = {}
     endpoints: dict[str, FoundEndpoint] = {}
+    toolboxes: dict[str, FoundToolbox] = {}
+    held: dict[str, Mapping[str, Found | FoundEndpoint | FoundToolbox]] = {
+        HostedAgent.__name__: agents,
+        ModelEndpoint.__name__: endpoints,
+        Toolbox.__name__: toolboxes,
+    }
     errors: list[ManifestError] = []
     for path in _files(folder):
         try:
@@ -65,15 +81,17 @@ def read_folder(folder: Path) -> Reading:
             errors.append(error)
             continue
         for one in listed:
-            other = (agents if isinstance(one, HostedAgent) else endpoints).get(one.name)
+            other = held[one.kind].get(one.name)
             if other is not None:
                 problem = Problem("metadata.name", f"{one.name!r} is also in {other.file}; names are unique")
                 errors.append(ManifestError([problem], where=str(path)))
             elif isinstance(one, HostedAgent):
                 agents[one.name] = Found(one, path, path.parent)
-            else:
+            elif isinstance(one, ModelEndpoint):
                 endpoints[one.name] = FoundEndpoint(one, path)
-    return Reading(agents, endpoints, tuple(errors))
+            else:
+                toolboxes[one.name] = FoundToolbox(one, path)
+    return Reading(agents, endpoints, toolboxes, tuple(errors))
 
 
 def read_file(path: Path) -> list[Object]:

@@ -1,9 +1,10 @@
-"""ModelEndpoints of the served namespaces: into the catalog, their keys into the one Secret that gateways mount, and what became of them.
+"""ModelEndpoints and Toolboxes of the served namespaces: into the catalog, their keys into the one Secret that gateways mount, and what
+became of them.
 
 Layer: engine of the operator, above `kube`. It looks at everything every `LOOK_SECONDS`: they are few and change seldom, and so a key that
 was changed in its Secret is noticed too (faults.md F41). Keys pass through this process and stand nowhere else in it.
 
-    Wanted     what follows from the objects alone (pure): one a ModelEndpoint, with why it cannot be used
+    Wanted     what follows from the objects alone (pure): one an object, with why it cannot be used
     Endpoints  the loop
 """
 
@@ -13,23 +14,29 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from moorage_api import conditions
-from moorage_api.catalog import EndpointEntry, credential_name
-from moorage_api.kinds import ManifestError, ModelEndpoint, parse_any
+from moorage_api.catalog import EndpointEntry, ToolboxEntry, credential_name, tool_credential_name
+from moorage_api.kinds import ManifestError, ModelEndpoint, Toolbox, parse_any
+from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.script import LedgerError
-from moorage_operator.kube import ENDPOINTS, SECRETS, Kube, KubeError, Object
+from moorage_operator.kube import ENDPOINTS, SECRETS, TOOLBOXES, Kube, KubeError, Object
 from moorage_operator.settings import Settings
 from moorage_operator.status import shown_conditions
 
 log = logging.getLogger(__name__)
 
+E = TypeVar("E", EndpointEntry, ToolboxEntry)
+
 LOOK_SECONDS = 10.0
 MOST_KEY = 16 * 1024
+
+_CALLED = {ModelEndpoint.__name__: "model endpoint", Toolbox.__name__: "toolbox"}
+_LISTED = {ENDPOINTS: ModelEndpoint.__name__, TOOLBOXES: Toolbox.__name__}
 
 NAME_TAKEN = "NameTaken"
 SPEC_REFUSED = "SpecRefused"
@@ -38,14 +45,24 @@ CREDENTIAL_FORBIDDEN = "CredentialForbidden"
 
 
 @dataclass(frozen=True)
+class Needed:
+    """A credential: what gateways call it, and the value of the Secret it is."""
+
+    name: str
+    namespace: str
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """One object: its entry, or why there is none. `secret`: (namespace, name, key) of its credential."""
+    """One object: its entry, or why there is none."""
 
     body: Mapping[str, Any]
     tenant: str
     name: str
-    entry: EndpointEntry | None = None
-    secret: tuple[str, str, str] | None = None
+    entry: EndpointEntry | ToolboxEntry | None = None
+    needs: tuple[Needed, ...] = ()
     reason: str = conditions.SERVING
     message: str = "Agents that name it may use it."
 
@@ -62,34 +79,45 @@ class Wanted:
 def wanted(bodies: Sequence[Mapping[str, Any]], tenants: Mapping[str, str]) -> list[Wanted]:
     """What each object asks for. A name is unique in a tenant: the oldest has it."""
     found: list[Wanted] = []
-    taken: dict[tuple[str, str], str] = {}
+    taken: dict[tuple[str, str, str], str] = {}
     order = sorted(bodies, key=lambda body: (body["metadata"].get("creationTimestamp") or "", _place(body)))
     for body in order:
         namespace, name = _place(body)
         tenant = tenants.get(namespace, namespace)
-        one = Wanted(body, tenant, name)
-        owner = taken.get((tenant, name))
+        one, kind = Wanted(body, tenant, name), str(body["kind"])
+        owner = taken.get((kind, tenant, name))
         if owner is not None:
-            found.append(
-                one.without(NAME_TAKEN, f"the tenant {tenant} has a model endpoint {name} in the namespace {owner}")
-            )
+            what = f"{_CALLED.get(kind, kind)} {name}"
+            found.append(one.without(NAME_TAKEN, f"the tenant {tenant} has a {what} in the namespace {owner}"))
             continue
-        taken[tenant, name] = namespace
+        taken[kind, tenant, name] = namespace
         try:
-            endpoint = parse_any(_document(body))
+            made = parse_any(_document(body))
         except ManifestError as fault:
             found.append(one.without(SPEC_REFUSED, str(fault)))
             continue
-        assert isinstance(endpoint, ModelEndpoint)
-        named = endpoint.spec.credential
-        found.append(
-            replace(
-                one,
-                entry=EndpointEntry(tenant, name, endpoint.wire_spec()),
-                secret=None if named is None else (namespace, named.secret, named.key),
-            )
-        )
+        if isinstance(made, ModelEndpoint):
+            found.append(_endpoint(one, namespace, made))
+        elif isinstance(made, Toolbox):
+            found.append(_toolbox(one, namespace, made))
     return found
+
+
+def _endpoint(one: Wanted, namespace: str, made: ModelEndpoint) -> Wanted:
+    entry, named = EndpointEntry(one.tenant, one.name, made.wire_spec()), made.spec.credential
+    if named is None:
+        return replace(one, entry=entry)
+    needed = Needed(credential_name(one.tenant, one.name), namespace, named.secret, named.key)
+    return replace(one, entry=entry, needs=(needed,))
+
+
+def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
+    needs = tuple(
+        Needed(tool_credential_name(one.tenant, one.name, each.name), namespace, named.secret, named.key)
+        for each in made.spec.upstreams
+        if (named := each.credential) is not None
+    )
+    return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs)
 
 
 def key_of(secret: Mapping[str, Any] | None, key: str) -> str | None:
@@ -103,7 +131,7 @@ def key_of(secret: Mapping[str, Any] | None, key: str) -> str | None:
 
 
 class Endpoints:
-    """Brings ModelEndpoints to the gateways. `now` in epoch seconds."""
+    """Brings ModelEndpoints and Toolboxes to the gateways. `now` in epoch seconds."""
 
     def __init__(self, kube: Kube, settings: Settings, *, now: Callable[[], float], tenants: Mapping[str, str]) -> None:
         self._kube = kube
@@ -121,7 +149,7 @@ class Endpoints:
             except (KubeError, LedgerError) as fault:
                 if str(fault) != self._noted:  # once, not at every look
                     self._noted = str(fault)
-                    log.warning("model endpoints: %s", fault)
+                    log.warning("model endpoints and toolboxes: %s", fault)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self, doors: ProviderLedger) -> None:
@@ -130,43 +158,51 @@ class Endpoints:
         keys: dict[str, str] = {}
         found = [await self._keyed(one, keys) for one in found]
         found = await self._kept(found, keys)
-        ready = {one.entry.field: one.entry for one in found if one.ready and one.entry is not None}
-        held = {entry.field: entry for entry in await doors.endpoints()}
-        for name, entry in ready.items():
-            if held.get(name) != entry:
-                await doors.publish_endpoint(entry)
-        for name in held.keys() - ready.keys():
-            await doors.unpublish_endpoint(held[name].tenant, held[name].name)
+        ready = [one.entry for one in found if one.ready]
+        await _told(
+            {each.field: each for each in ready if isinstance(each, EndpointEntry)},
+            {entry.field: entry for entry in await doors.endpoints()},
+            doors.publish_endpoint,
+            doors.unpublish_endpoint,
+        )
+        await _told(
+            {each.field: each for each in ready if isinstance(each, ToolboxEntry)},
+            {entry.field: entry for entry in await doors.toolboxes()},
+            doors.publish_toolbox,
+            doors.unpublish_toolbox,
+        )
         for one in found:
             await self._report(one)
 
-    async def _bodies(self) -> Any:
-        for namespace in self._settings.namespaces:
-            try:
-                async for body in self._kube.each(ENDPOINTS, namespace, labels={}):
-                    yield body
-            except KubeError as fault:
-                if fault.status != 404:  # a cluster whose definitions are older than this operator
-                    raise
+    async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
+        for kind, name in _LISTED.items():
+            for namespace in self._settings.namespaces:
+                try:
+                    async for body in self._kube.each(kind, namespace, labels={}):
+                        yield {"kind": name, "apiVersion": API_VERSION, **body}  # items of a list need not say them
+                except KubeError as fault:
+                    if fault.status != 404:  # a cluster whose definitions are older than this operator
+                        raise
 
     async def _keyed(self, one: Wanted, keys: dict[str, str]) -> Wanted:
-        """Reads its key into `keys`."""
-        if one.secret is None or not one.ready:
-            return one
-        namespace, name, key = one.secret
-        if self._settings.gateway_credentials is None:
-            return one.without(CREDENTIAL_FORBIDDEN, _forbidden(name))
-        try:
-            secret = await self._kube.get(SECRETS, namespace, name)
-        except KubeError as fault:
-            if fault.status == 403:
-                return one.without(CREDENTIAL_FORBIDDEN, _forbidden(name))
-            raise
-        value = key_of(secret, key)
-        if value is None:
-            what = f"has no usable value {key!r}" if secret is not None else "is not there"
-            return one.without(CREDENTIAL_MISSING, f"the Secret {name} {what} in the namespace {namespace}")
-        keys[credential_name(one.tenant, one.name)] = value
+        """Reads its keys into `keys`: all of them, or none."""
+        read: dict[str, str] = {}
+        for need in one.needs if one.ready else ():
+            if self._settings.gateway_credentials is None:
+                return one.without(CREDENTIAL_FORBIDDEN, _forbidden(need.secret))
+            try:
+                secret = await self._kube.get(SECRETS, need.namespace, need.secret)
+            except KubeError as fault:
+                if fault.status == 403:
+                    return one.without(CREDENTIAL_FORBIDDEN, _forbidden(need.secret))
+                raise
+            value = key_of(secret, need.key)
+            if value is None:
+                what = f"has no usable value {need.key!r}" if secret is not None else "is not there"
+                why = f"the Secret {need.secret} {what} in the namespace {need.namespace}"
+                return one.without(CREDENTIAL_MISSING, why)
+            read[need.name] = value
+        keys |= read
         return one
 
     async def _kept(self, found: list[Wanted], keys: dict[str, str]) -> list[Wanted]:
@@ -177,9 +213,7 @@ class Endpoints:
         held = await self._kube.get(SECRETS, self._settings.namespace, name)
         if held is None:
             why = f"the platform's Secret {name} is gone: run helm upgrade, which makes it again"
-            return [
-                one.without(CREDENTIAL_MISSING, why) if one.secret is not None and one.ready else one for one in found
-            ]
+            return [one.without(CREDENTIAL_MISSING, why) if one.needs and one.ready else one for one in found]
         old: Mapping[str, str] = held.get("data") or {}
         change: dict[str, str | None] = {each: value for each, value in keys.items() if old.get(each) != value}
         change |= dict.fromkeys(old.keys() - keys.keys())
@@ -192,10 +226,25 @@ class Endpoints:
         if fresh is None:
             return
         try:
-            await self._kube.merge(ENDPOINTS, *_place(one.body), {"status": fresh}, part="status")
+            kind = TOOLBOXES if one.body["kind"] == Toolbox.__name__ else ENDPOINTS
+            await self._kube.merge(kind, *_place(one.body), {"status": fresh}, part="status")
         except KubeError as fault:
             if fault.status != 404:
-                log.warning("model endpoint %s/%s: its status: %s", *_place(one.body), fault.message)
+                log.warning("%s %s/%s: its status: %s", one.body["kind"], *_place(one.body), fault.message)
+
+
+async def _told(
+    ready: Mapping[str, E],
+    held: Mapping[str, E],
+    publish: Callable[[E], Awaitable[bool]],
+    unpublish: Callable[[str, str], Awaitable[None]],
+) -> None:
+    """The catalog of one kind holds what is ready and nothing else."""
+    for name, entry in ready.items():
+        if held.get(name) != entry:
+            await publish(entry)
+    for name in held.keys() - ready.keys():
+        await unpublish(held[name].tenant, held[name].name)
 
 
 def status_of(one: Wanted, now: float) -> Object | None:
@@ -211,8 +260,8 @@ def status_of(one: Wanted, now: float) -> Object | None:
 
 def _forbidden(secret: str) -> str:
     return (
-        f"the operator may not read the Secret {secret}: name it under models.secrets in the chart's values, which lets it read "
-        "that one and no other"
+        f"the operator may not read the Secret {secret}: name it under models.secrets (or toolboxes.secrets) in the chart's "
+        "values, which lets it read that one and no other"
     )
 
 

@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     """A pod that is not Ready after so long has failed; image pulls come before it."""
 
     gateway_credentials: str | None = Field(default=None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    """The Secret of the operator's namespace that gateways mount, for the keys of model endpoints. None: endpoints that need one are not
-    published."""
+    """The Secret of the operator's namespace that gateways mount, for the keys of model endpoints and toolboxes. None: those that need one
+    are not published."""
 
     resync_seconds: float = Field(default=300.0, gt=0)
     """Between two looks at everything, whatever was told."""

@@ -93,8 +93,9 @@ class Boundary:
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """One request. Without an end of its answer the connection is broken off."""
-        if not request.path.startswith(wire.MODELS):
-            answer.send(404, b"nothing here: this is a proxy, and models are at /models/ENDPOINT/", b"text/plain")
+        if not request.path.startswith(wire.KINDS):
+            where = b"models are at /models/ENDPOINT/, tools at /toolboxes/NAME/mcp"
+            answer.send(404, b"nothing here: this is a proxy, and " + where, b"text/plain")
             return
         body = await request.read(min(wire.MAX_BODY, max(0, self._room)))
         self._room -= len(body)
@@ -106,13 +107,13 @@ class Boundary:
     async def _serve(self, request: Request, body: bytes, answer: Answer) -> None:
         place = self._shim.calling()
         if place is None:
-            _say(answer, 503, "unbound", "This sandbox serves no session yet: call models within a turn.")
+            _say(answer, 503, "unbound", "This sandbox serves no session yet: call within a turn.")
             return
         bound, turn, begun = place
         if begun != self._numbers.begun:
             self._numbers = _Numbers(begun)
         numbers, target = self._numbers, f"{request.path}?{request.query}" if request.query else request.path
-        digest = hashlib.sha256(f"{request.method} {target}\n".encode() + body).digest()
+        digest = _digest(request.method, target, body)
         number, resent = numbers.of(digest) if begun else (0, False)
         try:
             call = wire.Call(
@@ -199,6 +200,22 @@ class Boundary:
                 # The agent is killed now, and with it this connection: it must not see the break before.
                 await asyncio.sleep(self._limits.killall)
             return True
+
+
+def _digest(method: str, target: str, body: bytes) -> bytes:
+    """What makes two requests of an attempt identical. A client of tools that asks again takes a new id and a new progress token."""
+    if target.startswith(wire.TOOLBOXES):
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            said = None
+        if isinstance(said, dict) and "id" in said:
+            params = said.get("params")
+            if isinstance(params, dict):
+                params.pop("_meta", None)
+            del said["id"]
+            body = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(f"{method} {target}\n".encode() + body).digest()
 
 
 def _passed(headers: Headers, attempt: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from moorage_api.wire.calls import agent_environment
+from moorage_api.wire.calls import agent_environment, steps_environment
 from moorage_api.wire.checkpoints import Save
 from moorage_sandbox.agent import Agent
 from moorage_sandbox.announcer import Announcer
@@ -179,8 +179,9 @@ async def _open(
 
 
 def _variables(config: ShimConfig, listener: socket.socket) -> dict[str, str]:
-    found = agent_environment(listener.getsockname()[1])
-    return {name: found[name] for name in config.variables if name in found}
+    port = listener.getsockname()[1]
+    found = agent_environment(port)
+    return steps_environment(port) | {name: found[name] for name in config.variables if name in found}
 
 
 @asynccontextmanager

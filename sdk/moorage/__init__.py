@@ -1,4 +1,4 @@
-"""Moorage for Python: host an agent (`HostedAgent`), or call the platform (`Client`, `AsyncClient`).
+"""Moorage for Python: host an agent (`HostedAgent`), make its side effects once (`step`), or call the platform (`Client`, `AsyncClient`).
 
 This module is the whole public surface. The names of the client are loaded when first used, so that an agent's process carries no HTTP
 client it does not need.
@@ -18,9 +18,20 @@ from moorage.serve.requests import BlockingRequest, Request, Response
 if TYPE_CHECKING:
     from moorage._blocking import Client
     from moorage._client import AsyncClient
-    from moorage._errors import ApiStatusError, ConnectionLost, Misuse, MoorageError, NotReady
+    from moorage._errors import (
+        AlreadyDone,
+        ApiStatusError,
+        ConnectionLost,
+        Misuse,
+        MoorageError,
+        NotReady,
+        OutcomeUnknown,
+        StepFailed,
+    )
+    from moorage._steps import step
 
 __all__ = [
+    "AlreadyDone",
     "ApiStatusError",
     "AsyncClient",
     "BlockingRequest",
@@ -35,26 +46,33 @@ __all__ = [
     "Misuse",
     "MoorageError",
     "NotReady",
+    "OutcomeUnknown",
     "ReasoningDelta",
     "Request",
     "Response",
     "State",
+    "StepFailed",
     "TextDelta",
     "ToolCall",
     "ToolResult",
     "Usage",
     "events",
+    "step",
     "text_of",
 ]
 
 _LATE = {
     "AsyncClient": "moorage._client",
     "Client": "moorage._blocking",
+    "step": "moorage._steps",
+    "AlreadyDone": "moorage._errors",
     "ApiStatusError": "moorage._errors",
     "ConnectionLost": "moorage._errors",
     "Misuse": "moorage._errors",
     "MoorageError": "moorage._errors",
     "NotReady": "moorage._errors",
+    "OutcomeUnknown": "moorage._errors",
+    "StepFailed": "moorage._errors",
 }
 
 

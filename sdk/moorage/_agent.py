@@ -13,8 +13,9 @@ class HostedAgent:
     """An agent as Moorage hosts it: `HostedAgent(agent=my_agent).serve()`.
 
     `agent` is a function `agent(items, ctx)`: sync, async, or a generator of either kind; it returns or yields text, typed events
-    (`moorage.events`) or output items. `items` is the new input only, earlier items are in `ctx.history`. `invocations` is a
-    function of one request, or an ASGI application, that serves `/invocations`.
+    (`moorage.events`) or output items. `items` is the new input only, earlier items are in `ctx.history`. Or it is an agent of the
+    Microsoft Agent Framework or a compiled LangGraph graph as it is, or a function without parameters that makes one of these two at
+    a process's first turn. `invocations` is a function of one request, or an ASGI application, that serves `/invocations`.
 
     The manifest is the truth. What is left out here it decides alone; a flag given here that differs from it makes the sandbox not
     ready, with the field named. Raises TypeError or ValueError for what no manifest could make right.

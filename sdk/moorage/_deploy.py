@@ -71,7 +71,7 @@ def read(folder: Path) -> list[Manifest]:
         what = "no manifest of an agent" if read else "no manifest"
         raise _errors.Misuse(f"{path} holds {what}.")
     left = tuple(
-        f"model endpoint {name} stands in {path.name}, too, and is not applied: whoever runs the platform does that (kubectl apply, or "
+        f"{name} stands in {path.name}, too, and is not applied: whoever runs the platform does that (kubectl apply, or "
         "the folder of `moorage dev`), since it names a key"
         for name in read
         if isinstance(name, str)
@@ -93,15 +93,15 @@ def _documents(text: str, path: Path) -> list[Any]:
 
 
 def _manifest(document: Any, path: Path) -> Manifest | str:
-    """An agent's, or the name of a model endpoint."""
-    from moorage_api.kinds import ModelEndpoint, documents
+    """An agent's, or what else it is."""
+    from moorage_api.kinds import HostedAgent, ModelEndpoint, documents
 
     try:
         agent = documents.parse_any(document)
     except documents.ManifestError as wrong:
         raise _errors.Misuse(str(wrong.at(str(path)))) from wrong
-    if isinstance(agent, ModelEndpoint):
-        return agent.name
+    if not isinstance(agent, HostedAgent):
+        return f"{'model endpoint' if isinstance(agent, ModelEndpoint) else 'toolbox'} {agent.name}"
     source = agent.spec.source
     folder = None
     if source is not None and source.path is not None:

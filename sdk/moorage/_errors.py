@@ -1,10 +1,13 @@
-"""Every error the client raises. Layer: SDK, public.
+"""Every error the client and `moorage.step` raise. Layer: SDK, public.
 
 MoorageError                 a sentence a person can act on
   ├─ ApiStatusError          the platform refused: status, code, the field it names
   ├─ ConnectionLost          the platform cannot be reached, or the connection broke off
   ├─ NotReady                an agent did not become ready in time, or cannot
-  └─ Misuse                  what was asked cannot be sent: a folder, a manifest, a setting is wrong
+  ├─ Misuse                  what was asked cannot be sent: a folder, a manifest, a setting, a step is wrong
+  ├─ StepFailed              a step's function raised, in this attempt or in the one that ran it
+  ├─ OutcomeUnknown          a step was begun by an attempt that died; whether it happened is not known
+  └─ AlreadyDone             an earlier attempt did something else under this step's name
 """
 
 from __future__ import annotations
@@ -53,6 +56,47 @@ class NotReady(MoorageError):
 
 class Misuse(MoorageError):
     """What was given cannot be used; nothing was sent."""
+
+
+class StepFailed(MoorageError):
+    """The function of step `name` raised `type` (a class name) with `reason`. In the attempt that ran it the exception itself is
+    `__cause__`."""
+
+    def __init__(self, name: str, type: str, reason: str) -> None:
+        super().__init__(f"Step {name!r} failed: {type}: {reason}")
+        self.name = name
+        self.type = type
+        self.reason = reason
+
+
+class OutcomeUnknown(MoorageError):
+    """Step `name` was begun, and its attempt died before it was recorded how it ended. It does not run again by itself."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Step {name!r} was begun in an earlier attempt, and whether it happened is not known.",
+            hint="Look whether it has happened; where it has not, call the step again.",
+        )
+        self.name = name
+
+
+class AlreadyDone(MoorageError):
+    """An earlier attempt did something else under this step's name, which this attempt has not asked for: nothing was run.
+
+    `arguments`: of that earlier step, `{"args": […], "kwargs": {…}}`, None where they were no JSON or too long to be kept. `known`: whether
+    its outcome is; then `result` or `failure` is it.
+    """
+
+    def __init__(self, name: str, arguments: Any, *, known: bool, result: Any, failure: StepFailed | None) -> None:
+        super().__init__(
+            f"An earlier attempt did another step {name!r}, with {json.dumps(arguments)[:500]}; this one was not run.",
+            hint="Go on from its result; where a second one is meant, call the step again.",
+        )
+        self.name = name
+        self.arguments = arguments
+        self.known = known
+        self.result = result
+        self.failure = failure
 
 
 _HINTS = {

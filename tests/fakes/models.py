@@ -1,8 +1,9 @@
 """A scripted server of models, as OpenAI, Azure and Anthropic speak: counts what it was asked, and answers by what the prompt says.
 
-Limits: chat completions, Responses and messages only; one process, a thread a connection; no tools, no checks of a body's shape. Every
-answer carries a counter, so that a question asked twice shows, and counts 11 tokens in, of which 3 are cached, and one a word out; a
-streamed chat completion only where it is asked to, and of what it says twice the last counts. The last text of a request steers it:
+Limits: chat completions, Responses and messages only; one process, a thread a connection; tools only as `model_tools` says, no checks of a
+body's shape. Every answer carries a counter, so that a question asked twice shows, and counts 11 tokens in, of which 3 are cached, and one
+a word out; a streamed chat completion only where it is asked to, and of what it says twice the last counts. The last text of a request
+steers it:
 
     pause NAME        waits, before its head, until `release(NAME)`
     hold NAME         sends the first half, then waits until `release(NAME)`
@@ -24,6 +25,8 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from fakes import model_tools
 
 WAIT_S = 60.0
 INPUT = 11
@@ -102,7 +105,7 @@ def _text(body: dict[str, Any]) -> str:
     while isinstance(said, list):
         said = said[-1] if said else ""
     while isinstance(said, dict):
-        said = said.get("content", said.get("text", ""))
+        said = said.get("content", said.get("text", said.get("output", "")))
         if isinstance(said, list):
             said = said[-1] if said else ""
     return str(said)
@@ -144,11 +147,16 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 self.send_header("content-length", "0")
                 self.end_headers()
                 return
-            if found := re.search(r"pause (\S+)", text):
+            calls = model_tools.asked(text, body)
+            if not calls and (found := re.search(r"pause (\S+)", text)):
                 models.gate(found[1]).wait(WAIT_S)
             words = f"answer {number} to {text}".split(" ")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                if body.get("stream"):
+                if calls and body.get("stream"):
+                    self._stream(model_tools.events(self.path, body, number, calls), text)
+                elif calls:
+                    self._whole(200, model_tools.answer(self.path, body, number, calls))
+                elif body.get("stream"):
                     self._stream(_events(self.path, body, number, words), text)
                 elif "cut" in text:
                     self.send_response(200)

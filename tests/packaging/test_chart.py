@@ -95,7 +95,7 @@ def test_no_secret_can_be_read_until_one_is_named(texts: dict[str, str]) -> None
                if "secrets" in rule.get("resources", ()) for each in rule["resourceNames"]}
         for name, text in texts.items()
     }  # fmt: skip
-    assert reach.pop("everything") == {"openai", "anthropic", "moorage-gateway-credentials"}
+    assert reach.pop("everything") == {"openai", "anthropic", "tracker", "moorage-gateway-credentials"}
     assert set(map(len, reach.values())) == {0}
 
 

@@ -19,6 +19,7 @@ from promises.shape import (
     SHIM,
     SIM,
     TENANCY,
+    TOOLS,
     USAGE,
     Row,
 )
@@ -105,6 +106,8 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
             f"{_INSTALLED}::test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed",
+            f"{JOURNEY.format('tools')}::test_an_agent_sees_no_credential_and_its_files_and_the_platforms_hold_none",
+            f"{TOOLS}::test_a_server_is_opened_by_the_gateway_and_what_it_says_of_that_is_hidden",
             f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
             f"{_SOURCES}::test_a_build_reaches_only_the_gateway",

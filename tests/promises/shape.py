@@ -16,6 +16,7 @@ class Row:
 
 CALLS = "component/journal/test_calls.py"
 USAGE = "component/journal/test_usage.py"
+TOOLS = "component/tools/test_tool_calls.py"
 SIM = "sim/test_simulation.py"
 CRASH = "crash/test_{}_kills.py"
 SHIM = "component/shim/test_{}.py"

@@ -26,6 +26,15 @@ helm.sh/chart: {{ printf "moorage-%s" .root.Chart.Version | replace "+" "_" }}
 {{- if $names }}{{ $names | uniq | toJson }}{{ else }}{{ list .Release.Namespace | toJson }}{{ end -}}
 {{- end -}}
 
+{{- /* Secrets with what opens models and tools, and hosts that may be private, each as a JSON list. */ -}}
+{{- define "moorage.secrets" -}}
+{{ concat .Values.models.secrets .Values.toolboxes.secrets | uniq | toJson }}
+{{- end -}}
+
+{{- define "moorage.allowedUpstreams" -}}
+{{ concat .Values.models.allowedUpstreams .Values.toolboxes.allowedUpstreams | uniq | toJson }}
+{{- end -}}
+
 {{- define "moorage.tenant" -}}
 {{- if .Values.bootstrapKey.tenant }}{{ .Values.bootstrapKey.tenant }}
 {{- else if .Values.namespaces }}{{ with first .Values.namespaces }}{{ default .name .tenant }}{{ end }}

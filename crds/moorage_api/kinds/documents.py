@@ -21,16 +21,17 @@ from pydantic import BaseModel, ValidationError
 from moorage_api.kinds import secret_shapes
 from moorage_api.kinds.agent import API_VERSION, KIND, HostedAgent
 from moorage_api.kinds.model_endpoint import ModelEndpoint
+from moorage_api.kinds.toolbox import Toolbox
 
 MAX_PROBLEMS = 20
 
-Object: TypeAlias = HostedAgent | ModelEndpoint
-KINDS: dict[str, type[HostedAgent] | type[ModelEndpoint]] = {
-    kind.__name__: kind for kind in (HostedAgent, ModelEndpoint)
+Object: TypeAlias = HostedAgent | ModelEndpoint | Toolbox
+KINDS: dict[str, type[HostedAgent] | type[ModelEndpoint] | type[Toolbox]] = {
+    kind.__name__: kind for kind in (HostedAgent, ModelEndpoint, Toolbox)
 }
 """Every kind a manifest may be of, by its name: a new one is one file beside this and one line here."""
 
-T = TypeVar("T", HostedAgent, ModelEndpoint)
+T = TypeVar("T", HostedAgent, ModelEndpoint, Toolbox)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def parse_any(document: Any) -> Object:
     kind = _checked(document, tuple(KINDS))
     if kind == ModelEndpoint.__name__:
         return _validated(document, ModelEndpoint)
+    if kind == Toolbox.__name__:
+        return _validated(document, Toolbox)
     return _validated(document, HostedAgent)
 
 

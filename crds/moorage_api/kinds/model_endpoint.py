@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from moorage_api.kinds.values import Duration, Metadata, Part, is_host, is_port
+from moorage_api.kinds.values import Duration, Metadata, Part, server_url
 
 KIND: Final = "ModelEndpoint"
 
@@ -135,7 +134,7 @@ class ModelEndpointSpec(Part):
     @field_validator("base_url")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
-        return _place(value)
+        return server_url(value, like="https://api.example.com/v1", key="spec.credential")
 
     @field_validator("models")
     @classmethod
@@ -208,28 +207,6 @@ class ModelEndpoint(Part):
     def wire_spec(self) -> dict[str, Any]:
         """The spec as JSON data with all defaults filled and camelCase names: what the catalog holds."""
         return self.spec.model_dump(mode="json", by_alias=True)
-
-
-def _place(url: str) -> str:
-    """The URL without a slash at its end. Raises ValueError, which repeats nothing that may be a password."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("is no URL; write it like https://api.example.com/v1") from None
-    if parts.scheme not in ("http", "https") or "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("is no http(s) URL; write it like https://api.example.com/v1")
-    if "@" in parts.netloc:
-        raise ValueError("holds a user or a password; give the key as spec.credential")
-    if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ValueError("has a query or a fragment; write the path only")
-    host = parts.hostname or ""
-    literal = re.fullmatch(r"[0-9a-f:.]+", host) is not None and ":" in host
-    if not (literal or is_host(host)) or (port is not None and not is_port(str(port))):
-        raise ValueError("names no host; write it like https://api.example.com/v1")
-    if ".." in parts.path.split("/") or "//" in parts.path or "%" in parts.path:
-        raise ValueError("has a path with .., // or %")
-    return url.rstrip("/")
 
 
 def _model(name: str) -> str:

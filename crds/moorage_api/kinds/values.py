@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -134,3 +135,26 @@ def egress_host(entry: str) -> str:
     if colon and not is_port(port):
         raise ValueError(f"{entry!r} has no valid port")
     return entry
+
+
+def server_url(url: str, *, like: str, key: str) -> str:
+    """The URL without a slash at its end. `like` is a right one, `key` the field that a key belongs into. Raises ValueError, which
+    repeats nothing that may be a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"is no URL; write it like {like}") from None
+    if parts.scheme not in ("http", "https") or "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError(f"is no http(s) URL; write it like {like}")
+    if "@" in parts.netloc:
+        raise ValueError(f"holds a user or a password; give the key as {key}")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("has a query or a fragment; write the path only")
+    host = parts.hostname or ""
+    literal = re.fullmatch(r"[0-9a-f:.]+", host) is not None and ":" in host
+    if not (literal or is_host(host)) or (port is not None and not is_port(str(port))):
+        raise ValueError(f"names no host; write it like {like}")
+    if ".." in parts.path.split("/") or "//" in parts.path or "%" in parts.path:
+        raise ValueError("has a path with .., // or %")
+    return url.rstrip("/")

@@ -14,6 +14,9 @@ from moorage_api.ledger.script import LEASE_MS, Runner
 MAX_ENTRIES = 2_000
 """Of one turn: an agent that loops over its model meets this before it fills Redis."""
 
+MAX_CALL = 4096
+"""Characters of a call's text that are kept to be shown."""
+
 Permits = Literal["again", "once"]
 
 
@@ -59,6 +62,9 @@ class Asking:
     """One call of an attempt. `number` is the shim's; `resent`: it was sent before, to whomever. Without a turn `response` is empty.
 
     `permits`: `once` is an effect, which is never made again where its outcome is not known. `what` tells people and traces what it is.
+    `tool` is what an effect calls, as its agent knows it, so that a later attempt's other effect of it does not follow
+    unseen (turns.md §6); empty where that rule does not hold. `call` is the call as the agent can read it, shown to
+    whoever is turned away to it: at most `MAX_CALL` characters.
     """
 
     response: str
@@ -69,6 +75,8 @@ class Asking:
     resent: bool
     what: dict[str, str]
     bounds: Bounds = Bounds()
+    tool: str = ""
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class Started:
     SHUT     | its bounds say that nothing is made now
     RATE     | its purse is empty for `wait` ms; `short`: of requests or tokens
     SPENT    | the turn has spent what it may
+    HELD     | an effect of the same tool of an earlier attempt has not been met: ask again, `waited` once that was long enough
+    EARLIER  | turned away: `answer` is what became of that effect, `call` what it was; EARLIER_UNKNOWN: nobody knows what became of it
     """
 
     word: str
@@ -103,6 +113,7 @@ class Started:
     what: dict[str, str] = field(default_factory=dict)
     short: str = ""
     wait: int = 0
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,8 +132,18 @@ class JournalLedger:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    async def start(self, binding: Binding, asking: Asking, executor: str, *, settling: bool = False) -> Started:
-        """**F** for effects. Permits one call by `executor`, or says what became of it. `settling`: nobody's lease is taken now."""
+    async def start(
+        self,
+        binding: Binding,
+        asking: Asking,
+        executor: str,
+        *,
+        settling: bool = False,
+        lease_ms: int = LEASE_MS,
+        waited: bool = False,
+    ) -> Started:
+        """**F** for effects. Permits one call by `executor`, or says what became of it. `settling`: nobody's lease is taken now. `waited`:
+        it was HELD for as long as may be."""
         out = await self._runner.run(
             journal_scripts.START,
             binding.sandbox,
@@ -137,7 +158,7 @@ class JournalLedger:
             asking.permits,
             int(asking.resent),
             executor,
-            LEASE_MS,
+            lease_ms,
             json.dumps(asking.what),
             MAX_ENTRIES,
             int(settling),
@@ -146,6 +167,9 @@ class JournalLedger:
             asking.bounds.requests,
             asking.bounds.tokens,
             asking.bounds.turn_tokens,
+            asking.tool,
+            asking.call[:MAX_CALL],
+            int(waited),
         )
         word = text(out[0])
         match word:
@@ -156,15 +180,27 @@ class JournalLedger:
             case "DONE" | "UNKNOWN":
                 what = json.loads(out[4]) if out[4] else {}
                 return Started(word, text(out[1]), int(out[2]), answer=bytes(out[3]), what=what)
+            case "EARLIER" | "EARLIER_UNKNOWN":
+                return Started(word, text(out[1]), int(out[2]), answer=bytes(out[3]), call=text(out[4]))
             case "RATE":
                 return Started(word, short=text(out[1]), wait=int(out[2]))
             case _:
                 return Started(word)
 
     async def complete(
-        self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes, outcome: Outcome = NOTHING
+        self,
+        asking: Asking,
+        started: Started,
+        executor: str,
+        *,
+        state: str,
+        answer: bytes,
+        outcome: Outcome = NOTHING,
+        by: Binding | None = None,
     ) -> str:
-        """**F** The outcome (`completed` or `unknown`). OK, SUPERSEDED (another try counts), ABSENT (no such turn)."""
+        """**F** The outcome (`completed` or `unknown`). `by`: the attempt that made the call by itself.
+
+        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's)."""
         out = await self._runner.run(
             journal_scripts.COMPLETE,
             asking.response,
@@ -178,6 +214,8 @@ class JournalLedger:
             asking.bounds.requests,
             asking.bounds.tokens,
             outcome.tokens,
+            by.session if by else "",
+            by.sandbox if by else "",
             *(x for pair in outcome.sums.items() for x in pair),
         )
         return text(out[0])
@@ -199,6 +237,10 @@ class JournalLedger:
         flat = [x for each in held for x in each]
         out = await self._runner.run(journal_scripts.HOLD, LEASE_MS, *flat)
         return [text(x) for x in out[0]]
+
+    async def octets(self, response: str) -> int:
+        """Bytes of answers that the journal of this turn holds."""
+        return int(await self._runner.read("HGET", keys.journal_numbers(response), "octets") or 0)
 
     async def progress(self, response: str) -> int:
         """How many entries have ended."""

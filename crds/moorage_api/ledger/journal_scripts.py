@@ -2,15 +2,21 @@
 
 One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of one attempt, so that the next attempt's N-th one meets it.
 
-    hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer
+    hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer,
+                 `E.c` the call as its agent can read it (of effects that name a tool)
     list `jl:R`  entries in the order they were first started
     hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries;
-                 `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse
+                 `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse;
+                 of effects that name a tool `kn:TOOL` → how many entries, `k:I:TOOL` → the I-th, `u:BEGUN:E` → met in that attempt
     hash `rate:PURSE`  a token bucket: `r` requests and `t` tokens left at `at` (ms); expires when it would be full again
 
-States: started → completed | unknown. An executor is one run of one gateway, named by a random word. The three keys expire and go with
-the turn's others (`turn_scripts`). Each script checks everything before its first write, and sent again answers the same (a call
-outside of any turn takes another request of its purse).
+States: started → completed | unknown. An executor is one run of one gateway, named by a random word, or the attempt that makes the call by
+itself. The three keys expire and go with the turn's others (`turn_scripts`). Each script checks everything before its first write, and sent
+again answers the same (a call outside of any turn takes another request of its purse).
+
+Divergence (turns.md §6): in a later attempt an effect without an entry is HELD while an earlier attempt's effect of the same tool has not been
+met; asked again `waited`, it is turned away to the oldest such entry: its number is `!FINGERPRINT!ENTRY` from then on, that entry counts as
+met, and no entry of its own is made. What is held or turned away takes nothing of a purse.
 """
 
 from __future__ import annotations
@@ -43,12 +49,13 @@ end
 # Permits one call, or says what became of it. Without a turn (R empty) only the binding is looked at, and nothing is written.
 # A: sandbox, S, epoch, tenant, agent, R, begun, number, fingerprint, permits (again | once), sent before (0 | 1), executor, lease,
 #    what it is (JSON), most entries, settling (1: no lease counts as over, turns.md §7), and its bounds: shut (1: nothing is made), purse,
-#    requests and tokens a minute, tokens of this purse a turn (0: no limit)
+#    requests and tokens a minute, tokens of this purse a turn (0: no limit); then tool ('' = none), the call as its agent can read it,
+#    waited (1: it was HELD as long as may be)
 START = Script(
     "journal_start",
     _BUCKET
     + """
-local X, S, EPOCH, R, BEGUN, FP, ONCE = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once'
+local X, S, EPOCH, R, BEGUN, FP, ONCE, TOOL = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once', A[22]
 local place = get('s:' .. S, 'state', 'sandbox', 'epoch', 'tenant', 'agent')
 -- Redis was emptied or rolled back, and nobody has written this anew yet (turns.md §7): asked again, it will know.
 if not place[1] or tonumber(place[3] or '0') < tonumber(EPOCH) then return reply('BEHIND') end
@@ -69,25 +76,46 @@ local function bounded()
 end
 if R == '' then return bounded() or reply('FREE') end
 local t, j, jl, jn = 't:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R
-local v = get(t, 'state', 'begun', 'cancel', 'generation', 'session')
+local v = get(t, 'state', 'begun', 'cancel', 'generation', 'session', 'attempt')
 if not v[1] then return reply('BEHIND') end
 if v[5] ~= S then return reply('ABSENT') end
 if tonumber(v[2]) < tonumber(BEGUN) then return reply('BEHIND') end
 if v[2] ~= BEGUN then return reply('FENCED') end
 local named, counted = BEGUN .. ':' .. A[8], 'c:' .. BEGUN .. ':' .. FP
-local e, fresh = call('HGET', jn, named), false
+local e, fresh, turned = call('HGET', jn, named), false, false
 if e then
-  if string.sub(e, 1, #FP + 1) ~= FP .. '.' then return reply('OTHER') end
+  turned = string.sub(e, 1, 1) == '!'
+  if turned then e = string.sub(e, 2) end
+  if string.sub(e, 1, #FP + 1) ~= FP .. (turned and '!' or '.') then return reply('OTHER') end
+  if turned then e = string.sub(e, #FP + 2) end
 else
   fresh = true
   e = FP .. '.' .. (call('HGET', jn, counted) or '0')
+end
+local function met(entry)
+  if ONCE and TOOL ~= '' then call('HSET', jn, 'u:' .. BEGUN .. ':' .. entry, '1') end
 end
 local function name()
   if fresh then
     call('HSET', jn, named, e)
     call('HINCRBY', jn, counted, 1)
+    met(e)
   end
 end
+-- What a call that is turned away gets: the outcome of another one, which somebody may still be making.
+local function away(entry)
+  local o = get(j, entry .. '.s', entry .. '.t', entry .. '.l', entry .. '.c')
+  if not o[1] then return reply('HELD', entry) end
+  if o[1] == 'started' then
+    if A[16] == '1' or live(tonumber(o[3])) then return reply('HELD', entry) end
+    call('HSET', j, entry .. '.s', 'unknown', entry .. '.x', '', entry .. '.a', '')
+    call('HINCRBY', jn, 'done', 1)
+    o[1] = 'unknown'
+  end
+  local word = o[1] == 'completed' and 'EARLIER' or 'EARLIER_UNKNOWN'
+  return reply(word, entry, o[2] or '0', call('HGET', j, entry .. '.a') or '', o[4] or '')
+end
+if turned then return away(e) end
 local h = get(j, e .. '.s', e .. '.x', e .. '.t', e .. '.l')
 if h[1] == 'completed' or h[1] == 'unknown' then
   name()
@@ -105,6 +133,18 @@ if v[1] ~= 'running' then return reply('STATE', v[1]) end
 if v[3] == '1' then return reply('CANCEL') end
 -- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
 local lost = not h[1] and ONCE and A[11] == '1' and v[4] ~= GEN
+local marked = ONCE and TOOL ~= ''
+if marked and not h[1] and not lost and tonumber(v[6] or '0') > 1 then
+  for i = 0, tonumber(call('HGET', jn, 'kn:' .. TOOL) or '0') - 1 do
+    local other = call('HGET', jn, 'k:' .. i .. ':' .. TOOL)
+    if call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 0 and call('HEXISTS', j, other .. '.s') == 1 then
+      if A[24] ~= '1' then return reply('HELD', other) end
+      call('HSET', jn, named, '!' .. FP .. '!' .. other)
+      met(other)
+      return away(other)
+    end
+  end
+end
 if not h[1] and call('LLEN', jl) >= tonumber(A[15]) then return reply('FULL') end
 local unknown = lost or (h[1] and ONCE)
 if not unknown then
@@ -117,6 +157,10 @@ name()
 if not h[1] then
   call('HSET', j, e .. '.h', A[14])
   call('RPUSH', jl, e)
+  if marked then
+    call('HSET', j, e .. '.c', A[23])
+    call('HSET', jn, 'k:' .. int(call('HINCRBY', jn, 'kn:' .. TOOL, 1) - 1) .. ':' .. TOOL, e)
+  end
 end
 if unknown then
   call('HSET', j, e .. '.s', 'unknown', e .. '.x', '', e .. '.t', h[3] or '0', e .. '.a', '')
@@ -131,8 +175,10 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 )
 
 # The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
+# An attempt that made the call by itself says who it is; an entry that is not there is written for it only in its own session's turn, and
+# what an entry is stays as it was begun.
 # A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
-#    then pairs: a name, and what this call adds to the turn's sum of it
+#    session and sandbox of the attempt (else empty), then pairs: a name, and what this call adds to the turn's sum of it
 COMPLETE = Script(
     "journal_complete",
     _BUCKET
@@ -144,12 +190,17 @@ if left == -2 then return reply('ABSENT') end
 local h = get(j, e .. '.s', e .. '.x', e .. '.t')
 if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end
 if h[1] and h[1] ~= 'started' then return reply('OK') end
-if not h[1] then call('RPUSH', 'jl:' .. R, e) end
-call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6], e .. '.h', A[7])
+local BY = A[12] ~= ''
+if not h[1] then
+  if BY and (call('HGET', t, 'session') ~= A[12] or get('s:' .. A[12], 'sandbox')[1] ~= A[13]) then return reply('ABSENT') end
+  call('RPUSH', 'jl:' .. R, e)
+end
+if not (h[1] and BY) then call('HSET', j, e .. '.h', A[7]) end
+call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6])
 call('HDEL', j, e .. '.l')
 call('HINCRBY', jn, 'octets', #A[6])
 call('HINCRBY', jn, 'done', 1)
-for i = 12, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
+for i = 14, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
 if tonumber(A[11]) > 0 then call('HINCRBY', jn, 'p:' .. A[8], A[11]) end
 spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then
@@ -168,7 +219,7 @@ local j, e = 'j:' .. A[1], A[2]
 local h = get(j, e .. '.s', e .. '.x', e .. '.t')
 if not h[1] then return reply('OK') end
 if h[1] ~= 'started' or h[2] ~= A[3] or h[3] ~= A[4] then return reply('SUPERSEDED', h[1]) end
-call('HDEL', j, e .. '.s', e .. '.x', e .. '.t', e .. '.l', e .. '.h')
+call('HDEL', j, e .. '.s', e .. '.x', e .. '.t', e .. '.l', e .. '.h', e .. '.c')
 call('LREM', 'jl:' .. A[1], 0, e)
 return reply('OK')
 """,

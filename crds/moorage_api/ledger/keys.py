@@ -14,6 +14,7 @@ OFFERED = "offered"  # set: sandbox ids ever offered in this ledger
 CLAIMS = "claims"  # stream: claims made, for the provider's labels
 CATALOG = "catalog"  # hash: TENANT/AGENT → entry
 ENDPOINTS = "catalog:endpoints"  # hash: TENANT/NAME → model endpoint
+TOOLBOXES = "catalog:toolboxes"  # hash: TENANT/NAME → toolbox
 CATALOG_VERSION = "catalog:version"
 PLATFORM = "platform"  # hash: token_key, pod_tokens (JSON of pod_tokens.py)
 GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.catalog import AgentEntry, EndpointEntry
+from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys, session_scripts
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
@@ -178,6 +178,20 @@ class ProviderLedger:
         """Every model endpoint published."""
         found = fields(await self._runner.read("HGETALL", keys.ENDPOINTS))
         return [EndpointEntry.from_json(body) for body in found.values()]
+
+    async def publish_toolbox(self, entry: ToolboxEntry) -> bool:
+        """One toolbox; False when nothing changed."""
+        out = await self._runner.run(session_scripts.PUBLISH, entry.field, entry.to_json(), keys.TOOLBOXES)
+        return text(out[0]) == "OK"
+
+    async def unpublish_toolbox(self, tenant: str, name: str) -> None:
+        """Takes a toolbox out of the catalog."""
+        await self._runner.run(session_scripts.PUBLISH, catalog_field(tenant, name), "", keys.TOOLBOXES)
+
+    async def toolboxes(self) -> list[ToolboxEntry]:
+        """Every toolbox published."""
+        found = fields(await self._runner.read("HGETALL", keys.TOOLBOXES))
+        return [ToolboxEntry.from_json(body) for body in found.values()]
 
     async def set_token_key(self, key: str) -> None:
         """The key that signs sandbox tokens (hex), for gateways to verify with."""

@@ -18,7 +18,7 @@ from moorage_api.catalog import AgentEntry
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.provider import ApplyRequest, Asked
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord
-from moorage_api.wire.calls import DOOR_PORT, agent_environment
+from moorage_api.wire.calls import DOOR_PORT, TOOLBOXES_URL, agent_environment
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Revision:
 
     @property
     def door_variables(self) -> tuple[str, ...]:
-        """Variables of stock model clients that point at the agent's door: none where it may use no model."""
-        own = {variable.name for variable in self.spec.env}
-        return tuple(agent_environment(DOOR_PORT, without=own)) if self.spec.models else ()
+        """Variables that point at the agent's door: those of model clients where it may use models, of toolboxes where it may use some."""
+        own, spec = {variable.name for variable in self.spec.env}, self.spec
+        found = agent_environment(DOOR_PORT, without=own)
+        return tuple(name for name in found if (spec.toolboxes if name == TOOLBOXES_URL else spec.models))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,8 +58,8 @@ class Revision:
             "turn": {"durableState": spec.turn.durable_state},
             "workspace": {"fileSystem": spec.workspace.file_system},
         }
-        doors = agent_environment(DOOR_PORT) if spec.models else {}
-        doors = {name: doors[name] for name in self.door_variables}
+        found = agent_environment(DOOR_PORT)
+        doors = {name: found[name] for name in self.door_variables}
         return (
             doors
             | {variable.name: variable.value for variable in spec.env}

@@ -7,7 +7,17 @@ kind adds its file here and itself to `RESOURCES`; `scripts/generate` writes the
 from moorage_api.resources.definition import Column, Resource, Rule, custom_resource_definition
 from moorage_api.resources.hosted_agent import HOSTED_AGENT
 from moorage_api.resources.model_endpoint import MODEL_ENDPOINT
+from moorage_api.resources.toolbox import TOOLBOX
 
-RESOURCES = (HOSTED_AGENT, MODEL_ENDPOINT)
+RESOURCES = (HOSTED_AGENT, MODEL_ENDPOINT, TOOLBOX)
 
-__all__ = ["HOSTED_AGENT", "MODEL_ENDPOINT", "RESOURCES", "Column", "Resource", "Rule", "custom_resource_definition"]
+__all__ = [
+    "HOSTED_AGENT",
+    "MODEL_ENDPOINT",
+    "RESOURCES",
+    "TOOLBOX",
+    "Column",
+    "Resource",
+    "Rule",
+    "custom_resource_definition",
+]

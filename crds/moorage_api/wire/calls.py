@@ -34,15 +34,33 @@ MAX_HEAD = 48 * 1024
 MAX_HEADERS = 16
 MAX_HEADER = 2048
 PASSED: Final = frozenset(
-    {"content-type", "accept", "anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key", "traceparent"}
+    {
+        "content-type",
+        "accept",
+        "anthropic-version",
+        "anthropic-beta",
+        "openai-beta",
+        "idempotency-key",
+        "traceparent",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+    }
 )
 """Headers of the agent's client that a shim hands on; the kind of call decides which of them count."""
 
 DOOR_PORT = 8099
 """Where the agent finds its door, but in plain mode, which takes a free port (sandbox-image/README.md)."""
 MODELS: Final = "/models/"
+STEPS: Final = "/steps/"
 ANY: Final = "~"
 """`~PROTOCOL` in place of an endpoint's name: the agent's first one that speaks it."""
+TOOLBOXES: Final = "/toolboxes/"
+"""`/toolboxes/NAME/mcp` is a toolbox' MCP URL."""
+KINDS: Final = (MODELS, TOOLBOXES, STEPS)
+"""What the door takes for a call: the gateway knows what kind each is."""
+TOOLBOXES_URL: Final = "MOORAGE_TOOLBOXES_URL"
+"""The agent's variable for what stands before `/NAME/mcp`."""
 
 
 class Call(BaseModel):
@@ -86,12 +104,19 @@ class Refusal(BaseModel):
         return json.dumps(self.model_dump()).encode()
 
 
+STEPS_VARIABLE: Final = "MOORAGE_STEPS_URL"
+"""The agent's variable that says where steps are begun and ended."""
+MAX_STEP_NAME: Final = 128
+MAX_STEP_RESULT: Final = 8 * 2**20
+"""Bytes of a step's result, as JSON."""
+
 DUMMY_KEY: Final = "moorage"
 """What stands where a client insists on a key: it opens nothing, the gateway has the real one."""
 
 
 def agent_environment(port: int, *, without: Iterable[str] = ()) -> dict[str, str]:
-    """What makes stock model clients in the agent talk to its door; `without`: names the manifest sets by itself.
+    """What makes stock model clients in the agent talk to its door, and says where toolboxes are; `without`: names the manifest sets by
+    itself.
 
     A manifest that sets one variable of a client's keeps all of that client's: half of each would speak to a place that is neither.
     """
@@ -102,4 +127,10 @@ def agent_environment(port: int, *, without: Iterable[str] = ()) -> dict[str, st
         {"AZURE_OPENAI_ENDPOINT": f"{door}azure", "AZURE_OPENAI_API_KEY": DUMMY_KEY},
     )
     found = {name: value for one in clients if not own & one.keys() for name, value in one.items()}
-    return found | {"MOORAGE_MODELS_URL": f"http://127.0.0.1:{port}{MODELS.rstrip('/')}"}
+    here = f"http://127.0.0.1:{port}"
+    return found | {"MOORAGE_MODELS_URL": here + MODELS.rstrip("/"), TOOLBOXES_URL: here + TOOLBOXES.rstrip("/")}
+
+
+def steps_environment(port: int) -> dict[str, str]:
+    """Where the agent's code begins its steps: every agent is told."""
+    return {STEPS_VARIABLE: f"http://127.0.0.1:{port}{STEPS.rstrip('/')}"}

@@ -20,8 +20,9 @@ from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Stored
-from moorage_gateway.journal.kinds import Asked, CallRefused, Kinds
+from moorage_gateway.journal.found import Stored
+from moorage_gateway.journal.journaling import Journaling
+from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Rendering, Report
 from moorage_gateway.journal.refusals import Refused
 from moorage_gateway.journal.seeing import Call
 from moorage_gateway.routes.answers import exchange_of
@@ -110,20 +111,8 @@ class CallPort:
         except CallRefused as no:
             await _tell(send, no.answer, (wire.REFUSED, wire.NO))
             return
-        bounds = prepared.bounded.bounds if prepared.bounded is not None else Bounds()
-        asking = Asking(
-            call.turn,
-            call.begun,
-            call.number,
-            prepared.fingerprint,
-            prepared.permits,
-            call.resent,
-            prepared.what,
-            bounds,
-        )
         binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
-        trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
-        answering = asyncio.ensure_future(self._answer(Call(binding, asking, prepared, trace), send))
+        answering = asyncio.ensure_future(self._answer(binding, call, prepared, send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -135,15 +124,57 @@ class CallPort:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _answer(self, call: Call, send: Send) -> None:
-        found = await self._journaling.ask(call)
+    async def _answer(
+        self, binding: Binding, call: wire.Call, prepared: Performed | Handed | Report, send: Send
+    ) -> None:
+        found: Flight | Stored | Refused
+        if isinstance(prepared, Report):
+            asking = Asking(call.turn, call.begun, call.number, "", "once", call.resent, prepared.what)
+            found = await self._journaling.report(binding, asking, prepared)
+        else:
+            trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
+            found = await self._journaling.ask(Call(binding, _asking(call, prepared), prepared, trace))
+        render = prepared.shown if isinstance(prepared, Rendering) else _as_it_is
         match found:
             case Stored():
-                await _tell(send, found.answer, (wire.ENTRY, f"{found.entry} replayed"))
+                mark = f"{found.entry} replayed" if found.replayed else found.entry
+                await _tell(send, render(found.answer), (wire.ENTRY, mark))
             case Refused():
-                await _tell(send, found.answer, (wire.REFUSED, found.word))
+                answer = render(found.answer) if found.word == wire.NO else found.answer
+                await _tell(send, answer, (wire.REFUSED, found.word))
+            case Flight() if isinstance(prepared, Rendering):
+                await _follow_whole(send, found, render)
             case Flight():
                 await _follow(send, found)
+
+
+def _asking(call: wire.Call, prepared: Performed | Handed) -> Asking:
+    return Asking(
+        call.turn,
+        call.begun,
+        call.number,
+        prepared.fingerprint,
+        prepared.permits,
+        call.resent,
+        prepared.what,
+        prepared.bounded.bounds if prepared.bounded is not None else Bounds(),
+        prepared.tool,
+        prepared.call,
+    )
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
+
+
+async def _follow_whole(send: Send, flight: Flight, render: Callable[[Answer], Answer]) -> None:
+    if not await flight.head():
+        assert flight.refusal is not None
+        await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
+        return
+    async with contextlib.aclosing(flight.follow()) as pieces:
+        body = b"".join([piece async for piece in pieces])
+    await _tell(send, render(Answer(flight.status, flight.headers, body)), (wire.ENTRY, flight.entry))
 
 
 async def _follow(send: Send, flight: Flight) -> None:

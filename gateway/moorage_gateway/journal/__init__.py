@@ -4,7 +4,12 @@ kinds        what a kind of call must say of itself: a new one needs nothing els
 answers      an answer as the journal holds it
 seeing       what traces and counters are told of it
 flights      a call being made: what came of it so far, and who follows it
-journaling   started → made → completed; replay; leases; what happens when somebody dies
+journaling   what becomes of a call: made, met again, held, turned away, refused
+making       calls being made here: their leases, their ends, what happens when somebody dies
+handing      calls that an attempt makes by itself, and reports
+recording    answers into the journal
+insisting    what must reach the ledger, sent until it answers
+found        what asking finds instead of a call to make
 refusals     what is said where a call is not made
 spilling     answers too large for Redis
 """

@@ -43,6 +43,30 @@ def json_answer(status: int, body: bytes, *, retry_after: float | None = None) -
     return Answer(status, (("content-type", "application/json"), more), body)
 
 
+def already_done(call: str, answer: Answer | None) -> Answer:
+    """What an agent gets instead of a new effect: an earlier attempt's one of the same tool (turns.md §6). For protocols without a form of
+    their own; a kind may say the same otherwise."""
+    known = answer is not None
+    message = (
+        "An earlier attempt at this turn made another call of this tool, and this attempt has not made that one. This one was not made; "
+        + (
+            "the earlier call and its result are given here. "
+            if known
+            else "what became of the earlier call is not known. "
+        )
+        + "Go on from it; where a second one is meant, call again."
+    )
+    found = {"call": call, "result": answer.body.decode("utf-8", "replace") if answer is not None else None}
+    body = {
+        "message": message,
+        "type": "conflict",
+        "param": None,
+        "code": "already_done_in_earlier_attempt",
+        "earlier": found,
+    }
+    return json_answer(409, orjson.dumps({"error": body}))
+
+
 def outcome_unknown(what: str) -> Answer:
     """What an agent gets for an effect of which nobody knows whether it happened (turns.md §6)."""
     return error(

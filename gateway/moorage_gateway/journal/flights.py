@@ -43,8 +43,9 @@ class Room:
 class Flight:
     """One call. `entry` is its journal entry, empty where none is kept. It is the Outlet of whoever makes the call."""
 
-    def __init__(self, entry: str, room: Room, most: int) -> None:
+    def __init__(self, entry: str, room: Room, most: int, call_id: str = "") -> None:
         self.entry = entry
+        self.call_id = call_id
         self.status = 0
         self.headers: Headers = ()
         self.sent = False

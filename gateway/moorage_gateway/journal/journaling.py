@@ -1,9 +1,13 @@
 """The journal of boundary calls: started, made, completed, and met again by later attempts (turns.md §6). Layer: engine.
 
-    ask ─ start ─┬─ RUN      → a flight, a task of this object's own: it goes on though its asker, its sandbox or its turn ends
+    ask ─ start ─┬─ RUN      → a flight, a task of its own (`making.py`)
                  ├─ WAIT     → the flight, if it is here; else ask again until it has ended
+                 ├─ HELD     → ask again: an earlier attempt's effect of the same tool may yet be met by another call
+                 ├─ EARLIER  → the outcome of that effect, and nothing is made
                  ├─ DONE     → the recorded answer
                  └─ UNKNOWN  → an error that agent or model can act on
+
+A call that its attempt makes by itself (`Handed`) has no flight: the attempt is told to make it, and reports how it ended.
 
 A gateway that ends lets its calls end first; what is left then may be made again by another one, if it is no effect.
 """
@@ -11,41 +15,35 @@ A gateway that ends lets its calls end first; what is left then may be made agai
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
-from moorage_api.ledger.journal import Asking, JournalLedger, Started
-from moorage_api.ledger.script import LEASE_MS, RENEW_S, Lost, Unreachable
+from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
+from moorage_api.ledger.script import LEASE_MS
 from moorage_gateway.clock import Clock
+from moorage_gateway.journal import handing
 from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.flights import Flight, Room
-from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Prepared
+from moorage_gateway.journal.found import Stored
+from moorage_gateway.journal.insisting import Insisting
+from moorage_gateway.journal.kinds import Handed, Report
+from moorage_gateway.journal.making import LAST_S, Held, Making
+from moorage_gateway.journal.recording import Recording
 from moorage_gateway.journal.refusals import Refused, again, refusal
 from moorage_gateway.journal.seeing import Began, Call, Observer, Telling
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.store import StoreUnavailable
 
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-RETRY_S = 0.2
 POLL_S = 0.25
 """Between two looks at a call that another gateway makes."""
 WAIT_S = 1800.0
 """Longest wait for it, and for a Redis that is away: longer than any call may take."""
-RECORD_S = 600.0
-"""For an answer that has come to be recorded."""
-ABSENT_S = 30.0
-"""For its owner to restore a turn that Redis has lost."""
-MARGIN_S = 2.0
-"""Of a lease: nothing is sent so shortly before its end."""
-LAST_S = 2.0
+HELD_S = 1.0
+"""That a new effect waits for an earlier attempt's one of the same tool to be met (turns.md §6)."""
+HELD_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,36 +55,16 @@ class Limits:
     room: int = 512 * 2**20
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The answer of a call that was made before."""
+@dataclass
+class _Asker:
+    """One call being asked for. `since`: when it was HELD first."""
 
-    entry: str
-    answer: Answer
-
-
-@dataclass(eq=False)
-class _Held:
-    """A flight of this process with what its lease needs."""
-
-    call: Call
-    started: Started
     executor: str
-    flight: Flight
-    until: float
-    began: Began
-    task: asyncio.Task[None] | None = None
-    joined: dict[int, tuple[Call, Began]] = field(default_factory=dict)
-    """Later attempts that asked for it while it was being made, by their name."""
-
-    @property
-    def asking(self) -> Asking:
-        """What is asked of the ledger."""
-        return self.call.asking
+    since: float | None = None
 
 
 class Journaling:
-    """Asks, makes, records. `calm`: seconds until leases may be taken (turns.md §7)."""
+    """Asks, has made, tells what is recorded. `calm`: seconds until leases may be taken (turns.md §7)."""
 
     def __init__(
         self,
@@ -100,14 +78,14 @@ class Journaling:
         observer: Observer,
     ) -> None:
         self._ledger = ledger
-        self._recovery = recovery
         self._spill = spill
         self._clock = clock
         self._calm = calm
         self._limits = limits
         self._tell = Telling(observer, clock)
-        self._held: dict[tuple[str, str], _Held] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._insist = Insisting(recovery, clock)
+        self._recording = Recording(ledger, self._insist, spill, clock)
+        self._making = Making(ledger, self._insist, self._recording, clock, self._tell)
         self._starting: set[asyncio.Task[Flight | Stored | Refused | None]] = set()
         self._closing = False
         self.room = Room(limits.room)
@@ -116,18 +94,24 @@ class Journaling:
     @property
     def flights(self) -> int:
         """Calls being made here."""
-        return len(self._tasks)
+        return len(self._making.tasks)
+
+    async def run(self) -> None:
+        """Renews the leases of what is in flight, until cancelled."""
+        await self._making.run()
 
     async def ask(self, call: Call) -> Flight | Stored | Refused:
         """What becomes of one call. May be cancelled: what was begun goes on."""
-        executor, deadline = secrets.token_hex(8), self._clock.monotonic() + WAIT_S
+        handed = isinstance(call.prepared, Handed)
+        asker = _Asker(handing.attempt(call.binding, call.asking) if handed else secrets.token_hex(8))
+        deadline = self._clock.monotonic() + WAIT_S
         while True:
             if self._closing:
                 return again("This gateway ends; another one serves.")
-            if len(self._tasks) + len(self._starting) >= self._limits.flights:
+            if self.flights + len(self._starting) >= self._limits.flights:
                 return again("This gateway makes as many calls as it can.")
             # A permission to run must not be lost with whoever asked: nobody else would make the call.
-            step = asyncio.get_running_loop().create_task(self._step(call, executor))
+            step = asyncio.get_running_loop().create_task(self._step(call, asker))
             self._starting.add(step)
             step.add_done_callback(self._stepped)
             found = await asyncio.shield(step)
@@ -135,42 +119,88 @@ class Journaling:
                 return found
             if self._clock.monotonic() >= deadline:
                 return again("Another gateway has been making this call for too long.")
-            await self._clock.sleep(POLL_S)
+            await self._clock.sleep(POLL_S if asker.since is None else HELD_POLL_S)
+
+    async def report(self, binding: Binding, asking: Asking, report: Report) -> Stored | Refused:
+        """How a call ended that its attempt made by itself. Sent again, it says the same."""
+        begun, started = handing.marked(report.mark)
+        if begun != asking.begun or not asking.response:
+            message = "The attempt that began this has ended: how it ended is recorded for nobody."
+            return Refused("no", error(409, "conflict", "fenced", message))
+        try:
+            executor = handing.attempt(binding, asking)
+            word = await self._recording.reported(binding, asking, started, executor, report.answer)
+        except TimeoutError:
+            return again("The ledger does not answer.")
+        if word == "SUPERSEDED":
+            return refusal("FENCED")
+        if word != "OK":
+            return again(f"It could not be recorded: {word}.")
+        return Stored(started.entry, report.told, replayed=False)
 
     def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
         self._starting.discard(step)
         if not step.cancelled():
             step.exception()  # read, so that one whose asker has left does not warn
 
-    async def _step(self, call: Call, executor: str) -> Flight | Stored | Refused | None:
-        """One look; None: somebody else makes the call."""
+    async def _step(self, call: Call, asker: _Asker) -> Flight | Stored | Refused | None:
+        """One look; None: look again, somebody else makes the call, or another one must be met first."""
         began = Began.at(self._clock)
-        asking, asked = call.asking, began.monotonic
+        asked, lease_ms = began.monotonic, handing.LEASE_MS if isinstance(call.prepared, Handed) else LEASE_MS
 
         def send() -> Awaitable[Started]:
             nonlocal asked
             asked = self._clock.monotonic()
-            return self._ledger.start(call.binding, asking, executor, settling=self._calm() > 0)
+            waited = asker.since is not None and asked - asker.since >= HELD_S
+            settling = self._calm() > 0
+            return self._ledger.start(
+                call.binding, call.asking, asker.executor, settling=settling, lease_ms=lease_ms, waited=waited
+            )
 
         try:
             started = await self._insist(send, WAIT_S)
         except TimeoutError:
             return again("The ledger does not answer.")
         match started.word:
-            case "RUN":
-                return self._fly(_Held(call, started, executor, self._flight(started.entry), asked, began))
-            case "FREE":
-                return self._fly(_Held(call, started, executor, self._flight(""), float("inf"), began))
+            case "RUN" | "FREE":
+                return self._begun(call, asker.executor, started, asked, began)
+            case "HELD":
+                asker.since = asked if asker.since is None else asker.since
+                return None
             case "WAIT":
-                mine = self._held.get((asking.response, started.entry))
-                if mine is not None and asking.begun != mine.asking.begun:
-                    mine.joined.setdefault(asking.begun, (call, began))
-                return None if mine is None else mine.flight
+                return self._making.joined(call, started.entry, began)
+            case _:
+                return await self._ended(call, started, began)
+
+    def _begun(self, call: Call, executor: str, started: Started, asked: float, began: Began) -> Flight | Stored:
+        """The call is this asker's to make. `asked`: when its lease began."""
+        self.made += 1
+        if isinstance(call.prepared, Handed):
+            return Stored(started.entry, call.prepared.hand(handing.mark(call.asking, started)), replayed=False)
+        flight = self._flight(call.asking, started.entry)
+        until = asked + LEASE_MS / 1000 if started.entry else float("inf")
+        return self._making.fly(Held(call, call.prepared, started, executor, flight, until, began))
+
+    async def _ended(self, call: Call, started: Started, began: Began) -> Stored | Refused:
+        """Nothing is made."""
+        match started.word:
             case "DONE":
-                return await self._stored(call, started, began)
+                found = await self._stored(call, started)
+                if isinstance(found, Refused):
+                    return found
+                self._tell(call, began, started.entry, status=found.status, what=started.what, replayed=True)
+                return Stored(started.entry, found)
             case "UNKNOWN":
                 self._tell(call, began, started.entry, status=0, fault="outcome_unknown", replayed=True)
                 return Stored(started.entry, call.prepared.unknown())
+            case "EARLIER" | "EARLIER_UNKNOWN":
+                earlier = await self._stored(call, started) if started.word == "EARLIER" else None
+                if isinstance(earlier, Refused):
+                    return earlier
+                told = call.prepared.earlier(started.call, earlier)
+                fault = "already_done_in_earlier_attempt"
+                self._tell(call, began, started.entry, status=told.status, fault=fault, replayed=True)
+                return Stored(started.entry, told)
             case "SHUT" | "RATE" | "SPENT" as word if call.prepared.bounded is not None:
                 # No answer of the model's: the journal does not hold it, and asked later it may be made.
                 self._tell(call, began, started.entry, status=429, fault=word.lower())
@@ -178,7 +208,8 @@ class Journaling:
             case word:
                 return refusal(word)
 
-    async def _stored(self, call: Call, started: Started, began: Began) -> Stored | Refused:
+    async def _stored(self, call: Call, started: Started) -> Answer | Refused:
+        """The recorded answer."""
         try:
             answer = await self._spill.get(call.binding.tenant, call.asking.response, started.answer)
         except StoreUnavailable:
@@ -187,195 +218,21 @@ class Journaling:
             message = "The recorded answer of this call is gone from the object store."
             return Refused("no", error(502, "server_error", "journal_lost", message))
         self.replayed += 1
-        self._tell(call, began, started.entry, status=answer.status, what=started.what, replayed=True)
-        return Stored(started.entry, answer)
+        return answer
 
-    def _flight(self, entry: str) -> Flight:
-        return Flight(entry, self.room, self._limits.answer)
-
-    def _fly(self, held: _Held) -> Flight:
-        held.until += LEASE_MS / 1000
-        held.flight.guard(functools.partial(self._may_send, held))
-        if held.flight.entry:
-            self._held[held.asking.response, held.started.entry] = held
-        name = f"call {held.asking.what.get('kind')}"
-        task = held.task = asyncio.get_running_loop().create_task(self._run(held), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self.made += 1
-        return held.flight
-
-    async def _run(self, held: _Held) -> None:
-        flight, prepared, fault = held.flight, held.call.prepared, ""
-        try:
-            await prepared.perform(flight)
-        except NothingSent as why:
-            fault = "nothing_sent"
-            await self._drop(held)
-            flight.refused(again(str(why)).answer)
-        except NoOutcome as why:
-            fault = "broken"
-            await self._without_outcome(held, prepared, str(why))
-        except asyncio.CancelledError:
-            fault = "given_up"
-            await self._given_up(held)
-            raise
-        except Exception as mistake:  # the outermost frame of a call: its followers must hear of it
-            fault = "mistake"
-            whose = held.call.binding
-            log.exception("a call of %s/%s failed by a mistake of ours", whose.tenant, whose.agent)
-            await self._without_outcome(held, prepared, f"the gateway failed: {type(mistake).__name__}")
-        else:
-            fault = await self._record(held)
-        finally:
-            tell = functools.partial(self._tell, status=flight.status, what=flight.outcome.what, fault=fault)
-            tell(held.call, held.began, held.started.entry)
-            for call, began in held.joined.values():
-                tell(call, began, held.started.entry, replayed=True)
-            if self._held.get((held.asking.response, held.started.entry)) is held:
-                del self._held[held.asking.response, held.started.entry]
-            if not flight.over:
-                flight.broken("the call was given up")
-        if fault or not flight.entry:
-            await self._spend(held)
-
-    async def _record(self, held: _Held) -> str:
-        """The whole answer into the journal, then to whoever follows. Returns a fault's word, or nothing."""
-        flight = held.flight
-        if not flight.entry:
-            flight.recorded()
-            return ""
-        name = f"{held.started.entry}.{held.started.tried}"
-        response = held.asking.response
-        tenant = held.call.binding.tenant
-        data = await self._spill.put(tenant, response, name, flight.answer, held=held.started.octets)
-        word = await self._completed(held, "completed", data)
-        if word == "OK":
-            flight.recorded()
-            return ""
-        flight.broken(f"the answer could not be recorded: {word}")
-        return "unrecorded"
-
-    async def _spend(self, held: _Held) -> None:
-        """What no entry tells of is taken from its purse all the same; once, and not insisted on."""
-        bounds, tokens = held.asking.bounds, held.flight.outcome.tokens
-        if not tokens or not (bounds.tokens or bounds.turn_tokens):
-            return
-        try:
-            await self._ledger.spend(held.asking, tokens)
-        except (Lost, Unreachable):
-            log.info("%d tokens of %s were not taken from its purse", tokens, bounds.purse)
-
-    async def _completed(self, held: _Held, state: str, data: bytes) -> str:
-        until = self._clock.monotonic() + ABSENT_S
-        while True:
-            send = functools.partial(
-                self._ledger.complete, held.asking, held.started, held.executor, state=state, answer=data,
-                outcome=held.flight.outcome,
-            )  # fmt: skip
-            try:
-                word = await self._insist(send, RECORD_S)
-            except TimeoutError:
-                return "Redis is away"
-            if word != "ABSENT" or self._clock.monotonic() >= until:
-                return word
-            await self._clock.sleep(RETRY_S)
-
-    async def _without_outcome(self, held: _Held, prepared: Prepared, why: str) -> None:
-        flight = held.flight
-        if held.asking.permits == "once" and flight.sent:
-            if flight.entry and await self._completed(held, "unknown", b"") != "OK":
-                flight.broken(why)
-                return
-            if flight.passed_on:
-                flight.broken(why)
-            else:
-                flight.instead(prepared.unknown())
-            return
-        await self._drop(held)
-        if flight.passed_on:
-            flight.broken(why)
-        else:
-            flight.refused(again(why).answer)
-
-    async def _given_up(self, held: _Held) -> None:
-        """This gateway ends. An effect that was sent keeps its entry: nobody may make it again."""
-        if held.asking.permits == "once" and held.flight.sent:
-            return
-        try:
-            async with asyncio.timeout(LAST_S):
-                await self._drop(held)
-        except TimeoutError:
-            log.warning("a call could not be handed on: its lease runs out by itself")
-
-    async def _drop(self, held: _Held) -> None:
-        if not held.flight.entry:
-            return
-        send = functools.partial(self._ledger.drop, held.asking.response, held.started, held.executor)
-        try:
-            await self._insist(send, RECORD_S)
-        except TimeoutError:
-            log.warning("a call could not be taken out of the journal: its lease runs out by itself")
-
-    async def _may_send(self, held: _Held) -> None:
-        """By our own clock: whoever was stopped for longer than its lease must not send (turns.md §6). Raises NothingSent."""
-        if self._clock.monotonic() < held.until - MARGIN_S:
-            return
-        await self._renew([held])
-        if self._clock.monotonic() >= held.until - MARGIN_S:
-            raise NothingSent("the lease of this call ran out before it was sent")
-
-    # -- leases
-
-    async def run(self) -> None:
-        """Renews the leases of what is in flight, until cancelled."""
-        while True:
-            await self._clock.sleep(RENEW_S)
-            if self._held:
-                await self._renew(list(self._held.values()))
-
-    async def _renew(self, held: list[_Held]) -> None:
-        asked = self._clock.monotonic()
-        flat = [(each.asking.response, each.started.entry, each.executor) for each in held]
-        try:
-            words = await self._ledger.hold(flat)
-        except Lost:
-            try:
-                await self._recovery.recover()
-            except Unreachable:
-                return
-            return
-        except Unreachable:
-            return
-        for each, word in zip(held, words, strict=True):
-            if word == "OK":
-                each.until = asked + LEASE_MS / 1000
-
-    async def _insist(self, call: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Sends until an answer comes: every script answers the same when sent again. Raises TimeoutError."""
-        async with asyncio.timeout(seconds):
-            while True:
-                if self._recovery.runs:
-                    await self._recovery.settled()
-                try:
-                    return await call()
-                except Lost:
-                    try:
-                        await self._recovery.recover()
-                    except Unreachable:
-                        await self._clock.sleep(RETRY_S)
-                except Unreachable:
-                    await self._clock.sleep(RETRY_S)
-
-    # -- the end
+    def _flight(self, asking: Asking, entry: str) -> Flight:
+        # Of the entry, so that every try has the same one; hashed, since a response's id is a right to read it.
+        named = f"{asking.response}\n{entry}" if entry else secrets.token_hex(16)
+        call_id = f"call_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+        return Flight(entry, self.room, self._limits.answer, call_id)
 
     async def drain(self, seconds: float) -> None:
         """Takes no call any more, and lets those in flight end within so many seconds; what is left is given up."""
         self._closing = True
-        waits: set[asyncio.Task[object]] = {*self._tasks, *self._starting}
+        waits: set[asyncio.Task[object]] = {*self._making.tasks, *self._starting}
         if waits and seconds:
             await asyncio.wait(waits, timeout=seconds)
-        left = [*self._starting, *self._tasks]
+        left = [*self._starting, *self._making.tasks]
         for task in left:
             task.cancel()
         if left:

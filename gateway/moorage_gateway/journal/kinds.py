@@ -1,8 +1,12 @@
 """What a kind of boundary call says of itself. Layer: shapes and one registry; the journal knows no kind by name.
 
-A new kind (tools, agents, memory, steps) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`).
+A new kind (tools, agents, memory) is a class with `prefix` and `prepare`, added where the gateway is composed (`core.py`); its first part
+of a path stands among `wire.calls.KINDS`. Who makes a call:
 
-    CallRefused   raised by `prepare`: the call is none; its answer is told and not recorded
+    Performed     this gateway, by `perform`
+    Handed        the attempt itself, told so by `hand`; how it ended comes as a `Report`
+
+    CallRefused   raised by `prepare`: nobody is asked; its answer is told and not recorded
     NothingSent   raised by `perform`: surely nothing reached anybody
     NoOutcome     raised by `perform`: it was sent, and no whole answer came
 """
@@ -11,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moorage_api.ledger.journal import Bounds, Outcome, Permits
 from moorage_gateway.journal.answers import Answer, Headers
 
 
 class CallRefused(Exception):
-    """The call must not be made as it stands."""
+    """The call must not be made as it stands, or is answered here."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -68,6 +72,10 @@ class Outlet(Protocol):
     def passed_on(self) -> bool:
         """Whether somebody may have seen a part of the answer."""
 
+    @property
+    def call_id(self) -> str:
+        """The same for every try of this call, and no other call's: for whoever can tell by it that he has been asked before."""
+
 
 @dataclass(frozen=True)
 class Bounded:
@@ -82,7 +90,7 @@ class Bounded:
 
 
 class Prepared(Protocol):
-    """A call that may be made."""
+    """What the journal needs to know of a call that may be made; it is `Performed` or `Handed`."""
 
     @property
     def fingerprint(self) -> str:
@@ -100,11 +108,54 @@ class Prepared(Protocol):
     def what(self) -> dict[str, str]:
         """For traces and people; short, and nothing secret."""
 
-    async def perform(self, outlet: Outlet) -> None:
-        """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
+    @property
+    def tool(self) -> str:
+        """What an effect calls, as its agent knows it; empty where a later attempt may call it anew without a word (turns.md §6)."""
+
+    @property
+    def call(self) -> str:
+        """The call as its agent can read it, kept for whoever is turned away to it; at most `MAX_CALL` characters of it are."""
 
     def unknown(self) -> Answer:
         """What the agent gets where the outcome is not known."""
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        """What the agent gets instead of this call: an earlier attempt's `call` of the same tool, and its answer (None: not known)."""
+
+
+@runtime_checkable
+class Performed(Prepared, Protocol):
+    """A call that the gateway makes."""
+
+    async def perform(self, outlet: Outlet) -> None:
+        """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
+
+
+@runtime_checkable
+class Handed(Prepared, Protocol):
+    """A call that the attempt makes by itself."""
+
+    def hand(self, mark: str) -> Answer:
+        """Tells it so, with the mark that its report must bear. Without one nothing is recorded, and no report is wanted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a handed call ended: `mark` is what `hand` gave, `answer` what later attempts get, `told` what the reporter does."""
+
+    mark: str
+    answer: Answer
+    told: Answer
+    what: dict[str, str]
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A prepared call whose answer depends on who asks for it: a later attempt that meets it again asked under another id. Its answers
+    are told whole."""
+
+    def shown(self, answer: Answer) -> Answer:
+        """What this asker is told of what the journal holds, or of a refusal of the journal's."""
 
 
 class CallKind(Protocol):
@@ -113,7 +164,7 @@ class CallKind(Protocol):
     prefix: str
     """Of the target, as `/models/`."""
 
-    def prepare(self, asked: Asked) -> Prepared:
+    def prepare(self, asked: Asked) -> Performed | Handed | Report:
         """Raises CallRefused."""
 
 

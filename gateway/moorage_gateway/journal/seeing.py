@@ -7,7 +7,7 @@ from typing import Protocol
 
 from moorage_api.ledger.journal import Asking, Binding
 from moorage_gateway.clock import Clock
-from moorage_gateway.journal.kinds import Prepared
+from moorage_gateway.journal.kinds import Handed, Performed
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Call:
 
     binding: Binding
     asking: Asking
-    prepared: Prepared
+    prepared: Performed | Handed
     traceparent: str = ""
 
 

@@ -97,9 +97,23 @@ class ModelCall:
             "model": self.request.model[:128],
         }
 
+    @property
+    def tool(self) -> str:
+        """No effect."""
+        return ""
+
+    @property
+    def call(self) -> str:
+        """Nobody is turned away to it."""
+        return ""
+
     def unknown(self) -> Answer:
         """Never for a model; the shape is everyone's."""
         return outcome_unknown(f"A request to {self.endpoint.name}")
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        """Never for a model."""
+        return self.unknown()
 
     async def perform(self, outlet: Outlet) -> None:
         """See Prepared. Where no endpoint gives an answer, one of ours is given, which is recorded as any other."""

@@ -1,7 +1,7 @@
 """Adapters: one way to run whatever a framework calls an agent. Layer: SDK.
 
-An adapter is stateless; `run` yields the typed events of `moorage.events` and stops when it is closed or cancelled. A framework
-gets a module of its own here, imported only when an agent of that framework is served.
+An adapter is stateless; `run` yields the typed events of `moorage.events` and stops when it is closed or cancelled. A framework has
+a module of its own here. What an agent is, is told by what it has: no framework is imported but by its own agents.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from collections.abc import AsyncGenerator
 from typing import Any, Protocol, runtime_checkable
 
 from moorage._context import Context
+from moorage.adapters import agent_framework, factory, langgraph
 from moorage.events import Event
+
+ACCEPTED = (
+    "give a function agent(items, ctx) that returns or yields text or moorage.events, an agent of the Microsoft Agent Framework,"
+    " a compiled LangGraph graph, or a function without parameters that makes one of these two"
+)
 
 
 @runtime_checkable
@@ -24,12 +30,28 @@ class Adapter(Protocol):
 
 def adapt(agent: object) -> Adapter:
     """The adapter for `agent`; raises TypeError naming what is accepted."""
+    found = framework(agent)
+    if found is not None:
+        return found
     if isinstance(agent, Adapter) and not isinstance(agent, type):
         return agent
+    if factory.recognises(agent):
+        return factory.FactoryAdapter(agent, framework, ACCEPTED)
     if callable(agent):
         from moorage.adapters.function import FunctionAdapter
 
         return FunctionAdapter(agent)
-    raise TypeError(
-        f"agent is a {type(agent).__name__}; give a function agent(items, ctx) that returns or yields text or moorage.events"
-    )
+    raise TypeError(f"agent is a {type(agent).__name__}; {ACCEPTED}")
+
+
+def framework(agent: object) -> Adapter | None:
+    """The adapter for a framework's agent, None for what is no framework's. Raises TypeError for one that is not ready to run."""
+    if langgraph.recognises(agent):
+        return langgraph.LangGraphAdapter(agent)
+    if langgraph.only_built(agent):
+        raise TypeError(f"agent is a {type(agent).__name__} that was not compiled: give what its .compile() returns")
+    if agent_framework.recognises(agent):
+        return agent_framework.AgentFrameworkAdapter(agent)
+    if hasattr(agent, "as_agent") and hasattr(agent, "run"):
+        raise TypeError(f"agent is a {type(agent).__name__}, which has no sessions: give what its .as_agent() returns")
+    return None

@@ -11,7 +11,7 @@ import pytest
 
 from component.journal.conftest import SECRET, Desk, token
 from moorage_api.wire import calls as wire
-from moorage_gateway.journal import journaling, spilling
+from moorage_gateway.journal import making, spilling
 from moorage_gateway.store import StoreUnavailable
 
 pytestmark = pytest.mark.component
@@ -59,14 +59,14 @@ async def test_a_stream_passes_as_it_comes_and_its_end_only_when_it_is_recorded(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded, may = asyncio.Event(), asyncio.Event()
-    real = journaling.Journaling._record
+    real = making.Making._record
 
     async def record(self: Any, held: Any) -> str:
         recorded.set()
         await may.wait()
         return await real(self, held)
 
-    monkeypatch.setattr(journaling.Journaling, "_record", record)
+    monkeypatch.setattr(making.Making, "_record", record)
     head, body = desk.call("hold half", stream=True)
     shown = {"authorization": f"Bearer {token('sb-1', 'acme')}"}
     url = desk.gateways[0].sandbox_url + wire.PATH

@@ -1,6 +1,6 @@
 """Calls that must not be made twice: what the journal makes of them when their gateway, or the other end, gives no outcome (turns.md §6).
 
-The kind is played (models are no effects, and tools come later); journal, ledger and Valkey are real.
+The kind is played (models are no effects, and tools have tests of their own); journal, ledger and Valkey are real.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import pytest
 from component.journal.conftest import Desk
 from moorage_api.ledger.journal import Asking, Binding, Permits
 from moorage_gateway.app import Gateway
-from moorage_gateway.journal.answers import Answer, outcome_unknown
+from moorage_gateway.journal.answers import Answer, already_done, outcome_unknown
 from moorage_gateway.journal.flights import Broken, Flight
-from moorage_gateway.journal.journaling import Journaling, Stored
+from moorage_gateway.journal.found import Stored
+from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Outlet
 from moorage_gateway.journal.refusals import Refused
 from moorage_gateway.journal.seeing import Call
@@ -36,6 +37,8 @@ class Effect:
     what: dict[str, str] = field(default_factory=lambda: {"kind": "tool"})
     sends: bool = True
     bounded: None = None
+    tool: str = ""
+    call: str = ""
 
     async def perform(self, outlet: Outlet) -> None:
         if self.sends:
@@ -45,6 +48,9 @@ class Effect:
 
     def unknown(self) -> Answer:
         return outcome_unknown("The tool")
+
+    def earlier(self, call: str, answer: Answer | None) -> Answer:
+        return already_done(call, answer)
 
 
 async def answers(outlet: Outlet) -> None:
@@ -66,7 +72,10 @@ def of(gateway: Gateway) -> Journaling:
 
 async def ask(desk: Desk, effect: Effect, *, at: Gateway | None = None, number: int = 1, resent: bool = False) -> Any:
     binding = Binding("sb-1", desk.session, desk.epoch, "acme", "a")
-    asking = Asking(desk.turn, desk.fence, number, effect.fingerprint, effect.permits, resent, effect.what)
+    asking = Asking(
+        desk.turn, desk.fence, number, effect.fingerprint, effect.permits, resent, effect.what,
+        tool=effect.tool, call=effect.call,
+    )  # fmt: skip
     return await of(at or desk.gateways[0]).ask(Call(binding, asking, effect))
 
 
@@ -163,7 +172,8 @@ async def test_who_was_stopped_past_its_lease_sends_nothing(desk: Desk, monkeypa
     async def no_answer(*_: Any) -> list[str]:
         return ["LOST"]
 
-    monkeypatch.setattr(journaling, "_clock", Late())
+    for each in (journaling, journaling._making):
+        monkeypatch.setattr(each, "_clock", Late())
     monkeypatch.setattr(journaling._ledger, "hold", no_answer)
     started = journaling._ledger.start
 

@@ -77,7 +77,7 @@ async def test_a_client_that_asks_for_its_counts_gets_them_and_other_servers_are
 async def test_pieces_are_neither_merged_nor_delayed_by_the_counting(desk: Desk) -> None:
     await desk.publish("m", streamUsage=True)
     asking = asyncio.ensure_future(desk.chat("", body=body("hold it", stream=True)))
-    flights = desk.gateways[0].core.journaling
+    flights = desk.gateways[0].core.journaling._making
     async with asyncio.timeout(10):
         while not (held := list(flights._held.values())) or len(held[0].flight._pieces) < 4:
             await asyncio.sleep(0.01)

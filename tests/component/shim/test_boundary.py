@@ -232,6 +232,34 @@ async def test_a_clients_retry_of_what_it_left_gets_the_same_number(world, gatew
     await stream.rest()
 
 
+async def test_a_tool_call_that_a_client_asks_again_gets_the_same_number_though_its_id_is_another(
+    world, gateways, agent
+):
+    stream = await world.start([["wait", world.gate("go")]])
+    await stream.acknowledged()
+    for each in gateways:
+        each.plan = [wait]
+
+    def asked(number: int, text: str = "x") -> dict[str, Any]:
+        params = {"name": "add", "arguments": {"text": text}, "_meta": {"progressToken": number}}
+        return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+
+    place, headers = door(world, "/toolboxes/t/mcp"), {"mcp-protocol-version": "2025-11-25", "mcp-session-id": "s"}
+    with pytest.raises(httpx2.TimeoutException):
+        await agent.post(place, json=asked(1), headers=headers, timeout=0.3)
+    for each in gateways:
+        each.may.set()
+    await until(lambda: len(seen(gateways)) == 1)
+    for number, text in ((2, "y"), (3, "x"), (4, "x")):
+        assert (await agent.post(place, json=asked(number, text))).status_code == 200
+    calls = sorted((call for call, _ in seen(gateways)), key=lambda each: (each.number, each.resent))
+    assert [(call.number, call.resent) for call in calls] == [(1, False), (1, True), (2, False), (3, False)]
+    assert calls[0].target == "/toolboxes/t/mcp" and ("mcp-protocol-version", "2025-11-25") in calls[0].headers
+    assert "mcp-session-id" not in dict(calls[0].headers)
+    world.pass_gate("go")
+    await stream.rest()
+
+
 async def test_an_answer_that_breaks_off_ends_the_attempt_before_the_agent_sees_it(world, gateways, agent):
     stream = await world.start([["wait", world.gate("go")]])
     await stream.acknowledged()

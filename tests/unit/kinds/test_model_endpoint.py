@@ -105,7 +105,7 @@ def test_kinds_stand_side_by_side_and_each_name_is_its_kinds() -> None:
         parse_all([document(), document()])
     with pytest.raises(ManifestError, match="must be HostedAgent "):
         parse(document())
-    with pytest.raises(ManifestError, match="HostedAgent or ModelEndpoint"):
-        parse_any({**document(), "kind": "Toolbox"})
-    with pytest.raises(ManifestError, match="HostedAgent or ModelEndpoint"):
+    with pytest.raises(ManifestError, match="HostedAgent or ModelEndpoint or Toolbox"):
+        parse_any({**document(), "kind": "Rubric"})
+    with pytest.raises(ManifestError, match="HostedAgent or ModelEndpoint or Toolbox"):
         parse_any({**document(), "kind": ["ModelEndpoint"]})

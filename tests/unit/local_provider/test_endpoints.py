@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api.catalog import credential_name
-from moorage_api.kinds import ModelEndpoint
+from moorage_api.catalog import credential_name, tool_credential_name
+from moorage_api.kinds import ModelEndpoint, Toolbox
 from moorage_local.endpoints import Endpoints, variable
-from moorage_local.manifests import FoundEndpoint, read_folder
+from moorage_local.manifests import FoundEndpoint, FoundToolbox, read_folder
 
 pytestmark = pytest.mark.unit
 
@@ -69,3 +69,46 @@ def test_a_folder_holds_agents_and_endpoints_side_by_side(tmp_path: Path) -> Non
     (tmp_path / "in" / "models.yaml").write_text(TEXT % ("two", "https://c.example/v1"))
     (error,) = read_folder(tmp_path).errors
     assert "names are unique" in str(error)
+
+
+async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -> None:
+    upstreams = [
+        {
+            "name": "one",
+            "mcp": {"url": "http://127.0.0.1:9000/mcp"},
+            "credential": {"secret": "tracker", "key": "token"},
+        },
+        {"name": "two", "mcp": {"url": "https://b.example/mcp"}},
+    ]
+    document = {
+        "kind": "Toolbox",
+        "apiVersion": "moorage.dev/v1alpha1",
+        "metadata": {"name": "t"},
+        "spec": {"upstreams": upstreams},
+    }
+    box = FoundToolbox(Toolbox.model_validate(document, by_alias=True, by_name=False), Path("/f/toolboxes.yaml"))
+    environment: dict[str, str] = {}
+    made = Endpoints("dev", environment, None)
+    (sentence,) = made.use({}, (), {"t": box})
+    assert "toolbox t, upstream one" in sentence and "TRACKER_TOKEN" in sentence
+    environment["TRACKER_TOKEN"] = "tok"
+    assert made.get(tool_credential_name("dev", "t", "one")) == "tok"
+    assert made.get(tool_credential_name("dev", "t", "two")) is None
+    assert made.allowed() == {"127.0.0.1:9000", "b.example:443"}
+    made.use({}, {"/f/toolboxes.yaml"})
+    assert made.allowed() == {"127.0.0.1:9000", "b.example:443"}, "its file is broken just now: it was not removed"
+    made.use({})
+    assert made.allowed() == frozenset()
+
+
+def test_a_folder_holds_toolboxes_too(tmp_path: Path) -> None:
+    text = """
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {name: one}
+spec: {upstreams: [{name: a, mcp: {url: "https://a.example/mcp"}}]}
+"""
+    (tmp_path / "toolboxes.yaml").write_text(text)
+    (tmp_path / "models.yaml").write_text(TEXT % ("one", "https://a.example/v1"))
+    found = read_folder(tmp_path)
+    assert (sorted(found.toolboxes), sorted(found.endpoints), found.errors) == (["one"], ["one"], ())

@@ -1,4 +1,4 @@
-"""ModelEndpoints of a cluster: what is published, which keys go where, and what is said of one that cannot be used.
+"""ModelEndpoints and Toolboxes of a cluster: what is published, which keys go where, and what is said of one that cannot be used.
 
 The API server is played; limits: it keeps objects by kind and place, knows merge patches only, and forbids what it is told to.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from moorage_api.catalog import EndpointEntry
+from moorage_api.catalog import EndpointEntry, ToolboxEntry
 from moorage_operator.endpoints import Endpoints, status_of, wanted
-from moorage_operator.kube import ENDPOINTS, SECRETS, Kind, KubeError
+from moorage_operator.kube import ENDPOINTS, SECRETS, TOOLBOXES, Kind, KubeError
 from moorage_operator.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -51,11 +51,11 @@ class Cluster:
         self.read: list[tuple[str, str]] = []
 
     async def each(self, kind: Kind, namespace: str, *, labels: Any) -> AsyncIterator[dict[str, Any]]:
-        assert kind is ENDPOINTS
+        assert kind in (ENDPOINTS, TOOLBOXES)
         if self.no_definition:
             raise KubeError(404, "NotFound", "no such resource")
         for body in self.bodies:
-            if body["metadata"]["namespace"] == namespace:
+            if body["metadata"]["namespace"] == namespace and f"{body['kind'].lower()}" == _singular(kind):
                 yield body
 
     async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
@@ -76,7 +76,10 @@ class Cluster:
                 held.pop(key, None) if value is None else held.update({key: value})
         else:
             one = next(
-                b for b in self.bodies if (b["metadata"]["namespace"], b["metadata"]["name"]) == (namespace, name)
+                b
+                for b in self.bodies
+                if (b["metadata"]["namespace"], b["metadata"]["name"]) == (namespace, name)
+                and b["kind"].lower() == _singular(kind)
             )
             one["status"] = body["status"]
         return {}
@@ -87,12 +90,28 @@ class Cluster:
         return condition["status"], condition["reason"], condition["message"]
 
 
+def _singular(kind: Kind) -> str:
+    return {ENDPOINTS: "modelendpoint", TOOLBOXES: "toolbox"}[kind]
+
+
 class Catalog:
-    """The catalog's endpoints."""
+    """The catalog's endpoints and toolboxes."""
 
     def __init__(self) -> None:
         self.held: dict[str, EndpointEntry] = {}
+        self.boxes: dict[str, ToolboxEntry] = {}
         self.published = 0
+
+    async def toolboxes(self) -> list[ToolboxEntry]:
+        return list(self.boxes.values())
+
+    async def publish_toolbox(self, entry: ToolboxEntry) -> bool:
+        self.published += 1
+        self.boxes[entry.field] = entry
+        return True
+
+    async def unpublish_toolbox(self, tenant: str, name: str) -> None:
+        del self.boxes[f"{tenant}/{name}"]
 
     async def endpoints(self) -> list[EndpointEntry]:
         return list(self.held.values())
@@ -219,3 +238,42 @@ def test_a_condition_keeps_its_time_while_its_status_holds() -> None:
     fresh = status_of(one, 200.0)
     assert fresh is not None and fresh["observedGeneration"] == 4
     assert fresh["conditions"][0]["lastTransitionTime"] == "1970-01-01T00:01:40Z"
+
+
+def toolbox(*secrets: str, name: str = "openai", namespace: str = "team") -> dict[str, Any]:
+    """A toolbox with an upstream a Secret."""
+    upstreams = [
+        {"name": f"u{n}", "mcp": {"url": "https://tools.example.com/mcp"}, "credential": {"secret": secret}}
+        for n, secret in enumerate(secrets)
+    ]
+    meta = {"name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3}
+    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Toolbox", "metadata": meta, "spec": {"upstreams": upstreams}}
+
+
+async def test_a_toolbox_is_published_with_the_keys_of_all_its_upstreams_beside_an_endpoint_of_its_name() -> None:
+    secrets = {("team", name): {"api-key": encoded(name + KEY)} for name in ("openai", "one", "two")}
+    cluster, catalog = Cluster(with_key(), toolbox("one", "two"), secrets=secrets), Catalog()
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert list(catalog.held) == list(catalog.boxes) == ["acme/openai"]
+    assert cluster.secrets["platform", "gw"] == {
+        "acme_models_openai": encoded("openai" + KEY),
+        "acme_toolboxes_openai_u0": encoded("one" + KEY),
+        "acme_toolboxes_openai_u1": encoded("two" + KEY),
+    }
+    assert all(body["status"]["conditions"][0]["status"] == "True" for body in cluster.bodies)
+    assert KEY not in str(catalog.boxes) + str(cluster.bodies)
+    written = len(cluster.writes)
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert (len(cluster.writes), catalog.published) == (written, 2)
+    cluster.bodies.pop()
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert catalog.boxes == {} and list(cluster.secrets["platform", "gw"]) == ["acme_models_openai"]
+
+
+async def test_a_toolbox_that_lacks_one_of_its_keys_is_not_published_and_brings_none() -> None:
+    cluster, catalog = Cluster(toolbox("one", "two"), secrets={("team", "one"): {"api-key": encoded(KEY)}}), Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    status, reason, message = cluster.said()
+    assert (status, reason) == ("False", "CredentialMissing") and "the Secret two is not there" in message
+    assert catalog.boxes == {} and cluster.secrets["platform", "gw"] == {}

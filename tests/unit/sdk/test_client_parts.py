@@ -131,3 +131,12 @@ def test_model_endpoints_beside_an_agent_are_left_to_who_runs_the_platform(tmp_p
     (tmp_path / "agent.yaml").write_text(endpoint)
     with pytest.raises(Misuse, match="no manifest of an agent"):
         _deploy.read(tmp_path)
+
+
+def test_toolboxes_beside_an_agent_are_left_to_who_runs_the_platform(tmp_path: Path) -> None:
+    agent = "apiVersion: moorage.dev/v1alpha1\nkind: HostedAgent\nmetadata: {name: a}\nspec: {source: {path: .}}\n"
+    spec = "{upstreams: [{name: one, mcp: {url: 'https://t.example/mcp'}}]}"
+    box = f"apiVersion: moorage.dev/v1alpha1\nkind: Toolbox\nmetadata: {{name: t}}\nspec: {spec}\n"
+    (tmp_path / "agent.yaml").write_text(f"{box}---\n{agent}")
+    (found,) = _deploy.read(tmp_path)
+    assert found.name == "a" and "toolbox t" in found.warnings[-1]

@@ -1,0 +1,70 @@
+"""Answers into the journal, whole. Layer: engine."""
+
+from __future__ import annotations
+
+import functools
+
+from moorage_api.ledger.journal import NOTHING, Asking, Binding, JournalLedger, Outcome, Started
+from moorage_gateway.clock import Clock
+from moorage_gateway.journal.answers import Answer
+from moorage_gateway.journal.insisting import RETRY_S, Insisting
+from moorage_gateway.journal.spilling import Spill
+
+RECORD_S = 600.0
+"""For an answer that has come to be recorded."""
+ABSENT_S = 30.0
+"""For its owner to restore a turn that Redis has lost."""
+SMALL = 4096
+"""Bytes of a reported answer that need no look at what the journal holds: so many of each call a turn may make fit."""
+
+
+class Recording:
+    """Records what calls came to, by whoever made them."""
+
+    def __init__(self, ledger: JournalLedger, insist: Insisting, spill: Spill, clock: Clock) -> None:
+        self._ledger = ledger
+        self._insist = insist
+        self._spill = spill
+        self._clock = clock
+
+    async def made(
+        self, asking: Asking, started: Started, executor: str, tenant: str, answer: Answer, outcome: Outcome
+    ) -> str:
+        """A call of this gateway's has its whole answer. OK, a word of the script's, or that Redis is away."""
+        name = f"{started.entry}.{started.tried}"
+        data = await self._spill.put(tenant, asking.response, name, answer, held=started.octets)
+        return await self.completed(asking, started, executor, "completed", data, outcome=outcome)
+
+    async def reported(self, binding: Binding, asking: Asking, started: Started, executor: str, answer: Answer) -> str:
+        """A call that its attempt made has this answer. As `made`. Raises TimeoutError when the ledger does not say what it holds."""
+        held = 0
+        if len(answer.body) > SMALL:
+            held = await self._insist(functools.partial(self._ledger.octets, asking.response), RECORD_S)
+        name = f"{started.entry}.{started.tried}"
+        data = await self._spill.put(binding.tenant, asking.response, name, answer, held=held)
+        return await self.completed(asking, started, executor, "completed", data, by=binding)
+
+    async def completed(
+        self,
+        asking: Asking,
+        started: Started,
+        executor: str,
+        state: str,
+        data: bytes,
+        *,
+        outcome: Outcome = NOTHING,
+        by: Binding | None = None,
+    ) -> str:
+        """The entry's end, insisted on. As `made`."""
+        until = self._clock.monotonic() + ABSENT_S
+        send = functools.partial(
+            self._ledger.complete, asking, started, executor, state=state, answer=data, outcome=outcome, by=by
+        )
+        while True:
+            try:
+                word = await self._insist(send, RECORD_S)
+            except TimeoutError:
+                return "Redis is away"
+            if word != "ABSENT" or self._clock.monotonic() >= until:
+                return word
+            await self._clock.sleep(RETRY_S)

@@ -1,0 +1,180 @@
+"""The call kind of tools: `/toolboxes/NAME/mcp`, one MCP URL a toolbox. Layer: engine; I/O by the upstreams.
+
+`tools/call` and `tools/list` are calls of the journal; handshakes, `ping` and notifications are answered here, and nobody is asked. An
+upstream is of a type: a field of the manifest (`mcp`) and a class behind `ToolServer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moorage_api.catalog import ToolboxEntry, tool_credential_name
+from moorage_api.kinds import quantities
+from moorage_api.wire.calls import TOOLBOXES
+from moorage_gateway.clock import Clock
+from moorage_gateway.journal.answers import Answer
+from moorage_gateway.journal.kinds import Asked, CallRefused
+from moorage_gateway.models.asking import Upstreams
+from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.tools import fingerprints, rpc
+from moorage_gateway.tools.calling import ToolCall
+from moorage_gateway.tools.gates import Gate, Gates
+from moorage_gateway.tools.listing import ToolList
+from moorage_gateway.tools.mcp import Eras, McpUpstream, Place
+from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.servers import ToolFault, ToolServer
+
+_TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
+_SHOWN = 20
+"""Names of toolboxes that a refusal lists."""
+
+Find = Callable[[str, str], ToolboxEntry | None]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One upstream with what is needed to ask it."""
+
+    toolbox: str
+    upstream: Upstream
+    gate: Gate
+    now: Callable[[], float]
+    make: Callable[[Upstream, int | None], ToolServer]
+
+    @property
+    def seconds(self) -> float:
+        """Of one call."""
+        return quantities.seconds(str(self.upstream.spec["timeout"]))
+
+    def server(self, most: int | None = None) -> ToolServer:
+        """The upstream, for one call. `most` bytes of an answer, else the manifest's. Raises ToolFault when its credential is missing."""
+        return self.make(self.upstream, most)
+
+    def failed(self, fault: ToolFault) -> None:
+        """Counts it, where it is the server's failure."""
+        if fault.counts:
+            self.gate.bad(self.now())
+        else:
+            self.gate.good()
+
+
+class Toolboxes:
+    """Finds the toolbox, prepares. `find` is the catalog's, by tenant and name; `version` is told to servers and clients."""
+
+    prefix = TOOLBOXES
+
+    def __init__(
+        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str
+    ) -> None:
+        self._find = find
+        self._upstreams = upstreams
+        self._credentials = credentials
+        self._clock = clock
+        self._version = version
+        self._gates = Gates()
+        self._eras = Eras()
+        self._names: dict[str, tuple[dict[str, Any], Names]] = {}
+
+    def prepare(self, asked: Asked) -> ToolCall | ToolList:
+        """See CallKind."""
+        entry = self._entry(asked)
+        if asked.method != "POST":
+            text = "A toolbox answers each POST by itself: there is no stream to GET and no session to DELETE."
+            answer = rpc.failure(405, None, rpc.INVALID, text)
+            raise CallRefused(Answer(405, (*answer.headers, ("allow", "POST")), answer.body))
+        try:
+            message = rpc.read(asked.headers, asked.body)
+        except rpc.Rejected as no:
+            raise CallRefused(no.answer) from None
+        if message is None:
+            raise CallRefused(rpc.accepted())
+        greeting = rpc.greeting(message, entry.name, self._version, str(entry.spec["description"]))
+        if greeting is not None:
+            raise CallRefused(greeting)
+        match message.method:
+            case "tools/call":
+                return self._call(entry, message)
+            case "tools/list":
+                return self._list(entry, message)
+            case method:
+                raise CallRefused(rpc.refuse(message, rpc.METHOD, f"A toolbox has tools only, and no {method[:64]}."))
+
+    def _entry(self, asked: Asked) -> ToolboxEntry:
+        found = _TARGET.match(asked.target)
+        if found is None:
+            text = "Tools are at /toolboxes/NAME/mcp."
+            raise CallRefused(rpc.failure(404, None, rpc.INVALID, text))
+        name, may = found[1], [str(each) for each in asked.spec.get("toolboxes") or []]
+        entry = self._find(asked.tenant, name) if name in may else None
+        if entry is None:
+            text = f"'{name}' is not a toolbox that agent '{asked.agent}' may use: add it to spec.toolboxes"
+            if name in may:
+                text = f"There is no Toolbox '{name}' (or it is not ready), though spec.toolboxes names it"
+            raise CallRefused(
+                rpc.failure(403, None, rpc.INVALID, f"{text}; it has: {', '.join(may[:_SHOWN]) or 'none'}.")
+            )
+        return entry
+
+    def _call(self, entry: ToolboxEntry, message: rpc.Message) -> ToolCall:
+        name, arguments = message.params.get("name"), message.params.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict | None):
+            text = "tools/call has a name, and arguments that are an object."
+            raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
+        found = self._of(entry).find(name)
+        if found is None:
+            text = f"Unknown tool: '{name[:128]}'; toolbox '{entry.name}' has none of that name for agents."
+            raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
+        upstream, tool = found
+        print_ = fingerprints.of_call(entry.name, message.params)
+        return ToolCall(self._reached(entry, upstream), message, name, tool, print_)
+
+    def _list(self, entry: ToolboxEntry, message: rpc.Message) -> ToolList:
+        if message.params.get("cursor") is not None:
+            raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
+        names = self._of(entry)
+        reached = tuple(self._reached(entry, each) for each in names.upstreams)
+        return ToolList(entry.name, reached, names, message, fingerprints.of_list(entry.name))
+
+    def _of(self, entry: ToolboxEntry) -> Names:
+        """Its names, made once a manifest."""
+        known = self._names.get(entry.field)
+        if known is None or known[0] is not entry.spec:
+            known = self._names[entry.field] = entry.spec, Names(entry.spec)
+        return known[1]
+
+    def _reached(self, entry: ToolboxEntry, upstream: Upstream) -> Reached:
+        gate = self._gates.of(entry.field, upstream, entry.spec["breaker"])
+
+        def make(upstream: Upstream, most: int | None) -> ToolServer:
+            return self._made(entry, upstream, most)
+
+        return Reached(entry.name, upstream, gate, self._clock.monotonic, make)
+
+    def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None) -> ToolServer:
+        spec, secret = upstream.spec, ""
+        opening: tuple[tuple[str, str], ...] = ()
+        named = spec.get("credential")
+        if named:
+            found = self._credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
+            if found is None:
+                text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
+                raise ToolFault(text, sent=False, final=True)
+            secret, opening = found, (_opening(named, found),)
+        url = str(spec["mcp"]["url"])
+        place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec))
+        return McpUpstream(place, self._upstreams, self._eras, self._version)
+
+
+def _octets(spec: dict[str, Any]) -> int:
+    return quantities.octets(str(spec["maxResult"]))
+
+
+def _opening(named: dict[str, Any], secret: str) -> tuple[str, str]:
+    """The header that opens the server."""
+    header, scheme = str(named["header"]), named.get("scheme")
+    if scheme is None:
+        scheme = "Bearer" if header == "authorization" else ""
+    return header, f"{scheme} {secret}" if scheme else secret

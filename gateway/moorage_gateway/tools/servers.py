@@ -1,0 +1,61 @@
+"""What a type of upstream must do. Layer: shapes; a further type (OpenAPI documents, agents, processes) is one class beside `mcp.py`.
+
+ToolFault     no answer of the server's: `sent` says whether the call itself may have reached it
+ToolRefusal   the server's own error: an answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+LOST = frozenset({502, 504})
+"""Of HTTP: said by what stands before a server. Whether the server itself got the call is not known (turns.md §6)."""
+
+Sending = Callable[[], Awaitable[None]]
+"""Awaited right before anything is sent that may have an effect. Raises NothingSent."""
+
+
+class ToolFault(Exception):
+    """`late`: out of time. `large`: longer than may be; the call was carried out as far as can be told. `final`: asking again changes
+    nothing. `status`: of HTTP, where that is the whole answer."""
+
+    def __init__(
+        self, detail: str, *, sent: bool, late: bool = False, large: bool = False, final: bool = False, status: int = 0
+    ) -> None:
+        super().__init__(detail)
+        self.sent = sent
+        self.late = late
+        self.large = large
+        self.final = final
+        self.status = status
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server may have got the call although it did not answer it."""
+        return self.status in LOST
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a failure of the server that speaks for leaving it alone: a refusal, a long answer, or our own lack is none."""
+        return not self.large and not self.final and (not self.status or self.status >= 500)
+
+
+class ToolRefusal(Exception):
+    """`str()` is the server's own text, cut."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ToolServer(Protocol):
+    """One upstream, reachable. Seconds bound the whole of a method, but for a goodbye."""
+
+    async def tools(self, seconds: float) -> list[Any]:
+        """What it says of its tools, unchecked. Raises ToolFault, ToolRefusal."""
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], seconds: float, sending: Sending
+    ) -> dict[str, Any]:
+        """The result of one call, unchecked. Raises ToolFault, ToolRefusal, and what `sending` raises."""

@@ -1,0 +1,236 @@
+"""A scripted MCP server over streamable HTTP, good and bad: counts what it ran, and behaves as its arguments say.
+
+Limits: tools only; JSON answers, or an event stream for `stream`; one process, a thread a connection; no checks of what it is sent. `era`:
+`new` (2026-07-28), `old` (handshake with a session id). Its tools are `tools`; each takes a `text`, which steers a call:
+
+    pause NAME      ran, then waits until `release(NAME)`
+    hang            ran, then no answer for as long as it is served
+    big N           N bytes of text
+    cut             ran, then breaks off in the middle of its answer
+    status N        ran, then answers the HTTP status N
+    redirect URL    ran, then redirects there
+    stream          answers as an event stream, with a progress event and a request of its own before
+    garbage         no JSON
+    none            JSON-RPC without a result
+    lies            a result that is no tool's
+    asks            asks for input of a person
+    leak            its own headers as text
+    refuse          a JSON-RPC error
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WAIT_S = 60.0
+SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+
+class Tools:
+    """The server; `url` is what a manifest's `mcp.url` says."""
+
+    def __init__(self, era: str = "new") -> None:
+        self.era = era
+        self.tools: list[Any] = [
+            {"name": name, "description": f"{name} a text", "inputSchema": SCHEMA} for name in ("add", "get_one", "put")
+        ]
+        self.ran: list[dict[str, Any]] = []
+        self.methods: list[str] = []
+        self.listing = ""
+        """Steers `tools/list` as a text steers a call."""
+        self.sessions: set[str] = set()
+        self._lock = threading.Lock()
+        self._gates: dict[str, threading.Event] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Its one URL."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    def gate(self, name: str) -> threading.Event:
+        """What a text of that name waits for."""
+        with self._lock:
+            return self._gates.setdefault(name, threading.Event())
+
+    def release(self, name: str) -> None:
+        """Lets it go on."""
+        self.gate(name).set()
+
+    def note(self, entry: dict[str, Any]) -> int:
+        """Keeps a call that was run; its number, from 1."""
+        with self._lock:
+            self.ran.append(entry)
+            return len(self.ran)
+
+    def times(self, text: str) -> int:
+        """How often a tool was run with exactly this text."""
+        with self._lock:
+            return sum(1 for each in self.ran if each["arguments"].get("text") == text)
+
+    def close(self) -> None:
+        """Ends it, and lets go of whoever waits."""
+        for gate in list(self._gates.values()):
+            gate.set()
+        self.gate("hang").set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=10)
+
+
+@contextlib.contextmanager
+def serving(era: str = "new") -> Iterator[Tools]:
+    """A server for as long as the context lasts."""
+    made = Tools(era)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            return
+
+        def do_GET(self) -> None:
+            tools.note({"tool": "GET", "arguments": {"text": self.path}, "meta": {}, "headers": {}})
+            self._whole(405, {})
+
+        def do_DELETE(self) -> None:
+            tools.sessions.discard(str(self.headers.get("mcp-session-id")))
+            self._whole(200, {})
+
+        def do_POST(self) -> None:
+            said = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
+            method, number = said.get("method"), said.get("id")
+            tools.methods.append(method)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if number is None:
+                    self._whole(202, None)
+                elif tools.era == "old" and method not in ("initialize",) and self._session() not in tools.sessions:
+                    error = {"code": -32600, "message": "Bad Request: Missing session ID"}
+                    self._whole(400, {"jsonrpc": "2.0", "id": None, "error": error})
+                else:
+                    self._answered(number, method, said.get("params", {}))
+
+        def _session(self) -> str:
+            return str(self.headers.get("mcp-session-id"))
+
+        def _answered(self, number: Any, method: str, params: dict[str, Any]) -> None:
+            match method:
+                case "initialize" if tools.era == "old":
+                    session = uuid.uuid4().hex
+                    tools.sessions.add(session)
+                    found = {
+                        "protocolVersion": "2025-11-25",
+                        "capabilities": {"tools": {}},
+                        "serverInfo": {"name": "f", "version": "1"},
+                    }
+                    self._whole(200, {"jsonrpc": "2.0", "id": number, "result": found}, mcp_session_id=session)
+                case "server/discover" if tools.era == "new":
+                    found = {
+                        "supportedVersions": ["2026-07-28"],
+                        "capabilities": {"tools": {}},
+                        "resultType": "complete",
+                    }
+                    self._whole(200, {"jsonrpc": "2.0", "id": number, "result": found})
+                case "tools/list":
+                    self._behave(number, tools.listing, {"tools": tools.tools})
+                case "tools/call":
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    arguments = params.get("arguments") or {}
+                    entry = {
+                        "tool": params["name"],
+                        "arguments": arguments,
+                        "meta": params.get("_meta", {}),
+                        "headers": headers,
+                    }
+                    count, text = tools.note(entry), str(arguments.get("text", ""))
+                    told = f"{params['name']} {count}: {text}"
+                    if text == "leak":
+                        told = json.dumps(headers)
+                    self._behave(number, text, {"content": [{"type": "text", "text": told}], "isError": False})
+                case _:
+                    error = {"code": -32601, "message": "Method not found"}
+                    self._whole(404 if tools.era == "new" else 200, {"jsonrpc": "2.0", "id": number, "error": error})
+
+        def _behave(self, number: Any, text: str, result: dict[str, Any]) -> None:
+            word, _, rest = text.partition(" ")
+            whole = {"jsonrpc": "2.0", "id": number, "result": {**result, "resultType": "complete"}}
+            match word:
+                case "pause":
+                    tools.gate(rest).wait(WAIT_S)
+                case "hang":
+                    tools.gate("hang").wait(WAIT_S)
+                    self.close_connection = True
+                    return
+                case "big":
+                    whole["result"]["content"] = [{"type": "text", "text": "x" * int(rest)}]
+                case "status":
+                    self._whole(int(rest), {"error": "told to"})
+                    return
+                case "redirect":
+                    self.send_response(307)
+                    self.send_header("location", rest)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
+                case "none":
+                    del whole["result"]
+                case "lies":
+                    whole["result"] = {"content": "no list", "isError": "no"}
+                case "asks":
+                    whole["result"] = {"resultType": "input_required", "inputRequests": {}, "requestState": "s"}
+                case "refuse":
+                    del whole["result"]
+                    whole["error"] = {"code": -32000, "message": "not today"}
+                case "stream":
+                    self._stream(whole)
+                    return
+            self._whole(200, whole, cut=word == "cut", garbage=word == "garbage")
+
+        def _whole(self, status: int, value: Any, *, cut: bool = False, garbage: bool = False, **headers: str) -> None:
+            data = b"" if value is None else b"<html>" if garbage else json.dumps(value).encode()
+            self.send_response(status)
+            for name, each in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), each)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+            self.close_connection = self.close_connection or cut
+
+        def _stream(self, whole: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            progress = {
+                "jsonrpc": "2.0",
+                "method": "notifications/progress",
+                "params": {"progressToken": 1, "progress": 0.5},
+            }
+            request = {"jsonrpc": "2.0", "id": whole["id"], "method": "ping"}
+            for message in (progress, request, whole):
+                event = b": a comment\r\nevent: message\r\ndata: %b\r\n\r\n" % json.dumps(message).encode()
+                for part in (event[:20], event[20:]):
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                    self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+
+    return Handler

@@ -1,0 +1,185 @@
+"""The stock MCP client in an agent, and what becomes of its calls when a part dies (turns.md §6): each tool runs once, and is told once.
+
+The agent's environment has the client from the package index; the tool servers are scripted ones of this process, one of each era.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.platform import Platform, poll, started
+from fakes.tools import Tools, serving
+
+pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
+
+AGENT = Path(__file__).with_name("tools_agent")
+CANARY = "tok-canary-2b7d91e4c0a85f36"
+MANIFEST = """
+apiVersion: moorage.dev/v1alpha1
+kind: HostedAgent
+metadata: {{name: caller}}
+spec:
+  source: {{path: ., entrypoint: host.py}}
+  pool: {{min: 1, max: 3}}
+  toolboxes: [desk]
+---
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {{name: desk}}
+spec:
+  upstreams:
+    - {{name: new, mcp: {{url: "{new}"}}, credential: {{secret: desk, key: token}}, deny: [put]}}
+    - {{name: old, mcp: {{url: "{old}"}}, readOnly: [get_*]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def new() -> Iterator[Tools]:
+    """The server of the newer era."""
+    with serving("new") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[Tools]:
+    """The server of the older one."""
+    with serving("old") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def platform_of(new: Tools, old: Tools, folder: Path) -> Iterator[Platform]:
+    shutil.copytree(AGENT, folder / "caller", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "caller" / "agent.yaml").write_text(MANIFEST.format(new=new.url, old=old.url))
+    (folder / "gateway-keys").mkdir()
+    (folder / "gateway-keys" / "dev_toolboxes_desk_new").write_text(CANARY)
+    env = {
+        "DESK_TOKEN": CANARY,
+        "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{new.port},127.0.0.1:{old.port}",
+        "MOORAGE_CREDENTIALS": str(folder / "gateway-keys"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        with started(folder) as found:
+            poll("the agent serves", lambda: any(a["name"] == "caller" for a in found.agents), within=240)
+            yield found
+
+
+@pytest.fixture(scope="module")
+def platform(new: Tools, old: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_of(new, old, tmp_path_factory.mktemp("tools")) as found:
+        yield found
+
+
+def new_session() -> str:
+    return f"session-{uuid.uuid4().hex}"
+
+
+def name(prefix: str) -> str:
+    """A text that no other test says."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def ask(platform: Platform, *steps: str) -> Any:
+    with platform.client("caller", timeout=120) as api:
+        extra = {"agent_session_id": new_session()}
+        return api.responses.create(model="caller", input="\n".join(steps), extra_body=extra)
+
+
+def _ended(api: Any, response: str) -> Any:
+    found = api.responses.retrieve(response)
+    return found if found.status not in ("in_progress", "queued") else None
+
+
+def test_a_stock_client_of_either_era_lists_and_calls(platform: Platform, new: Tools, old: Tools) -> None:
+    text = name("hello")
+    lines = ask(
+        platform, "list", f"call new_add {text}", f"old old_add {text}", f"call old_get_one {text}"
+    ).output_text.splitlines()
+    assert lines[0].strip() == "new_add new_get_one old_add old_get_one old_put"
+    assert [line.strip().rpartition(" ")[2] for line in lines[1:]] == [text] * 3
+    assert new.times(text) == 1 and old.times(text) == 2
+    (seen,) = [each for each in new.ran if each["arguments"].get("text") == text]
+    assert seen["headers"]["authorization"] == f"Bearer {CANARY}"
+
+
+def test_an_agent_sees_no_credential_and_its_files_and_the_platforms_hold_none(platform: Platform) -> None:
+    response = ask(platform, "env DESK_TOKEN", "call new_add leak")
+    assert "DESK_TOKEN=None" in response.output_text and "[credential]" in response.output_text
+    assert CANARY not in response.output_text
+    for pid in platform.pids("caller", response.agent_session_id):
+        assert CANARY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert platform.holding(CANARY.encode()) == []
+    assert CANARY not in platform.log.read_text()
+
+
+def test_a_killed_sandbox_runs_no_tool_twice(platform: Platform, new: Tools, old: Tools) -> None:
+    session, text, door = new_session(), name("step"), name("door")
+    steps = [
+        "list",
+        f"call new_add {text}-1",
+        f"old old_add {text}-2",
+        f"both new_add {text}-3 | {text}-4",
+        f"call new_add {text}-1",
+        f"call new_add pause {door}",
+        f"call old_put {text}-5",
+    ]
+    with platform.client("caller", timeout=120) as api:
+        made = api.responses.create(
+            model="caller", input="\n".join(steps), background=True, extra_body={"agent_session_id": session}
+        )
+        poll("the slow call is in flight", lambda: new.times(f"pause {door}") == 1)
+        for _ in range(2):
+            before = set(poll("it has a sandbox", lambda: platform.pids("caller", session)))
+            platform.kill_sandbox("caller", session)
+            poll("it has another", lambda: set(platform.pids("caller", session)) - before)  # noqa: B023
+        new.release(door)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert [new.times(f"{text}-{n}") for n in (1, 3, 4)] == [2, 1, 1] and old.times(f"{text}-2") == 1
+    assert new.times(f"pause {door}") == 1, "finished and recorded though its sandbox died"
+    assert old.times(f"{text}-5") == 1
+    assert len(done.output_text.strip().splitlines()) == len(steps) and "[" not in done.output_text
+    assert len(platform.record("caller", made.id)["attempts"]) >= 2
+
+
+def test_a_gateway_that_dies_leaves_an_unknown_outcome_and_the_agent_goes_on(platform: Platform, new: Tools) -> None:
+    other = platform.start_gateway()
+    text, door = name("gw"), name("door")
+    steps = f"call new_add {text}\ncall new_add pause {door}\ncall new_add {text}-2"
+    with platform.client("caller", url=other.url, timeout=120) as api:
+        made = api.responses.create(model="caller", input=steps, background=True)
+    poll("the second call is in flight", lambda: new.times(f"pause {door}") == 1)
+    other.kill()
+    new.release(door)
+    with platform.client("caller", timeout=120) as api:
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert [new.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]
+    lines = done.output_text.strip().splitlines()
+    assert len(lines) == 3 and (lines[1].startswith("[outcome_unknown") or lines[1].endswith(f"pause {door}")), lines
+
+
+def test_a_call_goes_on_when_redis_is_killed_and_comes_back(platform: Platform, new: Tools) -> None:
+    text, door = name("redis"), name("door")
+    with platform.client("caller", timeout=120) as api:
+        steps = f"call new_add {text}\ncall new_add pause {door}\ncall new_add {text}-2"
+        made = api.responses.create(model="caller", input=steps, background=True)
+        poll("the second call is in flight", lambda: new.times(f"pause {door}") == 1)
+        before = platform.valkey_pid()
+        os.kill(before, signal.SIGKILL)
+        new.release(door)
+        poll("Valkey runs again", lambda: platform.valkey_pid() != before)
+        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+    assert done.status == "completed", done
+    assert [new.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]
