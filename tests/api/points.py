@@ -20,6 +20,8 @@ from moorage_operator.kube import Kube, KubeError
 from moorage_operator.ledger import LedgerRunner
 
 Side = Literal["before", "after"]
+POINTS = "points"
+"""The property of a test's report that says at how many points operators were killed."""
 READS = frozenset(
     "GET HGET HGETALL LRANGE LLEN ZRANGE SCAN SMEMBERS EXISTS EVAL_RO PING CLIENT HELLO SELECT LPOP".split()
 )

@@ -291,9 +291,9 @@ ROWS: dict[str, Row] = {
             f"{PACKAGING.format('chart')}::test_every_pod_fits_restricted_pod_security",
             f"{PACKAGING.format('chart')}::test_rights_are_named_one_by_one_and_reach_no_shell_and_of_secrets_only_named_ones",
             f"{PACKAGING.format('chart')}::test_every_pod_has_a_policy_for_both_directions",
-            f"{API.format('operator')}::test_a_claim_and_its_refill_cost_few_writes",
+            f"{API.format('admission')}::test_every_kind_of_pod_is_admitted_where_restricted_pod_security_is_enforced",
         ),
-        lacking="pods of agents are judged by restricted admission where they are made, and not by checkov",
+        lacking="pods of agents are judged by a server's restricted admission, and not by checkov",
     ),
     "S9": Row(
         "generated requests: no 500, nothing undocumented",
