@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import typer
+from prometheus_client import CollectorRegistry
 
 from moorage.cli.main import make_app
+from moorage_api.errors import Kind
+from moorage_gateway.metrics import Metrics
 from tree import ROOT, texts
 
 pytestmark = pytest.mark.packaging
@@ -150,3 +153,21 @@ def test_the_reader_of_commands_finds_and_refuses() -> None:
     assert _wrong(["moorage", "responses", "show", "ID", "--jsn"]) == "no option --jsn"
     assert _wrong(["scripts/test", "--onyl", "sim"]) == "no option --onyl"
     assert _wrong(["scripts/fly"]) == "no such door"
+
+
+def test_the_metrics_of_the_page_are_those_that_gateways_and_operators_have_and_alerts_name_no_other() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.answered("create", 200, 0.1)
+    metrics.refused(Kind.SLOW_REQUEST)
+    shown = {line.split()[2] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    watched = re.findall(r'watch\("(moorage_\w+)"', (ROOT / "gateway/moorage_gateway/app.py").read_text("utf-8"))
+    operator = re.findall(
+        r'"(moorage_operator_\w+)":', (ROOT / "operator/moorage_operator/compose.py").read_text("utf-8")
+    )
+    there = {*shown, *watched, *operator}
+    page = (ROOT / "docs" / "operate.md").read_text("utf-8").split("## Metrics, traces, logs")[1].split("\n## ")[0]
+    table, alerts = page.split("### Alerts")
+    assert len(watched) > 5 < len(there) and operator
+    assert set(re.findall(r"moorage_\w+", table)) == there
+    used = set(re.findall(r"moorage_\w+", alerts))
+    assert used and used <= there
