@@ -53,6 +53,8 @@ ROWS: dict[str, Row] = {
             f"{OPERATING.format('agents')}::test_no_label_and_no_annotation_of_a_persons_reaches_what_is_made",
             f"{OPERATING.format('machine')}::test_a_pod_whose_marks_are_not_what_its_operator_signed_is_no_sandbox",
             f"{OPERATING.format('marks')}::test_a_note_that_is_not_of_this_claims_agent_and_tenant_is_none",
+            f"{API.format('operator')}::test_a_pod_whose_label_was_taken_off_is_replaced_and_does_not_run_on_beside_its_successor",
+            f"{API.format('operator')}::test_labels_that_were_taken_off_claims_are_put_back_and_cost_no_session_its_files",
         ),
         lacking="an admission policy: who may write pods in an agents' namespace can have one that the operator ends, or policies select",
     ),
