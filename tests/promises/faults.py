@@ -38,6 +38,7 @@ ROWS: dict[str, Row] = {
             f"{CALLS}::test_a_call_whose_sandbox_died_is_finished_and_recorded_once",
             f"{_FAULTS}::test_a_killed_agent_process",
             f"{_FAULTS}::test_a_deleted_pod",
+            f"{SHIM.format('leaving')}::test_a_running_turn_is_given_up_and_its_files_are_saved_before_the_pod_ends",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
         ),
         lacking="recorded tool calls: models only so far",
