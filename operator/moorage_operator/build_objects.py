@@ -107,6 +107,8 @@ def _job(ask: Ask, commit: str, settings: Settings) -> Object:
         "volumes": [parts.told(marks.CONFIG, "build.json"), work],
         **parts.placement(ask.spec),
     }
+    if settings.ephemeral_storage:
+        inner = parts.with_room(inner)
     # Not the labels of sandboxes: nothing that looks for those may find a build.
     pod = {"labels": {marks.BUILD: ask.agent}, "annotations": {marks.CONFIG: told}}
     within = int(settings.build_seconds) + LAST_WORDS_SECONDS + START_SECONDS

@@ -216,6 +216,7 @@ class Operator:
                 if only is None:
                     look_at = now + LOOK_SECONDS
                     await self._agents.guard(self._machine)
+                    await self._machine.mend()
                 await self._agents.report(provider, doors, only)
                 if now >= relist_at:
                     relist_at, tidy = now + self._settings.resync_seconds, True

@@ -123,6 +123,23 @@ class PodMachine:
             if held is None or not objects.stands(held, body):
                 shelf.put(plain(await self._kube.apply(kind, body, manager=marks.MANAGER)))
 
+    async def mend(self) -> None:
+        """Puts back the labels that were taken off claims, which else were found by nobody: of who runs on one, else of the session noted
+        on it. Raises KubeError."""
+        for name in list(self._observed.stripped):
+            found = self._observed.claims.get(name)
+            agent = self._whose(found) if found is not None else ""
+            if agent:
+                fresh = {"metadata": {"labels": marks.labels(agent)}}
+                self._observed.claims.put(plain(await self._kube.merge(CLAIMS, *name, fresh)))
+
+    def _whose(self, claim: Mapping[str, Any]) -> str:
+        """The agent of a claim, whatever its labels say of that; "" when nobody knows."""
+        known, noted = self._known.get(marks.text(claim, "labels", marks.SANDBOX)), marks.identity(claim)
+        if known is not None and known.namespace == claim["metadata"]["namespace"]:
+            return known.agent
+        return noted.agent if noted is not None and noted.tenant == self._tenant(claim) else ""
+
     def guarded(self, agent: str, program: objects.Program) -> tuple[object, ...]:
         """What `guard` goes by: while it is the same, there is nothing to do."""
         name = (program.namespace, objects.account_name(agent))

@@ -18,6 +18,7 @@ from moorage_api.built import CODE_AT, ENVIRONMENT, ENVIRONMENT_AT, INDEX, INDEX
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.kinds.values import PACKAGE_INDEX
 from moorage_api.provider.base import Revision
+from moorage_api.wire.shim import ALIVE
 from moorage_operator import marks, parts
 from moorage_operator.kube import Object
 from moorage_operator.settings import Settings
@@ -144,6 +145,8 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
         "containers": [_agent(revision, sandbox, settings), _shim(settings)],
         "volumes": volumes,
     }
+    if settings.ephemeral_storage:
+        inner = parts.with_room(inner)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": inner | parts.placement(spec)}
 
 
@@ -245,9 +248,30 @@ def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
     given = spec.resources
     one["resources"] = parts.resources("50m", "64Mi", given.cpu, given.memory)
     if settings.ephemeral_storage:
-        one["resources"]["requests"]["ephemeral-storage"] = "64Mi"
-        one["resources"]["limits"]["ephemeral-storage"] = given.ephemeral_storage
+        one["resources"]["requests"][parts.DISK] = "64Mi"
+        one["resources"]["limits"][parts.DISK] = given.ephemeral_storage
     return one
+
+
+def _probes(settings: Settings) -> Object:
+    """Of the shim; it judges its agent itself. Three that ask different things:
+
+    probe     | asks                       | what follows
+    ----------|----------------------------|-----------------------------------------------------------------------
+    startup   | does its port listen       | a minute after the operator gave it up, the pod has failed
+    readiness | does its port listen still | the pod is not ready; the operator ends none for that (`pods.lapsed`)
+    liveness  | does it answer             | silent for 3 minutes, it is killed, and its session wakes elsewhere
+
+    The last one ends a session's sandbox: it is for a loop that stands still, which nothing else helps, and not for a busy machine.
+    """
+    port: Object = {"tcpSocket": {"port": SHIM_PORT}, "periodSeconds": 1}
+    return {
+        "startupProbe": port | {"failureThreshold": int(settings.ready_seconds) + 60},
+        "readinessProbe": port | {"failureThreshold": 3},
+        "livenessProbe": {
+            "httpGet": {"port": SHIM_PORT, "path": ALIVE}, "periodSeconds": 20, "timeoutSeconds": 10, "failureThreshold": 9,
+        },
+    }  # fmt: skip
 
 
 def _shim(settings: Settings) -> Object:
@@ -263,6 +287,6 @@ def _shim(settings: Settings) -> Object:
     }
     return parts.container("shim", settings.sandbox_image, command, mounts, settings) | {
         "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
-        "readinessProbe": {"tcpSocket": {"port": SHIM_PORT}, "periodSeconds": 1, "failureThreshold": 3},
+        **_probes(settings),
         "resources": parts.resources("20m", "32Mi", "1", "384Mi"),  # 200,000 files take 200 MiB to save
     }

@@ -86,6 +86,8 @@ class Observed:
         self.pods = Shelf(self._pod)
         self.claims = Shelf(self._claim)
         self._claims_of: dict[tuple[str, str], dict[Name, Object]] = {}
+        self.stripped: set[Name] = set()
+        """Claims that a label was taken off by hand, by which they are found."""
         self.agents = Shelf(self._agent)
         self.accounts = Shelf(_passed_over)
         self.policies = Shelf(_passed_over)
@@ -126,8 +128,11 @@ class Observed:
             del of[name]
             if not of:
                 del self._claims_of[key]
+            self.stripped.discard(name)
         if now is not None:
             self._claims_of.setdefault(_agent_of(now), {})[name_of(now)] = now
+            if not (marks.is_ours(now) and marks.text(now, "labels", marks.AGENT)):
+                self.stripped.add(name_of(now))
 
     def _pod(self, was: Object | None, now: Object | None) -> None:
         for one in (was, now):

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_api.kinds.quantities import octets
 from moorage_operator.kube import Object
 from moorage_operator.settings import Settings
 
 USER = 10001  # of the stock image
 AUDIENCE = "moorage"
 TOKEN_SECONDS = 3600
+DISK = "ephemeral-storage"
+OWN_DISK = 128 * 2**20  # of a container, for what it prints: roots are read-only
 
 
 def meta(name: str, namespace: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None) -> Object:
@@ -77,6 +80,22 @@ def told(annotation: str, file: str) -> Object:
 def resources(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Object:
     """Requests and limits."""
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
+
+
+def with_room(inner: Object) -> Object:
+    """A pod's spec of which every container asks for ephemeral storage: a namespace with a quota of it refuses any other.
+
+    A kubelet evicts a pod whose logs and emptyDirs together outgrow the sum of its containers' limits. So what its emptyDirs may hold is
+    in that sum: the last container has what the limits that stand already leave out.
+    """
+    dirs = [volume["emptyDir"] for volume in inner["volumes"] if "emptyDir" in volume]
+    held = sum(octets(one["sizeLimit"]) for one in dirs if one.get("medium") != "Memory")
+    held -= sum(octets(given) for one in inner["containers"] if (given := one["resources"]["limits"].get(DISK)))
+    for one in [*inner.get("initContainers", ()), *inner["containers"]]:
+        most = OWN_DISK + (max(held, 0) if one is inner["containers"][-1] else 0)
+        one["resources"]["requests"].setdefault(DISK, "16Mi")
+        one["resources"]["limits"].setdefault(DISK, f"{-(-most // 2**20)}Mi")
+    return inner
 
 
 def container(

@@ -48,6 +48,6 @@ class Leaving:
                 saved = await self._shim.save(last)
             self._output.shim(f"the last checkpoint is {saved.id}")
         except (Refused, Busy, TimeoutError) as fault:
-            self._output.shim(f"no last checkpoint: {fault or 'not in time'}")
+            self._output.shim(f"no last checkpoint: {str(fault) or 'not in time'}")
         finally:  # a mistake of ours must not leave a sandbox that serves nobody
             self._shim.retire(WHY)

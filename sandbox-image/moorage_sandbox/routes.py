@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from moorage_api import tokens
 from moorage_api.wire import headers as names
 from moorage_api.wire.checkpoints import Restore, Save
-from moorage_api.wire.shim import Attach, Bind, Drain, Start, Stop
+from moorage_api.wire.shim import ALIVE, Attach, Bind, Drain, Start, Stop
 from moorage_sandbox.attempt import Attempt
 from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.errors import ControlLost, NotReady, Refused
@@ -44,7 +44,10 @@ class Routes:
         self._output = output
 
     async def handle(self, request: Request, answer: Answer) -> None:
-        """Serves one request; every refusal of the shim becomes its status here."""
+        """Serves one request; every refusal of the shim becomes its status here. That it lives is said to everybody, and nothing else."""
+        if (request.method, request.path) == ("GET", ALIVE):
+            _say(answer, 200, {"alive": True})
+            return
         shown = hashlib.sha256(request.header(SECRET)).hexdigest()
         if not hmac.compare_digest(shown, self._secret_sha256):
             answer.send(401, b'{"error":"unauthenticated"}')

@@ -14,6 +14,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from api.points import POINTS
 from api.processes import Nursery
 from api.world import Means
 from cluster.node import build
@@ -24,6 +25,15 @@ from moorage_api.resources import RESOURCES
 from moorage_operator.kube import Kube
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """At how many points operators were killed is part of what a run says of itself."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, said in getattr(report, "user_properties", ()):
+                if name == POINTS and report.when == "call":
+                    terminalreporter.write_line(str(said))
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,12 @@ from cluster.node.control import ControlPlane
 from fakes.audit import Audit
 from fakes.stand_in import UNBOUND, UNMOUNTED
 from moorage_operator import marks
-from moorage_operator.kube import LEASES, PODS, POLICIES
+from moorage_operator.kube import CLAIMS, LEASES, PODS, POLICIES
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
 MOST_WRITES = 8  # of one claim with its refill (performance.md, P3)
-CLAIMS = 6
+ROUNDS = 6
 # Lists of HostedAgents by an operator that starts: kopf's and its own are its start's, each further one follows a whole look.
 LOOKS = 4
 
@@ -76,7 +76,7 @@ async def test_a_claim_and_its_refill_cost_few_writes(
         world.start()
         await world.apply("hello")
         await world.until_ready("hello", warm=2)
-        for number in range(CLAIMS):
+        for number in range(ROUNDS):
             audit = Audit(plane.audit, world.tenants)
             await session(world, f"session-{number}")
             await world.until_ready("hello", warm=2, idle=number + 1)
@@ -258,6 +258,33 @@ async def test_a_pod_whose_label_was_taken_off_is_replaced_and_does_not_run_on_b
         await until("its pod has ended", ended)
         claim = await world.claim(key, "hello")
         assert (await world.record(key)).volume == first.volume and claim.sandbox != first.sandbox
+        await world.until_ready("hello", warm=1, idle=1)
+        assert orphans(await look(world)) == []
+
+
+async def test_labels_that_were_taken_off_claims_are_put_back_and_cost_no_session_its_files(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"op-{next(numbers)}", 12) as world:
+        world.start()
+        await world.apply("hello", pool={"min": 1, "max": 1})
+        await world.until_ready("hello", warm=1)
+        key = await session(world, "sleeper")
+        await world.hibernate(key)
+        await world.until_ready("hello", warm=1, hibernated=1)
+        volume = (await world.record(key)).volume
+        made = {one["metadata"]["name"]: one["metadata"]["labels"] for one in (await look(world)).claims}
+        assert volume in made and len(made) == 2, "the sleeper's, and one of the pool"
+        bare = {"metadata": {"labels": {marks.OURS: None, marks.AGENT: None}}}
+        for name in made:
+            await world.kube.merge(CLAIMS, world.namespace, name, bare)
+
+        async def right() -> bool:
+            return {one["metadata"]["name"]: one["metadata"]["labels"] for one in (await look(world)).claims} == made
+
+        await until("their labels are back", right)
+        await world.claim(key, "hello")
+        assert (await world.record(key)).volume == volume
         await world.until_ready("hello", warm=1, idle=1)
         assert orphans(await look(world)) == []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.points import Counted, Points
+from api.points import REPEATED, Counted, Points
 
 pytestmark = pytest.mark.unit
 
@@ -47,3 +47,13 @@ async def test_a_write_is_named_and_nothing_else_is(tmp_path: Path, method: str,
     switch.touch()
     await kube.call(method, path)
     assert (record.read_text() if record.exists() else None) == (None if name is None else f"{name}\n")
+
+
+def test_what_each_look_at_everything_says_again_is_one_point_and_none_where_it_was_said_before(tmp_path: Path) -> None:
+    switch = tmp_path / "switch"
+    (said,) = REPEATED
+    before, points = Points(switch, tmp_path / "record", None), Points(switch, tmp_path / "record", None)
+    assert before.begin(said) == 0, "nothing is counted yet"
+    switch.touch()
+    assert [points.begin(name) for name in (said, "POST pods", said, "POST pods")] == [1, 2, 0, 3]
+    assert before.begin(said) == 0

@@ -80,6 +80,20 @@ def test_an_agent_is_applied_and_called(release: Installed) -> None:
     assert url == "http://agents.example/v1/agents/rememberer/responses"
 
 
+def test_nothing_of_the_platforms_secrets_stands_in_what_an_agents_namespace_holds(release: Installed) -> None:
+    found = json.loads(release.platform("get", "secrets", "-o", "json"))["items"]
+    held = {
+        f"{one['metadata']['name']}/{key}": base64.b64decode(text).decode()
+        for one in found if one["type"] == "Opaque"
+        for key, text in (one.get("data") or {}).items()
+    }  # fmt: skip
+    assert {"moorage-token-key/token-key", "moorage-valkey/password", "moorage-first-key/key"} <= held.keys()
+    text = release.node.kubectl("get", "pods,jobs,pvc,serviceaccounts,hostedagents", "-n", AGENTS, "-o", "json")
+    assert marks.SHIM in text, "a pod of an agent is there"
+    for name, secret in held.items():
+        assert secret not in text, name
+
+
 def test_a_source_is_built_under_the_charts_own_rights_and_policies(release: Installed) -> None:
     """As far as this node goes: no name leads out of it. That what is built runs is tried with an operator beside the node."""
     body = {

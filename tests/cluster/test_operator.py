@@ -18,6 +18,7 @@ from cluster.node.node import Node
 from cluster.operated import Operated, operated
 from cluster.plain_pod import PlainPods
 from fakes.platform import poll
+from moorage_api import tokens
 from moorage_operator import marks, objects, settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -55,7 +56,10 @@ def test_an_applied_agent_answers_in_a_pod_of_its_own(world: Operated) -> None:
         pod for pod in world.pods("looker") if pod["metadata"]["name"] == world.sandbox("looker", "looker-session-1")
     )
     text = json.dumps(one["spec"]) + json.dumps(one["metadata"])
-    assert "secret" not in text.replace("secret_sha256", ""), "nothing in a pod's object is secret"
+    opens = tokens.sandbox_secret(one["metadata"]["name"], world.token_key)
+    for secret in (world.token_key, world.desk.key, world.desk.redis_url, opens):
+        assert secret and secret not in text, "nothing in a pod's object opens anything"
+    assert tokens.secret_sha256(opens) in text, "of what is shown to its shim it has the hash"
     agent = next(c for c in one["spec"]["containers"] if c["name"] == "agent")
     assert {mount["name"] for mount in agent["volumeMounts"]} == {"control", "launcher", "tmp", "volume"}
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import typer
+from prometheus_client import CollectorRegistry
 
 from moorage.cli.main import make_app
+from moorage_api.errors import Kind
+from moorage_gateway.metrics import Metrics
 from tree import ROOT, texts
 
 pytestmark = pytest.mark.packaging
@@ -150,3 +153,28 @@ def test_the_reader_of_commands_finds_and_refuses() -> None:
     assert _wrong(["moorage", "responses", "show", "ID", "--jsn"]) == "no option --jsn"
     assert _wrong(["scripts/test", "--onyl", "sim"]) == "no option --onyl"
     assert _wrong(["scripts/fly"]) == "no such door"
+
+
+def _metrics() -> Iterator[str]:
+    """The names of all metrics of gateways and operators, as they are shown."""
+    family = re.compile(r'(Counter|Gauge|Histogram)MetricFamily\(\s*"(moorage_\w+)"')
+    for path, text in texts(".py"):
+        if path.is_relative_to(ROOT / "gateway" / "moorage_gateway"):
+            yield from (name + "_total" * (kind == "Counter") for kind, name in family.findall(text))
+            yield from re.findall(r'watch\(\s*"(moorage_\w+)"', text)
+        elif path.is_relative_to(ROOT / "operator" / "moorage_operator"):
+            yield from re.findall(r'"(moorage_operator_\w+)":', text)
+
+
+def test_the_page_names_every_metric_and_alerts_no_other() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.answered("create", 200, 0.1)
+    metrics.refused(Kind.SLOW_REQUEST)
+    shown = {line.split()[2] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    there = set(_metrics())
+    assert shown < there and "moorage_operator_leader" in there, "they are found"
+    page = (ROOT / "docs" / "operate.md").read_text("utf-8").split("## Metrics, traces, logs")[1].split("\n## ")[0]
+    table, alerts = page.split("### Alerts")
+    assert set(re.findall(r"moorage_\w+", table)) == there
+    used = set(re.findall(r"moorage_\w+", alerts))
+    assert used and used <= there

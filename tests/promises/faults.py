@@ -47,6 +47,7 @@ ROWS: dict[str, Row] = {
             f"{TOOLS}::test_a_gateway_that_ends_during_an_effect_leaves_an_unknown_outcome",
             f"{_FAULTS}::test_a_killed_agent_process",
             f"{_FAULTS}::test_a_deleted_pod",
+            f"{SHIM.format('leaving')}::test_a_running_turn_is_given_up_and_its_files_are_saved_before_the_pod_ends",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
         ),
         lacking="calls of sub-agents; what a framework runs inside the sandbox is recorded where it is a step",

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 FRAMES = "application/x-moorage-frames"
+ALIVE = "/livez"
+"""GET, without a secret: 200 from a shim whose loop turns, and nothing else is said."""
 
 Refusal = Literal[
     "other_session",

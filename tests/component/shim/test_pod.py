@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fakes.shim_world import DONE, SECRET, SESSION, Stream
 from fakes.two_containers import TwoContainers
 from fakes.ward import is_alive
 from moorage_api.wire.hop import HopError, HopPool
-from moorage_api.wire.shim import Source
+from moorage_api.wire.shim import ALIVE, Source
 
 pytestmark = pytest.mark.component
 
@@ -155,3 +156,27 @@ async def test_when_one_container_dies_the_other_ends_and_leaves_nothing(
 def children_of(pid: int) -> list[int]:
     """The direct children of a process."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_a_shim_says_that_it_lives_to_whoever_asks_and_one_that_stands_still_only_takes_the_connection(
+    pod: TwoContainers, pool: HopPool
+) -> None:
+    shim = pod.shim()
+    pod.agent()
+    await bound(pool, pod.endpoint)
+    async with await pool.request(pod.endpoint, "GET", ALIVE, [], b"", connect_timeout=5, head_timeout=20) as answer:
+        assert (answer.status, await answer.read(100)) == (200, b'{"alive":true}')
+    for method, path in (("POST", ALIVE), ("GET", "/shim/status")):
+        async with await pool.request(
+            pod.endpoint, method, path, [], b"", connect_timeout=5, head_timeout=20
+        ) as answer:
+            assert answer.status == 401
+    shim.send_signal(signal.SIGSTOP)
+    try:
+        host, port = pod.endpoint.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass  # what a probe of its port alone would be content with
+        with pytest.raises(HopError):
+            await pool.request(pod.endpoint, "GET", ALIVE, [], b"", connect_timeout=5, head_timeout=1)
+    finally:
+        shim.send_signal(signal.SIGCONT)

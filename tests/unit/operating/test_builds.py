@@ -11,6 +11,7 @@ import pytest
 from moorage_api import built, tokens
 from moorage_api.built import Built, Failed
 from moorage_api.kinds import parse
+from moorage_api.kinds.quantities import octets
 from moorage_operator import build_objects, kube, marks
 from moorage_operator.build_objects import Ask
 from moorage_operator.builds import Builds, Standing, Waiting
@@ -296,6 +297,18 @@ def test_a_builds_pod_is_closed_bounded_and_no_sandbox() -> None:
     sources = next(v for v in pod["spec"]["volumes"] if v["name"] == "told")["projected"]["sources"]
     assert sources[1]["serviceAccountToken"]["audience"] == "moorage"
     assert settings.token_key.get_secret_value() not in json.dumps(job)
+
+
+def test_a_builds_pod_asks_for_the_disk_that_it_may_fill_unless_no_pod_may() -> None:
+    def resources(**more: str) -> dict[str, Any]:
+        job = build_objects.job(ask(), "", load(GIVEN | more))
+        found: dict[str, Any] = job["spec"]["template"]["spec"]["containers"][0]["resources"]
+        return found
+
+    asked = resources()
+    assert asked["requests"]["ephemeral-storage"]
+    assert octets(asked["limits"]["ephemeral-storage"]) > octets(build_objects.WORK)
+    assert "ephemeral-storage" not in json.dumps(resources(MOORAGE_EPHEMERAL_STORAGE="false"))
 
 
 def test_a_builds_token_says_all_that_it_may_and_is_no_sandboxs() -> None:

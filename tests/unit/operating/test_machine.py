@@ -204,3 +204,30 @@ def test_a_shim_reads_what_it_is_told_and_has_time_for_a_checkpoint_within_its_p
     config = ShimConfig.from_dict(dict(told))
     grace = objects.pod(revision(), "sb-1", "ws-1", told, settings())["spec"]["terminationGracePeriodSeconds"]
     assert 0 < config.notice <= grace - 10, "the rest is for processes that hang"
+
+
+class Merging:
+    """Claims that can be changed: the labels of each. Limits: nothing else of a patch is taken."""
+
+    def __init__(self, *bodies: dict[str, Any]) -> None:
+        self.bodies = {one["metadata"]["name"]: one for one in bodies}
+
+    async def merge(self, kind: Any, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        meta = self.bodies[name]["metadata"]
+        return self.bodies[name] | {"metadata": meta | {"labels": meta["labels"] | body["metadata"]["labels"]}}
+
+
+@pytest.mark.parametrize(("tenant", "mended"), [("t", True), ("rival", False)])
+async def test_labels_of_a_claim_are_put_back_by_a_note_of_its_own_tenant_alone(tenant: str, mended: bool) -> None:
+    whose = SessionIdentity(tenant, "a", "ann", "s-1", names.partition(tenant, "a", "ann", "s-1"), "r1")
+    body = objects.claim(revision(), "sb-1", "ws-1", settings(), ledger="one")
+    body["metadata"]["annotations"] |= marks.noted(names.session_key(tenant, whose.partition), 3, whose)
+    body["metadata"]["labels"] = {marks.SANDBOX: "sb-1"}
+    observed = Observed()
+    observed.claims.put(body)
+    machine = machine_of(observed)
+    machine._kube = Merging(body)  # type: ignore[assignment]
+    assert observed.stripped == {("agents", "ws-1")}
+    await machine.mend()
+    assert (observed.stripped == set()) is mended
+    assert (machine.bound("t", "a", "ws-1") is not None) is mended

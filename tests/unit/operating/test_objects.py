@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from moorage_api.kinds import parse
+from moorage_api.kinds.quantities import octets
 from moorage_api.provider.base import Revision
+from moorage_api.wire.shim import ALIVE
 from moorage_operator import marks, objects
 from moorage_operator.settings import BadSetting, Settings, load
 
@@ -97,6 +99,44 @@ def test_an_agent_that_may_reach_the_package_index_is_told_how() -> None:
     assert given == "/opt/moorage-index/variables.json"
     for other in pod(egress=["api.example"])["spec"]["containers"]:
         assert "--variables" not in other["command"]
+
+
+def disk(spec: dict[str, Any], part: str) -> dict[str, int]:
+    """Container → its request or limit of ephemeral storage; KeyError where one has none."""
+    every = [*spec.get("initContainers", ()), *spec["containers"]]
+    return {one["name"]: octets(one["resources"][part]["ephemeral-storage"]) for one in every}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"egress": ["package-index"]}, {"workspace": {"fileSystem": False, "size": "4Gi"}}],
+    ids=["plain", "with an index", "with files of its own"],
+)
+def test_every_container_asks_for_disk_and_the_pod_for_as_much_as_its_folders_may_hold(more: dict[str, Any]) -> None:
+    made = pod(**more)["spec"]
+    assert all(disk(made, "requests").values())
+    limits = disk(made, "limits")
+    folders = [one["emptyDir"] for one in made["volumes"] if "emptyDir" in one]
+    held = sum(octets(one["sizeLimit"]) for one in folders if one.get("medium") != "Memory")
+    assert sum(limits[one["name"]] for one in made["containers"]) >= held, (
+        "else a kubelet evicts it for what it may hold"
+    )
+    assert limits["agent"] == octets("1Gi"), "as its manifest says"
+
+
+def test_where_a_node_cannot_measure_disk_no_container_asks_for_it() -> None:
+    made = objects.pod(revision(), "sb-1", "ws-1", {}, settings(MOORAGE_EPHEMERAL_STORAGE="false"))
+    assert "ephemeral-storage" not in json.dumps(made["spec"])
+
+
+def test_the_probes_of_a_pod_ask_different_things_and_only_a_shim_that_is_silent_for_minutes_is_killed() -> None:
+    agent, shim = pod()["spec"]["containers"]
+    assert not [name for name in agent if name.endswith("Probe")], "the shim judges it"
+    alive, start, ready = (shim[f"{name}Probe"] for name in ("liveness", "startup", "readiness"))
+    assert alive["periodSeconds"] * alive["failureThreshold"] >= 120 and alive["timeoutSeconds"] >= 5
+    assert alive["httpGet"] == {"port": objects.SHIM_PORT, "path": ALIVE}, "a loop that stands still takes connections"
+    assert start["periodSeconds"] * start["failureThreshold"] > settings().ready_seconds, "the operator gives up before"
+    assert ready["periodSeconds"] * ready["failureThreshold"] < 10
 
 
 def test_files_that_are_not_kept_lie_in_the_pod() -> None:
