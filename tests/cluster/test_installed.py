@@ -224,9 +224,10 @@ def everything_shown(release: Installed, agent: str) -> str:
     ]
     shown.append(release.ask(agent, "environment", "modelled-session").output_text)
     assert "OPENAI_API_KEY" in shown[-1]
+    pod = release.sandbox(agent, "modelled-session")
     for container in ("agent", "shim"):
-        pod = release.sandbox(agent, "modelled-session")
-        shown.append(release.kubectl("exec", pod, "-c", container, "--", "python3", "-c", ENVIRONMENTS))
+        within = ("-n", release.namespace, "-c", container)
+        shown.append(release.node.kubectl("exec", pod, *within, "--", "python3", "-c", ENVIRONMENTS))
         assert "PATH=" in shown[-1]
     return "\n".join(shown)
 
