@@ -150,7 +150,7 @@ def test_a_sandbox_reaches_two_ports_of_the_gateways_and_nothing_else(release: I
         free = [*reach.NODE, *reach.SERVERS, reach.started(pods, "listener"), outside, *public]
         there = [*free, *parts, shim]
         assert all(reach.here([*inside, *there]).values()), "somebody is there"
-        seen = reach.from_plain_pod(pods, "free", [*inside, *free, reach.NAME, *parts, shim])
+        seen = reach.from_plain_pod(pods, "free", [*inside, *free, reach.NAME], [*parts, shim])
         own = {**dict.fromkeys([*inside, *free, reach.NAME], True), **dict.fromkeys([*parts, shim], False)}
         assert seen == own, "of a pod beside them, only what the chart's own policies close is closed"
         reach.until_caged(release, "caged", inside, [*there, reach.NAME, reach.METADATA])
@@ -238,9 +238,10 @@ def everything_shown(release: Installed, agent: str) -> str:
     ]
     shown.append(release.ask(agent, "environment", "modelled-session").output_text)
     assert "OPENAI_API_KEY" in shown[-1]
+    pod = release.sandbox(agent, "modelled-session")
     for container in ("agent", "shim"):
-        pod = release.sandbox(agent, "modelled-session")
-        shown.append(release.kubectl("exec", pod, "-c", container, "--", "python3", "-c", ENVIRONMENTS))
+        within = ("-n", release.namespace, "-c", container)
+        shown.append(release.node.kubectl("exec", pod, *within, "--", "python3", "-c", ENVIRONMENTS))
         assert "PATH=" in shown[-1]
     return "\n".join(shown)
 

@@ -116,7 +116,7 @@ def test_a_sandbox_reaches_the_gateway_and_nothing_else(world: Operated) -> None
     with reach.outside() as outside:
         there = [*reach.NODE, *reach.SERVERS, reach.started(pods, "listener"), outside]
         assert all(reach.here([*gateway, *there, shim]).values()), "somebody is there"
-        found = reach.from_plain_pod(pods, "free", [*gateway, *there, reach.NAME, shim])
+        found = reach.from_plain_pod(pods, "free", [*gateway, *there, reach.NAME], [shim])
         assert found == {**dict.fromkeys([*gateway, *there, reach.NAME], True), shim: False}, "to a shim only a gateway"
         reach.until_caged(world, "caged", gateway, [*there, reach.NAME, reach.METADATA, shim])
     pods.kubectl("delete", "pod", "listener", "free", "--wait=false")
