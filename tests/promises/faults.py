@@ -40,6 +40,8 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('steps')}::test_what_was_done_is_done_once_in_every_way_of_calling",
             f"{JOURNEY.format('steps')}::test_one_that_was_cut_off_is_not_known_and_told_so",
             f"{JOURNEY.format('steps')}::test_one_that_asks_otherwise_in_a_later_attempt_is_turned_away_once",
+            f"{JOURNEY.format('frameworks')}::test_a_tool_that_a_crash_fell_into_is_told_as_unknown_and_not_run_again",
+            f"{JOURNEY.format('frameworks')}::test_an_agent_that_asks_otherwise_the_second_time_is_told_what_was_done",
             f"{_FAULTS}::test_a_killed_agent_process",
             f"{_FAULTS}::test_a_deleted_pod",
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
