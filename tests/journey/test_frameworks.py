@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -139,6 +140,22 @@ def test_tools_are_items_and_tokens_are_counted(platform: Platform, models: Mode
     assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 5)
     offered = {each["function"]["name"] for each in models.asked[-1]["body"]["tools"]}
     assert offered == {"add_item", "read_list"}
+
+
+def test_images_and_files_reach_the_model(platform: Platform, models: Models, framework: str) -> None:
+    image, file = "data:image/png;base64,iVBORw0KGgo=", "data:application/pdf;base64,JVBERi0="
+    parts = [
+        {"type": "input_image", "image_url": image},
+        {"type": "input_file", "file_data": file, "filename": "a.pdf"},
+        {"type": "input_text", "text": name("look")},
+    ]
+    with asking(platform, f"shopper-{framework}") as ask:
+        done = ask([{"role": "user", "content": parts}])
+        refused = ask([{"role": "user", "content": [{"type": "input_audio", "data": "x"}]}])
+    assert done.status == "completed", done
+    asked = next(each for each in reversed(models.asked) if image in json.dumps(each["body"]))
+    assert file in json.dumps(asked["body"]["messages"])
+    assert refused.status == "failed" and "input_audio" in refused.error.message, refused
 
 
 def test_a_conversation_goes_on_and_may_branch(platform: Platform, models: Models, framework: str) -> None:

@@ -88,7 +88,8 @@ async def once(
     except OutcomeUnknown as lost:
         return Told("outcome_unknown", f"{lost} Look whether it has happened before you call it again.")
     except AlreadyDone as earlier:
-        call = earlier.arguments["args"][0] if earlier.arguments else None
+        given = (earlier.arguments or {}).get("args")  # of long ones only a digest is kept
+        call = given[0] if given else None
         if earlier.failure is not None:
             result: Any = str(earlier.failure)
         else:

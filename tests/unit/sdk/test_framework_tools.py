@@ -93,6 +93,10 @@ async def test_what_goes_elsewhere_passes_through_and_is_met_again_by_a_later_at
             AlreadyDone("tool", None, known=False, result=None, failure=None),
             {"error": "already_done_in_earlier_attempt"},
         ),
+        (
+            AlreadyDone("tool", {"sha256": "0"}, known=False, result=None, failure=None),
+            {"error": "already_done_in_earlier_attempt"},
+        ),
     ],
 )
 async def test_a_model_is_told_what_it_can_act_on(
