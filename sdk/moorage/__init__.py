@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from moorage._steps import step
+    from moorage.adapters.once import read_only
 
 __all__ = [
     "AlreadyDone",
@@ -57,6 +58,7 @@ __all__ = [
     "ToolResult",
     "Usage",
     "events",
+    "read_only",
     "step",
     "text_of",
 ]
@@ -65,6 +67,7 @@ _LATE = {
     "AsyncClient": "moorage._client",
     "Client": "moorage._blocking",
     "step": "moorage._steps",
+    "read_only": "moorage.adapters.once",
     "AlreadyDone": "moorage._errors",
     "ApiStatusError": "moorage._errors",
     "ConnectionLost": "moorage._errors",

@@ -13,10 +13,11 @@ from typing import Any
 USED_IN, USED_OUT = 3, 5
 
 
-def asked(text: str, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """Names and arguments of the calls that the text asks for."""
+def asked(text: str, body: dict[str, Any], number: int) -> list[tuple[str, str]]:
+    """Names and arguments of the calls that the text asks for; NUMBER in them is how many answers there were with this one."""
     if not body.get("tools"):
         return []
+    text = text.replace("NUMBER", str(number))
     return [(name, arguments) for name, arguments in re.findall(r"call (\w+) (\{.*?\})(?=;|$)", text)]
 
 

@@ -147,7 +147,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 self.send_header("content-length", "0")
                 self.end_headers()
                 return
-            calls = model_tools.asked(text, body)
+            calls = model_tools.asked(text, body, number)
             if not calls and (found := re.search(r"pause (\S+)", text)):
                 models.gate(found[1]).wait(WAIT_S)
             words = f"answer {number} to {text}".split(" ")

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,36 @@ def name(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
+def call(tool: str, text: str) -> str:
+    return f'call {tool} {{"text": "{text}"}}'
+
+
+def lines(platform: Platform, file: str, mark: str) -> list[str]:
+    """Lines with that mark in the sessions' files of that name."""
+    texts = [each.read_text() for each in platform.workspace_files(file)]
+    return [line for text in texts for line in text.splitlines() if mark in line]
+
+
+def asked_about(models: Models, text: str) -> bool:
+    """Whether a model waits with a question whose last text has that, and is no order to call."""
+    return any(text in each["text"] and not each["text"].startswith("call ") for each in models.asked)
+
+
+def killed(
+    platform: Platform, agent: str, text: str, when: Callable[[], Any], release: Callable[[], None] = lambda: None
+) -> Any:
+    """The response to `text` in a new session whose sandbox is killed as soon as `when`."""
+    session = f"session-{uuid.uuid4().hex}"
+    with asking(platform, agent) as ask:
+        made = ask(text, background=True, extra_body={"agent_session_id": session})
+        poll("it is time", when)
+        here = set(platform.pids(agent, session))
+        platform.kill_sandbox(agent, session)
+        poll("it has another sandbox", lambda: set(platform.pids(agent, session)) - here)
+        release()
+        return poll("the turn ends", lambda: _ended(ask.api, made.id), within=120)
+
+
 def roles(models: Models) -> list[str]:
     """Who spoke in the last request, instructions left out."""
     return [each["role"] for each in models.asked[-1]["body"]["messages"] if each["role"] != "system"]
@@ -113,6 +144,22 @@ def test_tools_are_items_and_tokens_are_counted(platform: Platform, models: Mode
     )
     offered = {each["function"]["name"] for each in models.asked[-1]["body"]["tools"]}
     assert offered == {"add_item", "read_list"}
+
+
+def test_images_and_files_reach_the_model(platform: Platform, models: Models, framework: str) -> None:
+    image, file = "data:image/png;base64,iVBORw0KGgo=", "data:application/pdf;base64,JVBERi0="
+    parts = [
+        {"type": "input_image", "image_url": image},
+        {"type": "input_file", "file_data": file, "filename": "a.pdf"},
+        {"type": "input_text", "text": name("look")},
+    ]
+    with asking(platform, f"shopper-{framework}") as ask:
+        done = ask([{"role": "user", "content": parts}])
+        refused = ask([{"role": "user", "content": [{"type": "input_audio", "data": "x"}]}])
+    assert done.status == "completed", done
+    asked = next(each for each in reversed(models.asked) if image in json.dumps(each["body"]))
+    assert file in json.dumps(asked["body"]["messages"])
+    assert refused.status == "failed" and "input_audio" in refused.error.message, refused
 
 
 def test_a_conversation_goes_on_and_may_branch(platform: Platform, models: Models, framework: str) -> None:
@@ -158,9 +205,50 @@ def test_a_killed_sandbox_is_not_seen_and_each_attempt_starts_from_what_the_firs
         assert [item.type for item in done.output] == ["function_call", "function_call_output", "message"]
         assert models.times(told) == 1, "what the model was asked and answered is not asked again"
         assert len(platform.record(agent, made.id)["attempts"]) >= 2
+        assert lines(platform, "list.txt", item) == [f"1 {item} pause {door}"], "the tool ran once"
         after = ask(name("after"), previous_response_id=done.id, extra_body={"agent_session_id": session})
     assert after.status == "completed"
     assert roles(models) == ["user", "assistant", "user", "assistant", "tool", "assistant", "user"]
+
+
+def test_a_tool_that_a_crash_fell_into_is_told_as_unknown_and_not_run_again(
+    platform: Platform, models: Models, framework: str
+) -> None:
+    mark = name("mark")
+    done = killed(platform, f"ours-{framework}", call("hang", mark), lambda: lines(platform, "hung.txt", mark))
+    assert done.status == "completed", done
+    assert "outcome_unknown" in models.asked[-1]["body"]["messages"][-1]["content"]
+    assert lines(platform, "hung.txt", mark) == [mark]
+
+
+def test_an_agent_that_asks_otherwise_the_second_time_is_told_what_was_done(
+    platform: Platform, models: Models, framework: str
+) -> None:
+    door = name("door")
+    asking_again = call("note", f"NUMBER pause {door}")
+    done = killed(
+        platform, f"ours-{framework}", asking_again, lambda: asked_about(models, f"pause {door}"), release=lambda: models.release(door)
+    )  # fmt: skip
+    assert done.status == "completed", done
+    (noted,) = lines(platform, "notes.txt", door)
+    told = models.asked[-1]["body"]["messages"][-1]["content"]
+    assert "already_done_in_earlier_attempt" in told and f"noted {noted}" in told, told
+
+
+def test_a_failed_tool_fails_the_same_way_and_one_that_only_reads_runs_again(
+    platform: Platform, models: Models, framework: str
+) -> None:
+    mark, door = name("mark"), name("door")
+    text = f"{call('refuse', mark)}; {call('look', f'{mark} pause {door}')}"
+    done = killed(
+        platform, f"ours-{framework}", text, lambda: asked_about(models, f"seen {mark} pause {door}"), release=lambda: models.release(door)
+    )  # fmt: skip
+    assert done.status == "completed", done
+    told = [item.output for item in done.output if item.type == "function_call_output"]
+    assert len(told) == 4, "the model was asked anew, and named the calls anew"
+    assert told[:2] == told[2:] and told[1] == f"seen {mark} pause {door}" and "rror" in told[0]
+    assert lines(platform, "refused.txt", mark) == [mark]
+    assert len(lines(platform, "looks.txt", mark)) == 2
 
 
 def test_a_cancelled_turn_ends_and_the_session_goes_on(platform: Platform, models: Models, framework: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Protocol, runtime_checkable
 
 from moorage._context import Context
-from moorage.adapters import agent_framework, factory, langgraph
+from moorage.adapters import detect
 from moorage.events import Event
 
 ACCEPTED = (
@@ -35,8 +35,10 @@ def adapt(agent: object) -> Adapter:
         return found
     if isinstance(agent, Adapter) and not isinstance(agent, type):
         return agent
-    if factory.recognises(agent):
-        return factory.FactoryAdapter(agent, framework, ACCEPTED)
+    if detect.is_factory(agent):
+        from moorage.adapters.factory import FactoryAdapter
+
+        return FactoryAdapter(agent, framework, ACCEPTED)
     if callable(agent):
         from moorage.adapters.function import FunctionAdapter
 
@@ -46,12 +48,16 @@ def adapt(agent: object) -> Adapter:
 
 def framework(agent: object) -> Adapter | None:
     """The adapter for a framework's agent, None for what is no framework's. Raises TypeError for one that is not ready to run."""
-    if langgraph.recognises(agent):
-        return langgraph.LangGraphAdapter(agent)
-    if langgraph.only_built(agent):
+    if detect.is_graph(agent):
+        from moorage.adapters.langgraph import LangGraphAdapter
+
+        return LangGraphAdapter(agent)
+    if detect.is_agent(agent):
+        from moorage.adapters.agent_framework import AgentFrameworkAdapter
+
+        return AgentFrameworkAdapter(agent)
+    if detect.is_builder(agent):
         raise TypeError(f"agent is a {type(agent).__name__} that was not compiled: give what its .compile() returns")
-    if agent_framework.recognises(agent):
-        return agent_framework.AgentFrameworkAdapter(agent)
-    if hasattr(agent, "as_agent") and hasattr(agent, "run"):
+    if detect.is_workflow(agent):
         raise TypeError(f"agent is a {type(agent).__name__}, which has no sessions: give what its .as_agent() returns")
     return None

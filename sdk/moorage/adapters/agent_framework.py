@@ -7,26 +7,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from moorage._context import Context
 from moorage.adapters import chat
 from moorage.adapters.carried import Carried
+from moorage.adapters.once import Told, once, reads_only
 from moorage.events import Error, Event, ReasoningDelta, TextDelta, ToolCall, ToolResult, Usage
-
-
-def recognises(agent: object) -> bool:
-    """Whether it runs as the framework's agents do; its workflows do not, until `as_agent()`."""
-    run = getattr(agent, "run", None)
-    if not callable(run) or isinstance(agent, type):
-        return False
-    try:
-        parameters = inspect.signature(run).parameters
-    except (TypeError, ValueError):
-        return False
-    return {"stream", "session"} <= parameters.keys()
 
 
 class AgentFrameworkAdapter:
@@ -47,7 +36,12 @@ class AgentFrameworkAdapter:
             thread = framework.AgentSession(session_id=session)
             said = [*chat.settled(chat.messages(ctx.history, strict=False)), *said]
         telling = _Telling()
-        stream = self._agent.run([_message(framework, each) for each in said], stream=True, session=thread)
+        stream = self._agent.run(
+            [_message(framework, each) for each in said],
+            stream=True,
+            session=thread,
+            **_journaled(framework, self._agent),
+        )
         if not hasattr(stream, "__aiter__"):
             stream = await stream
         try:
@@ -67,6 +61,48 @@ class AgentFrameworkAdapter:
             if close is not None:
                 await close()
         carried.save(thread.to_dict())
+
+
+def _journaled(framework: Any, agent: Any) -> dict[str, Any]:
+    """Arguments of `run` by which the agent's function tools become steps; an agent that takes no middleware has none of them."""
+    if "middleware" not in inspect.signature(agent.run).parameters:
+        return {}
+    content = framework.Content
+    passing = (framework.MiddlewareTermination, framework.exceptions.UserInputRequiredException)
+
+    class Journaled(framework.FunctionMiddleware):  # type: ignore[misc]
+        """Runs the call inside it once in a turn."""
+
+        async def process(self, context: Any, call_next: Any) -> None:
+            if reads_only(getattr(context.function, "func", None)):
+                await call_next()
+                return
+
+            async def run() -> Any:
+                await call_next()
+                return context.result
+
+            given = context.arguments
+            arguments = dict(given) if isinstance(given, Mapping) else given.model_dump(mode="json")
+            found = await once(context.function.name, arguments, run, _packed, passing)
+            if isinstance(found, Told):
+                context.result = [content.from_text(_json(found.as_json(_readable)))]
+            elif isinstance(found, dict):
+                context.result = [content.from_dict(each) for each in found["contents"]]
+            else:
+                context.result = found
+
+    return {"middleware": [Journaled()]}
+
+
+def _packed(result: Any) -> Any:
+    if isinstance(result, list) and all(hasattr(each, "to_dict") for each in result):
+        return {"contents": [each.to_dict() for each in result]}
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+
+
+def _readable(kept: Any) -> Any:
+    return "\n".join(str(each.get("text") or "") for each in kept["contents"]) if isinstance(kept, dict) else kept
 
 
 class _Telling:

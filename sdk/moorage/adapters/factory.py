@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from moorage.adapters import Adapter
 
 
-def recognises(agent: object) -> bool:
-    """Whether it is a plain function that takes nothing."""
-    return inspect.isfunction(agent) and not inspect.signature(agent).parameters
-
-
 class FactoryAdapter:
     """Makes the agent once, when it is first needed, and runs that."""
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from moorage._context import Context
-from moorage.adapters import chat, graph_state
+from moorage.adapters import chat, graph_state, graph_tools
 from moorage.adapters.carried import Carried
 from moorage.events import Event, ReasoningDelta, TextDelta, ToolCall, ToolResult, Usage
 
@@ -23,17 +23,6 @@ INTERRUPT = "interrupt"
 """Name of the call by which a graph's `interrupt(value)` is told; its result is what the graph goes on with."""
 
 _MODEL = frozenset({"ai", "AIMessageChunk"})
-
-
-def recognises(agent: object) -> bool:
-    """Whether it is a compiled graph."""
-    parts = ("astream", "aget_state", "channels", "nodes")
-    return not isinstance(agent, type) and all(hasattr(agent, part) for part in parts)
-
-
-def only_built(agent: object) -> bool:
-    """Whether it is a graph that was not compiled."""
-    return not isinstance(agent, type) and all(hasattr(agent, part) for part in ("compile", "add_node", "add_edge"))
 
 
 class LangGraphAdapter:
@@ -44,6 +33,7 @@ class LangGraphAdapter:
             raise TypeError(
                 "the graph's state has no `messages`: build it on MessagesState, or call it from a function agent(items, ctx)"
             )
+        graph_tools.journal(graph)
         self._graph = graph
 
     async def run(self, items: list[dict[str, Any]], session: str, ctx: Context) -> AsyncGenerator[Event, None]:

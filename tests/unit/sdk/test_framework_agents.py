@@ -40,6 +40,8 @@ class Graph:
 
     def astream(self) -> object: ...
     def aget_state(self) -> object: ...
+    def get_subgraphs(self, *, recurse: bool) -> list[Any]:
+        return []
 
 
 class Builder:
