@@ -14,6 +14,7 @@ from moorage_api.ledger.journal import Permits
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import NoOutcome, Outlet
 from moorage_gateway.tools import results, rpc
+from moorage_gateway.tools.definitions import MOST_LIST
 from moorage_gateway.tools.fingerprints import lasting
 from moorage_gateway.tools.servers import ToolFault, ToolRefusal
 
@@ -94,6 +95,12 @@ class ToolCall:
                 sent = True
 
             try:
+                if await self._held_back():
+                    text = (
+                        f"'{self.name}' was not called: its server describes it otherwise than it did when it was approved. Somebody who "
+                        "runs this platform has to approve it anew; go on without it."
+                    )
+                    return results.failed("held_back", text)
                 found = await self.reached.server().call(
                     self.tool, self._arguments(), self._meta(outlet), self.reached.seconds, sending
                 )
@@ -108,6 +115,15 @@ class ToolCall:
                 return self._without(fault, sent)
             self.reached.gate.good()
             return results.checked(found, self.name)
+
+    async def _held_back(self) -> bool:
+        """Whether it is pinned, and another now. Raises ToolFault, ToolRefusal."""
+        reached = self.reached
+        pinned = reached.upstream.spec["pin"].get(self.tool)
+        if pinned is None:
+            return False
+        now = await reached.seen.of(self.tool, lambda: reached.server(MOST_LIST), reached.seconds)
+        return now != str(pinned)
 
     def _without(self, fault: ToolFault, sent: bool) -> dict[str, Any]:
         """What is said in place of a result. Raises NoOutcome where it cannot be known."""

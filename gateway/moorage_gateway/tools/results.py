@@ -11,7 +11,7 @@ MOST_TEXT = 2000
 """Characters of a server's own error that are passed on."""
 OUTCOME = "dev.moorage/outcome"
 """In `_meta` of a result of ours: one word for programs. `unknown`, `unreachable`, `late`, `too_large`, `left_alone`, `at_capacity`,
-`no_credential`, `refused`, `malformed`."""
+`held_back`, `refused`, `malformed`."""
 
 
 def failed(word: str, text: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def names(*upstreams: dict[str, Any]) -> Names:
         ([{"credential": {"secret": "s", "header": "Content-Type"}}], "is not a header for a credential"),
         ([{"credential": {"secret": "s", "header": "Mcp-Name"}}], "is not a header for a credential"),
         ([{"credential": {"secret": "tok en"}}], "a manifest never holds the key itself"),
+        ([{"pin": {"a": "1234"}}], "'1234' is not a digest: sha256: and 64 hex digits"),
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
         ([{"openapi": {"url": "https://a"}}], "is not a field here"),
