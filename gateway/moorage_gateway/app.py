@@ -130,6 +130,7 @@ class Gateway:
             bundles=bundles,
             deployer=Deployer(core.runner, bundles, core.clock),
             logs=logs,
+            trials=core.trials,
             store=core.store,
             commands=core.runner,
             clock=core.clock,

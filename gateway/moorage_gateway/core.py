@@ -56,6 +56,7 @@ from moorage_gateway.settings import Settings, is_loopback
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.trying import Trials
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.engine import Engine
@@ -107,6 +108,7 @@ class Core:
     journaling: Journaling
     kinds: Kinds
     upstreams: Upstreams
+    trials: Trials
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def build(
         limits=CallLimits(flights=settings.call_requests, room=quantities.octets(settings.call_room)),
     )  # fmt: skip
     models = _models(settings, base, outside)
+    toolboxes = _toolboxes(base, models)
     return Core(
         clock=clock,
         redis=redis,
@@ -230,8 +233,9 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
-        kinds=Kinds([models, _toolboxes(base, models)]),
+        kinds=Kinds([models, toolboxes]),
         upstreams=models.upstreams,
+        trials=Trials(toolboxes, base.catalog.toolbox, base.catalog.toolboxes),
     )
 
 

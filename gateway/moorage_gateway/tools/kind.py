@@ -25,6 +25,7 @@ from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
 from moorage_gateway.tools.mcp import Eras, McpUpstream, Place
 from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.servers import ToolFault, ToolServer
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
@@ -41,6 +42,7 @@ class Reached:
     toolbox: str
     upstream: Upstream
     gate: Gate
+    seen: Seen
     now: Callable[[], float]
     make: Callable[[Upstream, int | None], ToolServer]
 
@@ -76,6 +78,7 @@ class Toolboxes:
         self._version = version
         self._gates = Gates()
         self._eras = Eras()
+        self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
 
     def prepare(self, asked: Asked) -> ToolCall | ToolList:
@@ -123,22 +126,32 @@ class Toolboxes:
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             text = "tools/call has a name, and arguments that are an object."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        found = self._of(entry).find(name)
-        if found is None:
+        made = self.called(entry, message, name)
+        if made is None:
             text = f"Unknown tool: '{name[:128]}'; toolbox '{entry.name}' has none of that name for agents."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        upstream, tool = found
-        print_ = fingerprints.of_call(entry.name, message.params)
-        return ToolCall(self._reached(entry, upstream), message, name, tool, print_)
+        return made
 
     def _list(self, entry: ToolboxEntry, message: rpc.Message) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
-        names = self._of(entry)
-        reached = tuple(self._reached(entry, each) for each in names.upstreams)
-        return ToolList(entry.name, reached, names, message, fingerprints.of_list(entry.name))
+        names = self.names(entry)
+        return ToolList(entry.name, self.reached(entry), names, message, fingerprints.of_list(entry.name))
 
-    def _of(self, entry: ToolboxEntry) -> Names:
+    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str) -> ToolCall | None:
+        """The call of a tool by the name that agents know; None where they have none of that name."""
+        found = self.names(entry).find(name)
+        if found is None:
+            return None
+        upstream, tool = found
+        print_ = fingerprints.of_call(entry.name, message.params)
+        return ToolCall(self._reached(entry, upstream), message, name, tool, print_)
+
+    def reached(self, entry: ToolboxEntry) -> tuple[Reached, ...]:
+        """Its upstreams."""
+        return tuple(self._reached(entry, each) for each in self.names(entry).upstreams)
+
+    def names(self, entry: ToolboxEntry) -> Names:
         """Its names, made once a manifest."""
         known = self._names.get(entry.field)
         if known is None or known[0] is not entry.spec:
@@ -151,7 +164,10 @@ class Toolboxes:
         def make(upstream: Upstream, most: int | None) -> ToolServer:
             return self._made(entry, upstream, most)
 
-        return Reached(entry.name, upstream, gate, self._clock.monotonic, make)
+        # By what is asked, too: another server's definitions say nothing of this one's.
+        key = entry.field, f"{upstream.name} {upstream.spec['mcp']['url']}"
+        seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
+        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
 
     def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None) -> ToolServer:
         spec, secret = upstream.spec, ""
