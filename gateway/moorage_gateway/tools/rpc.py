@@ -76,7 +76,7 @@ def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
     params = said.get("params", {})
     if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
         raise Rejected(failure(400, number, PARAMS, "params, and _meta in it, are objects."))
-    given = {name.lower(): value for name, value in headers}
+    given = {name.lower(): value.strip(" \t") for name, value in headers}
     message = Message(number, method, params, _modern(given, method, params))
     if message.modern:
         _check_modern(given, message)
@@ -88,9 +88,9 @@ def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
 
 
 def _modern(headers: dict[str, str], method: str, params: dict[str, Any]) -> bool:
-    if method == "initialize":
-        return False
-    return f"{META}protocolVersion" in params.get("_meta", {}) or headers.get("mcp-protocol-version") == NEW
+    if f"{META}protocolVersion" in params.get("_meta", {}):
+        return True
+    return method != "initialize" and headers.get("mcp-protocol-version") == NEW
 
 
 def _check_modern(headers: dict[str, str], message: Message) -> None:

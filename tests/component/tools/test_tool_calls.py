@@ -318,6 +318,8 @@ async def test_handshakes_are_answered_here_and_nobody_is_asked(box: Box) -> Non
          headed("tools/call"), 400, -32020),
         (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "_meta": NEW}}).encode(),
          headed("tools/call", "put"), 400, -32020),
+        (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"_meta": NEW}}).encode(),
+         headed("initialize"), 404, -32601),
         (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "prompts/list", "params": {"_meta": NEW}}).encode(),
          headed("prompts/list"), 404, -32601),
     ],
