@@ -14,20 +14,24 @@ from typing import Any
 import orjson
 
 from moorage_api.catalog import EndpointEntry, credential_name
+from moorage_api.errors import ApiError
 from moorage_api.kinds import quantities
 from moorage_api.ledger.journal import Permits
-from moorage_api.wire.calls import ANY, MODELS
+from moorage_api.wire.calls import ANY, MAX_BODY, MODELS
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer, outcome_unknown
 from moorage_gateway.journal.kinds import Asked, CallRefused, NoOutcome, Outlet
 from moorage_gateway.models import fingerprints, protocols
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.request import JsonLimits, parse_json
 
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 FIRST_PAUSE_S = 0.5
 PLACE_S = 30.0
 """For one of `spec.concurrency` places to come free."""
+LIMITS = JsonLimits(size=MAX_BODY, depth=200, containers=1_000_000)
+"""Of a body: deeper ones have no fingerprint, since they cannot be written again."""
 SMALL = 256 * 1024
 """Bytes of an answer that is thrown away for another try."""
 
@@ -248,9 +252,9 @@ def _body(asked: Asked, spec: dict[str, Any], protocol: str, deployment: str) ->
     if asked.method == "GET":
         return b"", None, deployment
     try:
-        parsed = orjson.loads(asked.body)
-    except orjson.JSONDecodeError as fault:
-        raise CallRefused(protocols.refusal(protocol, 400, "invalid_json", f"The body is not JSON: {fault}.")) from None
+        parsed = parse_json(asked.body, LIMITS)
+    except ApiError as fault:
+        raise CallRefused(protocols.refusal(protocol, 400, str(fault.kind.value), fault.message)) from None
     if not isinstance(parsed, dict):
         raise CallRefused(protocols.refusal(protocol, 400, "invalid_request", "The body is not a JSON object."))
     body, default = asked.body, spec.get("defaultModel")

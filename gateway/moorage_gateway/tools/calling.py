@@ -128,7 +128,7 @@ class ToolCall:
     def _without(self, fault: ToolFault, sent: bool) -> dict[str, Any]:
         """What is said in place of a result. Raises NoOutcome where it cannot be known."""
         upstream = self.reached.upstream.name
-        if fault.large:
+        if fault.large and sent:
             text = (
                 f"'{self.name}' was called, and its result is dropped: {fault}. It is not called again by itself; ask for less, if it can "
                 "be asked for less without doing it twice."

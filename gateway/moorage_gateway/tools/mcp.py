@@ -18,14 +18,16 @@ from typing import Any, Final
 
 import orjson
 
+from moorage_api.errors import ApiError
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
+from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
 
 CONNECT_S = 10.0
 PROBE_S = 10.0
-"""For `server/discover`: some servers of the older era never answer what they do not know."""
+"""For `server/discover`, and no more than a third of the call's time: some servers of the older era never answer what they do not know."""
 GOODBYE_S = 2.0
 MOST_PAGES = 32
 MOST_ERAS = 4096
@@ -86,6 +88,7 @@ class McpUpstream:
         self._place = place
         self._upstreams = upstreams
         self._eras = eras
+        self._taken = 0
         self._client = {"name": "moorage", "version": version}
 
     async def tools(self, seconds: float) -> list[Any]:
@@ -120,7 +123,8 @@ class McpUpstream:
         session: _Session | None = None
         try:
             async with asyncio.timeout(seconds):
-                session = await self._opened()
+                session = await self._opened(min(PROBE_S, seconds / 3))
+                self._taken = 0
                 yield session
         except TimeoutError:
             raise ToolFault(f"it did not answer within {seconds:g} s", sent=session is not None, late=True) from None
@@ -128,14 +132,22 @@ class McpUpstream:
             if session is not None and session.id:
                 await self._goodbye(session)
 
-    async def _opened(self) -> _Session:
+    async def _opened(self, patience: float) -> _Session:
         key = self._place.key
         modern = self._eras.get(key)
         if modern is None:
-            modern = await self._probed()
+            modern = await self._probed(patience)
             self._eras.put(key, modern)
         if modern:
             return _Session(rpc.NEW)
+        try:
+            return await self._shaken()
+        except (ToolFault, ToolRefusal):
+            self._eras.forget(key)  # it may be a server of the newer era that was slow, or a new one
+            raise
+
+    async def _shaken(self) -> _Session:
+        """The handshake of the older era."""
         params = {"protocolVersion": rpc.OLD[-1], "capabilities": {}, "clientInfo": self._client}
         fresh = _Session("")
         async with self._asked(fresh, 0, "initialize", params) as coming:
@@ -143,7 +155,6 @@ class McpUpstream:
             number = coming.header("mcp-session-id")
         version = answer.get("protocolVersion")
         if version not in rpc.OLD:
-            self._eras.forget(key)
             raise ToolFault("it speaks no version of MCP that is known here", sent=False, final=True)
         session = _Session(str(version), number if number.isascii() and number.isprintable() else "")
         async with self._asked(session, None, "notifications/initialized", {}) as coming:
@@ -151,10 +162,10 @@ class McpUpstream:
                 raise ToolFault(f"it answered {coming.status} to the handshake", sent=False, status=coming.status)
         return session
 
-    async def _probed(self) -> bool:
+    async def _probed(self, patience: float) -> bool:
         """Whether it speaks the newer era. What is no clear yes is a no: the older handshake then says what is wrong."""
         try:
-            async with asyncio.timeout(PROBE_S), self._asked(_Session(rpc.NEW), 0, "server/discover", {}) as coming:
+            async with asyncio.timeout(patience), self._asked(_Session(rpc.NEW), 0, "server/discover", {}) as coming:
                 answer = await self._answer(coming, 0)
         except ToolRefusal:
             return False
@@ -224,10 +235,8 @@ class McpUpstream:
             message = await self._streamed(coming, number)
         else:
             parts: list[bytes] = []
-            size = 0
             async for piece in coming.pieces():
-                size += len(piece)
-                self._small(size)
+                self._take(piece)
                 parts.append(piece)
             message = self._parsed(b"".join(parts))
         if message is None or message.get("jsonrpc") != "2.0" or not _is_to(message, number):
@@ -245,10 +254,9 @@ class McpUpstream:
 
     async def _streamed(self, coming: Coming, number: int) -> dict[str, Any] | None:
         """The message under that id, out of an event stream: what comes beside it (progress, logs) is nobody's here."""
-        size, held = 0, bytearray()
+        held = bytearray()
         async for piece in coming.pieces():
-            size += len(piece)
-            self._small(size)
+            self._take(piece)
             looked = max(0, len(held) - 1)
             held += piece.replace(b"\r", b"")
             while (end := held.find(b"\n\n", looked)) >= 0:
@@ -260,8 +268,10 @@ class McpUpstream:
                     return message
         raise ToolFault("its stream ended without an answer", sent=True)
 
-    def _small(self, size: int) -> None:
-        if size > self._place.most:
+    def _take(self, piece: bytes) -> None:
+        """Counts it, over all pages of a list."""
+        self._taken += len(piece)
+        if self._taken > self._place.most:
             raise ToolFault(f"its answer is longer than {self._place.most} bytes", sent=True, large=True)
 
     def _parsed(self, data: bytes) -> dict[str, Any] | None:
@@ -271,8 +281,8 @@ class McpUpstream:
             data = data.replace(secret.encode(), b"[credential]")
             data = data.replace(orjson.dumps(secret)[1:-1], b"[credential]")
         try:
-            found = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            found = parse_json(data, rpc.LIMITS)
+        except ApiError:
             return None
         return found if isinstance(found, dict) else None
 

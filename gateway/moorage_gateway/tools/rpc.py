@@ -15,7 +15,10 @@ from typing import Any, Final
 
 import orjson
 
+from moorage_api.errors import ApiError, Kind
+from moorage_api.wire.calls import MAX_BODY
 from moorage_gateway.journal.answers import Answer
+from moorage_gateway.request import JsonLimits, parse_json
 
 OLD: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NEW: Final = "2026-07-28"
@@ -27,6 +30,8 @@ _STATUS = {PARSE: 400, INVALID: 400, PARAMS: 400, MISMATCH: 400, UNSUPPORTED: 40
 """Of an error in the newer era; in the older one an error that has an id is an answer like any other."""
 _JSON = (("content-type", "application/json"),)
 _MOST_ID = 256
+LIMITS = JsonLimits(size=MAX_BODY, depth=128, containers=200_000)
+"""Of a message, whoever's: deeper ones cannot be written again."""
 
 Id = str | int
 
@@ -58,9 +63,10 @@ class Message:
 def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
     """The request of a POST; None for a notification, or an answer to nobody. Raises Rejected."""
     try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Rejected(failure(400, None, PARSE, f"The body is not JSON: {fault}.")) from None
+        said = parse_json(body, LIMITS)
+    except ApiError as fault:
+        code = PARSE if fault.kind is Kind.INVALID_JSON else INVALID
+        raise Rejected(failure(400, None, code, fault.message)) from None
     if not isinstance(said, dict) or said.get("jsonrpc") != "2.0":
         what = "a list: batches are not part of MCP" if isinstance(said, list) else "no JSON-RPC 2.0 message"
         raise Rejected(failure(400, None, INVALID, f"The body is {what}."))
