@@ -205,6 +205,7 @@ class Gateway:
             await listener.close()
         await self.egress.aclose()
         await core.journaling.drain(0)
+        await core.tool_sessions.close()
         await core.upstreams.aclose()
         await core.keeper.drain(0)
         await core.turns.aclose()

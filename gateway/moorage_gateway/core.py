@@ -56,6 +56,7 @@ from moorage_gateway.settings import Settings, is_loopback
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.sessions import Sessions as ToolSessions
 from moorage_gateway.tools.trying import Trials
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
@@ -109,6 +110,7 @@ class Core:
     kinds: Kinds
     upstreams: Upstreams
     trials: Trials
+    tool_sessions: ToolSessions
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def build(
         kinds=Kinds([models, toolboxes]),
         upstreams=models.upstreams,
         trials=Trials(toolboxes, base.catalog.toolbox, base.catalog.toolboxes),
+        tool_sessions=toolboxes.sessions,
     )
 
 
@@ -251,6 +254,7 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "sessions": core.session_control.run,
         "lifecycle": core.lifecycle.run,
         "calls": core.journaling.run,
+        "tool-sessions": core.tool_sessions.run,
         "lost-turns": lambda: core.sweep.run(core.recovery),
     }
 

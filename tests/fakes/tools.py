@@ -48,6 +48,8 @@ class Tools:
         """Steers `tools/list` as a text steers a call."""
         self.deaf = False
         """Whether it never answers a method that it does not know."""
+        self.forgets = 404
+        """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
@@ -132,7 +134,8 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                     self._behave(number, "hang", {})
                 elif tools.era == "old" and method not in ("initialize",) and self._session() not in tools.sessions:
                     error = {"code": -32600, "message": "Bad Request: Missing session ID"}
-                    self._whole(400, {"jsonrpc": "2.0", "id": None, "error": error})
+                    known = self._session() != "None"
+                    self._whole(tools.forgets if known else 400, {"jsonrpc": "2.0", "id": None, "error": error})
                 else:
                     self._answered(number, method, said.get("params", {}))
 

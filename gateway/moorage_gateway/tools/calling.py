@@ -32,18 +32,18 @@ AGAIN = 1
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One prepared call. `name` is what agents call the tool, `tool` what its server does."""
+    """One prepared call. `name` is what agents call the tool, `own` what its server does."""
 
     reached: Reached
     message: rpc.Message
     name: str
-    tool: str
+    own: str
     fingerprint: str
 
     @property
     def permits(self) -> Permits:
         """See Prepared."""
-        return self.reached.upstream.permits(self.tool)
+        return self.reached.upstream.permits(self.own)
 
     @property
     def what(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class ToolCall:
                     )
                     return results.failed("held_back", text)
                 found = await self.reached.server().call(
-                    self.tool, self._arguments(), self._meta(outlet), self.reached.seconds, sending
+                    self.own, self._arguments(), self._meta(outlet), self.reached.seconds, sending
                 )
             except ToolRefusal as no:
                 self.reached.gate.good()
@@ -119,10 +119,10 @@ class ToolCall:
     async def _held_back(self) -> bool:
         """Whether it is pinned, and another now. Raises ToolFault, ToolRefusal."""
         reached = self.reached
-        pinned = reached.upstream.spec["pin"].get(self.tool)
+        pinned = reached.upstream.spec["pin"].get(self.own)
         if pinned is None:
             return False
-        now = await reached.seen.of(self.tool, lambda: reached.server(MOST_LIST), reached.seconds)
+        now = await reached.seen.of(self.own, lambda: reached.server(MOST_LIST), reached.seconds)
         return now != str(pinned)
 
     def _without(self, fault: ToolFault, sent: bool) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """An upstream that speaks MCP over streamable HTTP, of either era. Layer: I/O, by `models/asking.py`: one resolver, one rule of addresses.
 
     2026-07-28     one POST a call
-    2025-11-25     initialize, initialized, the call, goodbye: a session of its own for each call, so that no two agents share one
-                   (what such a server keeps in a session does not last from call to call)
+    2025-11-25     initialize and initialized once for each session of an agent (`sessions.py`), then one POST a call; calls by hand, and
+                   servers without session ids, get a handshake each
 
 Which of them a server speaks is asked once (`server/discover`) and remembered in this process. A request is sent exactly once: no redirect
 is followed, nothing is repeated below the journal. An answer is JSON or an event stream; of either, as much is read as may be.
@@ -24,6 +24,7 @@ from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
+from moorage_gateway.tools.sessions import Kept, Sessions
 
 CONNECT_S = 10.0
 PROBE_S = 10.0
@@ -34,6 +35,10 @@ MOST_ERAS = 4096
 LEAST_SECRET = 6
 """Characters of a credential that is looked for in answers: shorter ones are no secrets."""
 
+_GONE: Final = 404
+"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
+_DOUBTED: Final = frozenset({400, _GONE})
+"""Some say 400. That may mean another thing, so the request is not sent again; the next one begins a session."""
 _WRONG_ERA: Final = frozenset({rpc.UNSUPPORTED, rpc.METHOD, rpc.INVALID})
 
 
@@ -46,6 +51,8 @@ class Place:
     opening: tuple[tuple[str, str], ...]
     secret: str
     most: int
+    whose: str = ""
+    """The agent's session for which the server keeps one of its own; empty: none is kept."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,11 @@ class _Session:
 
     version: str
     id: str = ""
+    kept: Kept | None = None
+
+    def number(self) -> int:
+        """An id for the next request."""
+        return 1 if self.kept is None else self.kept.next()
 
     @property
     def modern(self) -> bool:
@@ -81,13 +93,22 @@ class Eras:
         self._known.pop(key, None)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What this process remembers of servers."""
+
+    eras: Eras
+    sessions: Sessions
+
+
 class McpUpstream:
     """See `ToolServer`."""
 
-    def __init__(self, place: Place, upstreams: Upstreams, eras: Eras, version: str) -> None:
+    def __init__(self, place: Place, upstreams: Upstreams, known: Known, version: str) -> None:
         self._place = place
         self._upstreams = upstreams
-        self._eras = eras
+        self._eras = known.eras
+        self._sessions = known.sessions
         self._taken = 0
         self._client = {"name": "moorage", "version": version}
 
@@ -96,9 +117,9 @@ class McpUpstream:
         found: list[Any] = []
         async with self._session(seconds) as session:
             cursor: str | None = None
-            for page in range(MOST_PAGES):
+            for _ in range(MOST_PAGES):
                 params = {} if cursor is None else {"cursor": cursor}
-                answer = await self._request(session, page + 1, "tools/list", params)
+                answer = await self._request(session, "tools/list", params)
                 tools, following = answer.get("tools"), answer.get("nextCursor")
                 if not isinstance(tools, list):
                     raise ToolFault("its list of tools is none", sent=True)
@@ -115,7 +136,7 @@ class McpUpstream:
         async with self._session(seconds) as session:
             params = {"name": tool, "arguments": arguments, "_meta": meta}
             await sending()
-            return await self._request(session, 1, "tools/call", params)
+            return await self._request(session, "tools/call", params)
 
     @contextlib.asynccontextmanager
     async def _session(self, seconds: float) -> AsyncIterator[_Session]:
@@ -129,7 +150,7 @@ class McpUpstream:
         except TimeoutError:
             raise ToolFault(f"it did not answer within {seconds:g} s", sent=session is not None, late=True) from None
         finally:
-            if session is not None and session.id:
+            if session is not None and session.id and session.kept is None:
                 await self._goodbye(session)
 
     async def _opened(self, patience: float) -> _Session:
@@ -141,10 +162,26 @@ class McpUpstream:
         if modern:
             return _Session(rpc.NEW)
         try:
-            return await self._shaken()
+            return await self._kept() if self._place.whose else await self._shaken()
         except (ToolFault, ToolRefusal):
             self._eras.forget(key)  # it may be a server of the newer era that was slow, or a new one
             raise
+
+    async def _kept(self) -> _Session:
+        """The session that the server has for this agent's."""
+        key = self._place.key, self._place.whose
+        async with self._sessions.opening(key):
+            kept = self._sessions.get(key)
+            if kept is None:
+                fresh = await self._shaken()
+                if not fresh.id:
+                    return fresh
+                kept = Kept(fresh.version, fresh.id, self._ended)
+                self._sessions.put(key, kept)
+        return _Session(kept.version, kept.id, kept)
+
+    async def _ended(self, kept: Kept) -> None:
+        await self._goodbye(_Session(kept.version, kept.id))
 
     async def _shaken(self) -> _Session:
         """The handshake of the older era."""
@@ -178,7 +215,20 @@ class McpUpstream:
         versions = answer.get("supportedVersions")
         return isinstance(versions, list) and rpc.NEW in versions
 
-    async def _request(self, session: _Session, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, session: _Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """One request; in a new session, once, where the server has forgotten the one it was asked in."""
+        try:
+            return await self._once(session, method, params)
+        except (ToolRefusal, ToolFault) as why:
+            if session.kept is None or why.status not in _DOUBTED:
+                raise
+            self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            if why.status != _GONE:
+                raise
+        return await self._once(await self._kept(), method, params)
+
+    async def _once(self, session: _Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        number = session.number()
         try:
             async with self._asked(session, number, method, params) as coming:
                 return await self._answer(coming, number)
@@ -246,7 +296,8 @@ class McpUpstream:
         error = message.get("error")
         if isinstance(error, dict):
             code, text = error.get("code"), error.get("message")
-            raise ToolRefusal(code if isinstance(code, int) else rpc.INTERNAL, str(text)[:MOST_TEXT])
+            code = code if isinstance(code, int) else rpc.INTERNAL
+            raise ToolRefusal(code, str(text)[:MOST_TEXT], status=coming.status)
         result = message.get("result")
         if not isinstance(result, dict):
             raise ToolFault("its answer has no result", sent=True)

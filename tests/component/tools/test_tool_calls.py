@@ -88,14 +88,32 @@ async def test_what_the_manifest_hides_and_renames(box: Box) -> None:
         assert said.json["error"]["code"] == -32602 and "Unknown tool" in said.json["error"]["message"]
 
 
-async def test_a_server_of_the_older_era_gets_a_session_for_each_call_and_a_goodbye(box: Box) -> None:
+async def test_a_server_of_the_older_era_has_one_session_for_an_agents_and_a_goodbye(box: Box) -> None:
     await box.toolbox("t", {"name": "two", "mcp": {"url": box.old.url}})
-    assert await box.run("x") == ("add 1: x", False)
-    assert await box.run("stream") == ("add 2: stream", False)
-    assert box.old.methods == [
-        "server/discover", *["initialize", "notifications/initialized", "tools/call"] * 2,
-    ]  # fmt: skip
+    asked = [box.run(text) for text in ("x", "y")]
+    assert not any(error for _, error in await asyncio.gather(*asked))
+    await box.attempt()
+    assert await box.run("stream") == ("add 3: stream", False)
+    assert [box.old.methods.count(each) for each in ("initialize", "notifications/initialized", "tools/call")] == [
+        1,
+        1,
+        3,
+    ]
+    assert len({each["headers"]["mcp-session-id"] for each in box.old.ran}) == 1 and len(box.old.sessions) == 1
+    await box.gateways.pop().stop()
     assert box.old.sessions == set()
+
+
+async def test_a_server_that_has_forgotten_the_session_is_asked_in_a_new_one_and_runs_once(box: Box) -> None:
+    await box.toolbox("t", {"name": "two", "mcp": {"url": box.old.url}})
+    await box.run("x")
+    box.old.sessions.clear()
+    assert await box.run("y") == ("add 2: y", False)
+    box.old.sessions.clear()
+    box.old.forgets = 400
+    text, error = await box.run("z")
+    assert error and "refused by its server" in text, "this may mean another thing: it is not sent again"
+    assert await box.run("w") == ("add 3: w", False)
 
 
 async def test_a_server_that_never_answers_what_it_does_not_know_costs_a_third_of_a_calls_time_once(box: Box) -> None:

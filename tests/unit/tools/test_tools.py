@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from moorage_api.kinds import ManifestError, Toolbox, parse_any
-from moorage_gateway.tools import fingerprints, results
+from moorage_gateway.tools import fingerprints, results, sessions
 from moorage_gateway.tools.gates import Gate
 from moorage_gateway.tools.names import Names, Patterns
+from moorage_gateway.tools.sessions import Kept
 
 pytestmark = pytest.mark.unit
 
@@ -172,3 +174,47 @@ def test_a_result_keeps_what_is_its_own_and_cannot_speak_for_the_platform() -> N
     found = results.checked({"content": [], "_meta": meta, "structuredContent": {"a": 1}, "more": 1}, "add")
     assert found == {"content": [], "isError": False, "_meta": {"own/y": 2}, "structuredContent": {"a": 1}}
     assert results.checked({"content": [{"type": "text"}] * 1001}, "add")["isError"]
+
+
+# -- sessions of servers
+
+
+async def test_sessions_that_nobody_uses_get_their_goodbye_and_so_do_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = 0.0, []
+
+    async def goodbye(kept: Kept) -> None:
+        ended.append(kept.id)
+
+    async def sleep(_: float) -> None:
+        if len(ended) >= 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(sessions, "MOST", 2)
+    made = sessions.Sessions(lambda: now, sleep)
+    for n in range(3):
+        made.put(("server", f"s{n}"), Kept("2025-11-25", f"id-{n}", goodbye))
+    assert made.get(("server", "s0")) is not None  # used last
+    now = sessions.IDLE_S + 1
+    made.put(("server", "s3"), Kept("2025-11-25", "id-3", goodbye))
+    with pytest.raises(asyncio.CancelledError):
+        await made.run()
+    assert ended == ["id-1", "id-2", "id-0"] and len(made) == 1
+    await made.close()
+    assert ended[-1] == "id-3" and len(made) == 0
+
+
+async def test_two_that_begin_together_get_one_session() -> None:
+    made, opened = sessions.Sessions(lambda: 0.0, asyncio.sleep), []
+
+    async def goodbye(_: Kept) -> None:
+        return
+
+    async def asks() -> None:
+        async with made.opening(("server", "s")):
+            if made.get(("server", "s")) is None:
+                await asyncio.sleep(0)
+                opened.append(1)
+                made.put(("server", "s"), Kept("v", "id", goodbye))
+
+    await asyncio.gather(*(asks() for _ in range(5)))
+    assert opened == [1] and made._opening == {}
