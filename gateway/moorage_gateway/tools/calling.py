@@ -112,7 +112,7 @@ class ToolCall:
                 if left and not (fault.late or fault.large or fault.final or fault.status):
                     left -= 1
                     continue
-                return self._without(fault, sent)
+                return self._without(fault, sent and fault.sent)
             self.reached.gate.good()
             return results.checked(found, self.name)
 
@@ -126,7 +126,8 @@ class ToolCall:
         return now != str(pinned)
 
     def _without(self, fault: ToolFault, sent: bool) -> dict[str, Any]:
-        """What is said in place of a result. Raises NoOutcome where it cannot be known."""
+        """What is said in place of a result; `sent`: the call itself may have reached the server. Raises NoOutcome where that is all that
+        is known."""
         upstream = self.reached.upstream.name
         if fault.large and sent:
             text = (

@@ -184,15 +184,15 @@ async def test_a_bad_answer_is_a_tool_error_that_says_what_was_seen(box: Box, st
 
 
 async def test_a_server_that_is_not_there_is_named_and_nothing_was_done(box: Box) -> None:
-    await box.toolbox("t", box.upstream(), breaker={"failures": 3, "pause": "1h"})
+    await box.toolbox("t", box.upstream(), breaker={"failures": 4, "pause": "1h"})
+    await box.run("cut")  # it was there, and its connection is gone
     box.tools.close()
-    text, error = await box.run("x")
-    assert error and "gave no result: one:" in text and "It was not carried out." in text
-    assert [entry.state for entry in await box.journal.entries(box.turn)] == ["completed"]
-    for n in range(2):
-        await box.run(f"x{n}")
+    for n in range(3):
+        text, error = await box.run(f"x{n}")
+        assert error and "gave no result: one:" in text and "It was not carried out." in text
+    assert [entry.state for entry in await box.journal.entries(box.turn)] == ["unknown", *["completed"] * 3]
     text, error = await box.run("y")
-    assert error and "has failed 3 times in a row and is left alone" in text
+    assert error and "has failed 4 times in a row and is left alone" in text
 
 
 async def test_a_server_left_alone_is_tried_again_after_its_pause(box: Box) -> None:
