@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from component.tools.conftest import SECRET, WITHIN, Box
+from moorage_api.ledger import journal
 from moorage_gateway.tools.pins import digest
 
 pytestmark = pytest.mark.component
@@ -364,6 +365,18 @@ async def test_there_is_no_stream_to_get_and_no_session_to_delete(box: Box) -> N
     for method in ("GET", "DELETE"):
         said = await box.chat("", method=method, body=b"", target="/toolboxes/t/mcp")
         assert said.status == 405 and said.headers["allow"] == "POST"
+
+
+async def test_a_turn_that_may_call_no_more_is_told_so_by_a_tool_error(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MAX_ENTRIES", 1)
+    assert await box.run("x") == ("add 1: x", False)
+    text, error = await box.run("y")
+    assert error and "as many calls as one may" in text
+    listed = await box.rpc("tools/list")
+    assert listed.json["error"]["code"] == -32603 and "as many calls" in listed.json["error"]["message"]
+    assert len(box.tools.ran) == 1
 
 
 async def test_a_gateway_that_ends_during_an_effect_leaves_an_unknown_outcome(box: Box) -> None:
