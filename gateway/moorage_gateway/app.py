@@ -130,6 +130,7 @@ class Gateway:
             bundles=bundles,
             deployer=Deployer(core.runner, bundles, core.clock),
             logs=logs,
+            trials=core.trials,
             store=core.store,
             commands=core.runner,
             clock=core.clock,
@@ -205,6 +206,7 @@ class Gateway:
             await listener.close()
         await self.egress.aclose()
         await core.journaling.drain(0)
+        await core.tool_sessions.close()
         await core.upstreams.aclose()
         await core.keeper.drain(0)
         await core.turns.aclose()

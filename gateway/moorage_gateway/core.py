@@ -58,6 +58,8 @@ from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.sessions import Sessions as ToolSessions
+from moorage_gateway.tools.trying import Trials
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
 from moorage_gateway.turns.engine import Engine
@@ -110,6 +112,8 @@ class Core:
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
+    trials: Trials
+    tool_sessions: ToolSessions
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ def build(
         observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
     models = _models(settings, base, outside)
+    toolboxes = _toolboxes(base, models)
     return Core(
         clock=clock,
         redis=redis,
@@ -236,8 +241,10 @@ def build(
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
         call_counts=counts,
-        kinds=Kinds([models, _toolboxes(base, models), Steps()]),
+        kinds=Kinds([models, toolboxes, Steps()]),
         upstreams=models.upstreams,
+        trials=Trials(toolboxes, base.catalog.toolbox, base.catalog.toolboxes),
+        tool_sessions=toolboxes.sessions,
     )
 
 
@@ -253,6 +260,7 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "sessions": core.session_control.run,
         "lifecycle": core.lifecycle.run,
         "calls": core.journaling.run,
+        "tool-sessions": core.tool_sessions.run,
         "lost-turns": lambda: core.sweep.run(core.recovery),
     }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 
 import orjson
@@ -36,6 +37,7 @@ MOST_LEFT = 64
 """Requests of an attempt whose askers left that are remembered."""
 _TRACE = len("00-") + 32
 """Characters of a traceparent up to the end of its trace id."""
+_HERE = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?\Z", re.IGNORECASE)
 _MARKS = frozenset({wire.ENTRY.encode(), wire.REFUSED.encode()})
 
 
@@ -96,6 +98,9 @@ class Boundary:
         if not request.path.startswith(wire.KINDS):
             where = b"models are at /models/ENDPOINT/, tools at /toolboxes/NAME/mcp"
             answer.send(404, b"nothing here: this is a proxy, and " + where, b"text/plain")
+            return
+        if request.path.startswith(wire.TOOLBOXES) and from_elsewhere(request.headers):
+            _say(answer, 403, "forbidden", "A page of another site may not use the tools of this sandbox.")
             return
         body = await request.read(min(wire.MAX_BODY, max(0, self._room)))
         self._room -= len(body)
@@ -200,6 +205,13 @@ class Boundary:
                 # The agent is killed now, and with it this connection: it must not see the break before.
                 await asyncio.sleep(self._limits.killall)
             return True
+
+
+def from_elsewhere(headers: Headers) -> bool:
+    """Whether a page in a browser inside the sandbox asks, whose name somebody pointed here (MCP: servers check Origin and Host)."""
+    hosts = [value for name, value in headers if name == b"host"]
+    origins = [value.partition(b"://")[2] for name, value in headers if name == b"origin"]
+    return any(_HERE.match(value) is None for value in (*hosts, *origins))
 
 
 def _digest(method: str, target: str, body: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -201,6 +201,18 @@ class Client:
     def list_keys(self) -> list[Json]:
         """See `AsyncClient.list_keys`."""
         return self.run(self._async.list_keys())
+
+    def list_toolboxes(self) -> list[Json]:
+        """See `AsyncClient.list_toolboxes`."""
+        return self.run(self._async.list_toolboxes())
+
+    def list_tools(self, toolbox: str) -> Json:
+        """See `AsyncClient.list_tools`."""
+        return self.run(self._async.list_tools(toolbox))
+
+    def call_tool(self, toolbox: str, tool: str, arguments: Mapping[str, Any]) -> Json:
+        """See `AsyncClient.call_tool`."""
+        return self.run(self._async.call_tool(toolbox, tool, arguments))
 
     def revoke_key(self, key_id: str) -> Json:
         """See `AsyncClient.revoke_key`."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from types import TracebackType
@@ -242,6 +242,23 @@ class AsyncClient:
     async def revoke_key(self, key_id: str) -> Json:
         """Ends a key everywhere within seconds."""
         return _object(await self._http.json("DELETE", f"/v1/keys/{_seg(key_id)}"))
+
+    # Toolboxes
+
+    async def list_toolboxes(self) -> list[Json]:
+        """The tenant's toolboxes."""
+        return _data(await self._http.json("GET", "/v1/toolboxes"))
+
+    async def list_tools(self, toolbox: str) -> Json:
+        """Every tool of a toolbox in `data`; `unavailable`: why a server told none."""
+        return _object(await self._http.json("GET", f"/v1/toolboxes/{_seg(toolbox)}/tools"))
+
+    async def call_tool(self, toolbox: str, tool: str, arguments: Mapping[str, Any]) -> Json:
+        """Runs one tool, each time: MCP's result of it, with `content` and `isError`."""
+        body = {"tool": tool, "arguments": dict(arguments)}
+        return _object(
+            _object(await self._http.json("POST", f"/v1/toolboxes/{_seg(toolbox)}/call", body=body))["result"]
+        )
 
     async def audit(self, *, since: float, limit: int = 1000) -> Json:
         """The newest audit records since a time (epoch seconds), oldest first, in `data`; `has_more` when some were left out."""

@@ -17,13 +17,24 @@ from moorage_gateway import facts
 from moorage_gateway.audit import AuditLog
 from moorage_gateway.auth import Anonymous, Authenticator
 from moorage_gateway.bundles import Bundles, UploadLimits
+from moorage_gateway.clock import SystemClock
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import KeyService
 from moorage_gateway.logs import MemoryLogs
+from moorage_gateway.models.asking import Upstreams
+from moorage_gateway.models.credentials import NoCredentials
 from moorage_gateway.routes import answers
 from moorage_gateway.routes.control import Services, create_control_app
+from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.trying import Trials
 
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def no_toolboxes() -> Trials:
+    """A tenant without any."""
+    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), version="0")
+    return Trials(boxes, lambda *_: None, lambda _: [])
 
 
 class ControlApp:
@@ -45,6 +56,7 @@ class ControlApp:
             bundles=self.bundles,
             deployer=Deployer(world.client, self.bundles, world.clock, within=within),
             logs=self.logs,
+            trials=no_toolboxes(),
             store=world.store,
             commands=world.client,
             clock=world.clock,

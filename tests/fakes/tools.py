@@ -12,6 +12,8 @@ Limits: tools only; JSON answers, or an event stream for `stream`; one process, 
     stream          answers as an event stream, with a progress event and a request of its own before
     garbage         no JSON
     none            JSON-RPC without a result
+    deep            a result nested 300 levels deep
+    pages           (a list) a further page, without end
     lies            a result that is no tool's
     asks            asks for input of a person
     leak            its own headers as text
@@ -44,6 +46,10 @@ class Tools:
         self.methods: list[str] = []
         self.listing = ""
         """Steers `tools/list` as a text steers a call."""
+        self.deaf = False
+        """Whether it never answers a method that it does not know."""
+        self.forgets = 404
+        """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
@@ -124,9 +130,12 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if number is None:
                     self._whole(202, None)
+                elif tools.deaf and method == "server/discover":
+                    self._behave(number, "hang", {})
                 elif tools.era == "old" and method not in ("initialize",) and self._session() not in tools.sessions:
                     error = {"code": -32600, "message": "Bad Request: Missing session ID"}
-                    self._whole(400, {"jsonrpc": "2.0", "id": None, "error": error})
+                    known = self._session() != "None"
+                    self._whole(tools.forgets if known else 400, {"jsonrpc": "2.0", "id": None, "error": error})
                 else:
                     self._answered(number, method, said.get("params", {}))
 
@@ -194,6 +203,10 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                     return
                 case "none":
                     del whole["result"]
+                case "deep":
+                    whole["result"]["structuredContent"] = json.loads('{"a":' * 300 + "1" + "}" * 300)
+                case "pages":
+                    whole["result"]["nextCursor"] = "more"
                 case "lies":
                     whole["result"] = {"content": "no list", "isError": "no"}
                 case "asks":

@@ -6,6 +6,7 @@ The agent's environment has the client from the package index; the tool servers 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from fakes.commands import Commands
 from fakes.platform import Platform, poll, started
 from fakes.tools import Tools, serving
+from moorage_gateway.tools.pins import digest
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
 
@@ -121,6 +124,30 @@ def test_an_agent_sees_no_credential_and_its_files_and_the_platforms_hold_none(p
         assert CANARY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     assert platform.holding(CANARY.encode()) == []
     assert CANARY not in platform.log.read_text()
+
+
+def test_who_runs_a_platform_lists_and_tries_tools(platform: Platform, new: Tools, tmp_path: Path) -> None:
+    commands, text = Commands(platform.url, platform.api_key, tmp_path / "config"), name("cli")
+    listed = commands.run("toolboxes", "list").out
+    assert new.url in listed and "desk" in listed and CANARY not in listed
+    found = json.loads(commands.run("toolboxes", "tools", "desk", "--json").out)
+    tools = {(each["upstream"], each["tool"]): each for each in found["data"]}
+    assert tools["new", "add"]["name"] == "new_add" and tools["new", "add"]["effect"] == "once"
+    assert tools["new", "put"]["name"] is None and tools["old", "get_one"]["effect"] == "again"
+    assert tools["new", "add"]["digest"] == digest(new.tools[0]) and found["unavailable"] == {}
+    assert tools["new", "put"]["digest"] in commands.run("toolboxes", "tools", "desk").out
+    for _ in range(2):
+        said = commands.run("toolboxes", "call", "desk", "new_add", json.dumps({"text": text}))
+        assert said.out.strip().endswith(text)
+    assert new.times(text) == 2, "a call by hand is no call of a turn"
+    cut = commands.run("toolboxes", "call", "desk", "new_add", '{"text": "cut"}', fails=True)
+    assert cut.code == 1 and cut.out.startswith("outcome_unknown")
+    hidden = commands.run("toolboxes", "call", "desk", "new_put", fails=True)
+    assert "has no tool of that name" in hidden.err
+    assert "not JSON" in commands.run("toolboxes", "call", "desk", "new_add", "{", fails=True).err
+    assert "no toolbox of that name" in commands.run("toolboxes", "tools", "other", fails=True).err
+    audited = commands.run("audit", "--since", "1h").out
+    assert "toolbox.call" in audited and "toolbox/desk/new_add" in audited and text not in audited
 
 
 def test_a_killed_sandbox_runs_no_tool_twice(platform: Platform, new: Tools, old: Tools) -> None:

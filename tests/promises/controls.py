@@ -166,6 +166,17 @@ ROWS: dict[str, Row] = {
         ),
         lacking="credentials of the store for each tenant: gateways hold one for all",
     ),
+    "T16": Row(
+        "what a server says of its tools is checked, bounded, and where it is pinned held back when it changes",
+        (
+            f"{TOOLS}::test_a_pinned_definition_that_changes_is_held_back_until_it_is_approved",
+            f"{TOOLS}::test_a_call_of_a_pinned_tool_asks_for_the_definitions_that_nobody_has_listed",
+            f"{TOOLS}::test_definitions_that_are_none_are_left_out_and_the_rest_counts",
+            f"{TOOLS}::test_what_the_manifest_hides_and_renames",
+            "unit/tools/test_tools.py::test_the_longest_prefix_has_the_name_and_nobody_takes_anothers",
+        ),
+        lacking="a tool is pinned by its manifest naming the digest; without that it is not",
+    ),
     "T17": Row(
         "the operator's rights are named one by one, in its namespaces; nobody else of the platform has any",
         (

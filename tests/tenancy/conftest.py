@@ -25,6 +25,14 @@ CONVERSATION = "conv_victims_conversation_1"
 SECRET = "the-victims-secret-5c1e"
 
 
+TOOLBOX = """
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {name: shapes}
+spec: {upstreams: [{name: nobody, mcp: {url: "http://127.0.0.1:9/mcp"}}]}
+"""
+
+
 @dataclass
 class World:
     """The platform, one door a caller, and ids by what they name."""
@@ -55,6 +63,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("agents")
     for name in ("paced", "shapes"):
         shutil.copytree(AGENTS / name, folder / name)
+    (folder / "toolboxes.yaml").write_text(TOOLBOX)
     with started(folder) as found:
         yield found
 

@@ -21,6 +21,9 @@ NEEDS = {
     ("HEAD", f"/v1/bundles/uploads/{'0' * 32}"): "deploy",
     ("PATCH", f"/v1/bundles/uploads/{'0' * 32}"): "deploy",
     ("GET", "/v1/agents/shapes/logs?tail=1"): "operator",
+    ("GET", "/v1/toolboxes"): "operator",
+    ("GET", "/v1/toolboxes/shapes/tools"): "operator",
+    ("POST", "/v1/toolboxes/shapes/call"): "operator",
     ("GET", "/v1/audit?limit=1"): "operator",
     ("GET", "/v1/audit/verify"): "admin",
     ("GET", "/v1/keys"): "admin",
@@ -38,6 +41,7 @@ NEEDS = {
     ("GET", f"/v1/responses/{UNKNOWN_RESPONSE}"): "invoke",
 }
 BODIES = {
+    "/v1/toolboxes/shapes/call": {"tool": "nothing"},
     "/v1/sessions": {"agent": "shapes"},
     "/v1/responses": {"model": "shapes", "input": "hello"},
     "/v1/agents/shapes/responses": {"input": "hello"},
@@ -73,6 +77,8 @@ def test_a_key_for_some_agents_finds_no_other(world: Any) -> None:
     door = world.joins("narrow", user="ann", scopes=["invoke", "deploy", "operator", "admin"], agents=["paced"])
     for path in ("/v1/agents", "/v1/models"):
         assert {one["id"] for one in door.ask("GET", path).body["data"]} == {"paced"}
+    toolboxes = door.ask("GET", "/v1/toolboxes")
+    assert toolboxes.status == 403 and "bound to some agents" in toolboxes.error["message"]
     for method, path in (
         ("GET", "/v1/agents/shapes"),
         ("GET", "/v1/models/shapes"),

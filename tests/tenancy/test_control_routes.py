@@ -75,6 +75,9 @@ ROUTES: dict[str, Row] = {
     "POST /v1/keys": Row("own", "admin", tenant=True, body={"name": "mine"}),
     "GET /v1/keys/{id}": Row("404", "admin", tenant=True),
     "DELETE /v1/keys/{id}": Row("404", "admin", tenant=True),
+    "GET /v1/toolboxes": Row("list", "operator", tenant=True),
+    "GET /v1/toolboxes/{name}/tools": Row("404", "operator", tenant=True),
+    "POST /v1/toolboxes/{name}/call": Row("404", "operator", tenant=True, body={"tool": "x"}),
     "GET /v1/audit": Row("list", "operator", tenant=True),
     "GET /v1/audit/verify": Row("list", "admin", tenant=True),
 }

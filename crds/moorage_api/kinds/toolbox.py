@@ -26,6 +26,7 @@ _UPSTREAM = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?\Z")
 _TOOL = re.compile(r"[A-Za-z0-9_./-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9_./*-]{1,128}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9_./-]{0,32}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9!#$&'^_`|~.+-]{1,64}\Z")
 _SCHEME = re.compile(r"[A-Za-z0-9-]{0,32}\Z")
 _TAKEN = frozenset(
@@ -112,6 +113,9 @@ class ToolUpstream(Part):
     idempotent: list[str] = Field(default_factory=list, max_length=256)
     """Patterns of tools that may be run twice without harm. Every other tool is an effect, and is never run again by itself; what the
     server says of its own tools is not believed."""
+    pin: dict[str, str] = Field(default_factory=dict, max_length=64)
+    """The server's name of a tool → the digest of its definition that was approved. A tool whose definition is another now is held back,
+    neither listed nor called, until the manifest names the new digest: `moorage toolboxes tools NAME` shows them."""
     timeout: Duration = "1m"
     """For one call, at most 15m. An effect that did not answer in time has an unknown outcome."""
     max_result: Size = "1Mi"
@@ -149,6 +153,16 @@ class ToolUpstream(Part):
                 raise ValueError(f"{each[:60]!r} is not a tool's name: letters, digits, _, -, . and /, at most 128")
         if len(set(value.values())) != len(value):
             raise ValueError("gives two tools one name")
+        return value
+
+    @field_validator("pin")
+    @classmethod
+    def _are_digests(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, digest in value.items():
+            if _TOOL.match(name) is None:
+                raise ValueError(f"{name[:60]!r} is not a tool's name: letters, digits, _, -, . and /, at most 128")
+            if _DIGEST.match(digest) is None:
+                raise ValueError(f"{digest[:20]!r} is not a digest: sha256: and 64 hex digits")
         return value
 
     @field_validator("timeout")

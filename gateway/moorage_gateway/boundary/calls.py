@@ -103,9 +103,8 @@ class CallPort:
             what = "no such call" if kind is None else f"agent {who.agent} is not published"
             await _say(send, 404, wire.NO, what)
             return
-        asked = Asked(
-            who.tenant, who.agent, entry.spec, call.method, call.target, tuple((n, v) for n, v in call.headers), body
-        )
+        headers = tuple((n, v) for n, v in call.headers)
+        asked = Asked(who.tenant, who.agent, entry.spec, call.method, call.target, headers, body, call.session)
         try:
             prepared = kind.prepare(asked)
         except CallRefused as no:

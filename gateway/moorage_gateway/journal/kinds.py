@@ -39,7 +39,8 @@ class NoOutcome(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the agent made it, and whose agent that is. `spec`: its manifest as published."""
+    """One request as the agent made it, and whose agent that is. `spec`: its manifest as published; `session`: what the shim says, which is
+    true by the time a call is made."""
 
     tenant: str
     agent: str
@@ -48,6 +49,7 @@ class Asked:
     target: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    session: str
 
 
 class Outlet(Protocol):

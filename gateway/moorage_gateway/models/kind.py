@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from moorage_api.catalog import EndpointEntry
-from moorage_api.wire.calls import ANY, MODELS
+from moorage_api.errors import ApiError
+from moorage_api.wire.calls import ANY, MAX_BODY, MODELS
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models import aiming, fingerprints, protocols
@@ -21,6 +22,10 @@ from moorage_gateway.models.aiming import Request
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.models.performing import ModelCall
+from moorage_gateway.request import JsonLimits, parse_json
+
+LIMITS = JsonLimits(size=MAX_BODY, depth=200, containers=1_000_000)
+"""Of a body: deeper ones have no fingerprint, since they cannot be written again."""
 
 _TARGET = re.compile(rf"{MODELS}(~?[a-z0-9][a-z0-9-]{{0,62}})/([^\s]*)\Z")
 
@@ -112,9 +117,9 @@ def _body(asked: Asked, spec: dict[str, Any], protocol: str, deployment: str) ->
     if asked.method == "GET":
         return b"", None, deployment
     try:
-        parsed = orjson.loads(asked.body)
-    except orjson.JSONDecodeError as fault:
-        raise CallRefused(protocols.refusal(protocol, 400, "invalid_json", f"The body is not JSON: {fault}.")) from None
+        parsed = parse_json(asked.body, LIMITS)
+    except ApiError as fault:
+        raise CallRefused(protocols.refusal(protocol, 400, str(fault.kind.value), fault.message)) from None
     if not isinstance(parsed, dict):
         raise CallRefused(protocols.refusal(protocol, 400, "invalid_request", "The body is not a JSON object."))
     body, default = asked.body, spec.get("defaultModel")

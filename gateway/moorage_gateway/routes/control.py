@@ -25,11 +25,12 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import Commands, KeyService
 from moorage_gateway.logs import LogSource
-from moorage_gateway.routes import control_agents, control_files, control_keys, control_sessions
+from moorage_gateway.routes import control_agents, control_files, control_keys, control_sessions, control_toolboxes
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.sessions import Sessions
 from moorage_gateway.store import Store, StoreError
+from moorage_gateway.tools.trying import Trials
 
 OPENAPI = "/v1/openapi.json"
 
@@ -48,6 +49,7 @@ class Services:
     bundles: Bundles
     deployer: Deployer
     logs: LogSource
+    trials: Trials
     store: Store
     commands: Commands
     clock: Clock
@@ -68,6 +70,7 @@ def create_control_app(services: Services) -> FastAPI:
     app.include_router(control_sessions.router(services))
     app.include_router(control_files.router(services))
     app.include_router(control_keys.router(services))
+    app.include_router(control_toolboxes.router(services))
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(LedgerError, _away)
     app.add_exception_handler(StoreError, _away)

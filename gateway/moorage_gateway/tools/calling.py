@@ -16,6 +16,7 @@ from moorage_api.ledger.journal import MAX_CALL, Outcome, Permits
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import NoOutcome, Outlet
 from moorage_gateway.tools import results, rpc
+from moorage_gateway.tools.definitions import MOST_LIST
 from moorage_gateway.tools.fingerprints import lasting
 from moorage_gateway.tools.servers import ToolFault, ToolRefusal
 
@@ -120,6 +121,12 @@ class ToolCall:
                 sent = True
 
             try:
+                if await self._held_back():
+                    text = (
+                        f"'{self.name}' was not called: its server describes it otherwise than it did when it was approved. Somebody who "
+                        "runs this platform has to approve it anew; go on without it."
+                    )
+                    return results.failed("held_back", text)
                 found = await self.reached.server().call(
                     self.theirs, self._arguments(), self._meta(outlet), self.reached.seconds, sending
                 )
@@ -131,14 +138,24 @@ class ToolCall:
                 if left and not (fault.late or fault.large or fault.final or fault.status):
                     left -= 1
                     continue
-                return self._without(fault, sent)
+                return self._without(fault, sent and fault.sent)
             self.reached.gate.good()
             return results.checked(found, self.name)
 
+    async def _held_back(self) -> bool:
+        """Whether it is pinned, and another now. Raises ToolFault, ToolRefusal."""
+        reached = self.reached
+        pinned = reached.upstream.spec["pin"].get(self.theirs)
+        if pinned is None:
+            return False
+        now = await reached.seen.of(self.theirs, lambda: reached.server(MOST_LIST), reached.seconds)
+        return now != str(pinned)
+
     def _without(self, fault: ToolFault, sent: bool) -> dict[str, Any]:
-        """What is said in place of a result. Raises NoOutcome where it cannot be known."""
+        """What is said in place of a result; `sent`: the call itself may have reached the server. Raises NoOutcome where that is all that
+        is known."""
         upstream = self.reached.upstream.name
-        if fault.large:
+        if fault.large and sent:
             text = (
                 f"'{self.name}' was called, and its result is dropped: {fault}. It is not called again by itself; ask for less, if it can "
                 "be asked for less without doing it twice."

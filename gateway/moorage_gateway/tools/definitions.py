@@ -7,11 +7,13 @@ annotations say what it likes (faults.md T16).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.pins import held_back
 
 MOST_TOOLS = 512
 """Of one upstream."""
@@ -44,10 +46,20 @@ def checked(found: Any) -> dict[str, Any] | None:
     return kept if len(orjson.dumps(kept)) <= MOST_BYTES else None
 
 
-def named(names: Names, upstream: Upstream, found: list[Any]) -> tuple[list[dict[str, Any]], int]:
-    """The tools of one server as agents are told of them, and how many definitions were left out because they are none."""
+@dataclass(frozen=True)
+class Told:
+    """The tools of one server as agents are told of them. `wrong`: definitions left out because they are none. `held`: names of tools, as
+    agents know them, whose definition is not the one that was approved."""
+
+    tools: list[dict[str, Any]]
+    wrong: int
+    held: list[str]
+
+
+def named(names: Names, upstream: Upstream, found: list[Any]) -> Told:
+    """What agents are told of one server's list."""
     tools: dict[str, dict[str, Any]] = {}
-    wrong = max(0, len(found) - MOST_TOOLS)
+    wrong, held = max(0, len(found) - MOST_TOOLS), []
     for each in found[:MOST_TOOLS]:
         tool = checked(each)
         if tool is None:
@@ -57,9 +69,12 @@ def named(names: Names, upstream: Upstream, found: list[Any]) -> tuple[list[dict
         shown = names.shown(upstream, own)
         if shown is None:
             continue
-        if shown in tools:
+        if shown in tools or shown in held:
             wrong += 1
+            continue
+        if held_back(upstream, each):
+            held.append(shown)
             continue
         hints = {"readOnlyHint": upstream.reads(own), "idempotentHint": upstream.repeats(own) or upstream.reads(own)}
         tools[shown] = tool | {"name": shown, "annotations": hints}
-    return list(tools.values()), wrong
+    return Told(list(tools.values()), wrong, held)

@@ -23,9 +23,11 @@ from moorage_gateway.tools import fingerprints, rpc
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.mcp import Eras, McpUpstream, Place
+from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
 from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.servers import ToolFault, ToolServer
+from moorage_gateway.tools.sessions import Sessions
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
 _SHOWN = 20
@@ -41,6 +43,7 @@ class Reached:
     toolbox: str
     upstream: Upstream
     gate: Gate
+    seen: Seen
     now: Callable[[], float]
     make: Callable[[Upstream, int | None], ToolServer]
 
@@ -75,7 +78,9 @@ class Toolboxes:
         self._clock = clock
         self._version = version
         self._gates = Gates()
-        self._eras = Eras()
+        self.sessions = Sessions(clock.monotonic, clock.sleep)
+        self._known = Known(Eras(), self.sessions)
+        self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
 
     def prepare(self, asked: Asked) -> ToolCall | ToolList:
@@ -96,9 +101,9 @@ class Toolboxes:
             raise CallRefused(greeting)
         match message.method:
             case "tools/call":
-                return self._call(entry, message)
+                return self._call(entry, message, asked.session)
             case "tools/list":
-                return self._list(entry, message)
+                return self._list(entry, message, asked.session)
             case method:
                 raise CallRefused(rpc.refuse(message, rpc.METHOD, f"A toolbox has tools only, and no {method[:64]}."))
 
@@ -118,42 +123,56 @@ class Toolboxes:
             )
         return entry
 
-    def _call(self, entry: ToolboxEntry, message: rpc.Message) -> ToolCall:
+    def _call(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolCall:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             text = "tools/call has a name, and arguments that are an object."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        found = self._of(entry).find(name)
-        if found is None:
+        made = self.called(entry, message, name, session)
+        if made is None:
             text = f"Unknown tool: '{name[:128]}'; toolbox '{entry.name}' has none of that name for agents."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        upstream, tool = found
-        print_ = fingerprints.of_call(entry.name, message.params)
-        return ToolCall(self._reached(entry, upstream), message, name, tool, print_)
+        return made
 
-    def _list(self, entry: ToolboxEntry, message: rpc.Message) -> ToolList:
+    def _list(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
-        names = self._of(entry)
-        reached = tuple(self._reached(entry, each) for each in names.upstreams)
-        return ToolList(entry.name, reached, names, message, fingerprints.of_list(entry.name))
+        names = self.names(entry)
+        return ToolList(entry.name, self.reached(entry, session), names, message, fingerprints.of_list(entry.name))
 
-    def _of(self, entry: ToolboxEntry) -> Names:
+    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, session: str = "") -> ToolCall | None:
+        """The call of a tool by the name that agents know, for that session of an agent (empty: by hand); None where they have none of
+        that name."""
+        found = self.names(entry).find(name)
+        if found is None:
+            return None
+        upstream, tool = found
+        print_ = fingerprints.of_call(entry.name, message.params)
+        return ToolCall(self._reached(entry, upstream, session), message, name, tool, print_)
+
+    def reached(self, entry: ToolboxEntry, session: str = "") -> tuple[Reached, ...]:
+        """Its upstreams, for that session of an agent."""
+        return tuple(self._reached(entry, each, session) for each in self.names(entry).upstreams)
+
+    def names(self, entry: ToolboxEntry) -> Names:
         """Its names, made once a manifest."""
         known = self._names.get(entry.field)
         if known is None or known[0] is not entry.spec:
             known = self._names[entry.field] = entry.spec, Names(entry.spec)
         return known[1]
 
-    def _reached(self, entry: ToolboxEntry, upstream: Upstream) -> Reached:
+    def _reached(self, entry: ToolboxEntry, upstream: Upstream, session: str) -> Reached:
         gate = self._gates.of(entry.field, upstream, entry.spec["breaker"])
 
         def make(upstream: Upstream, most: int | None) -> ToolServer:
-            return self._made(entry, upstream, most)
+            return self._made(entry, upstream, most, session)
 
-        return Reached(entry.name, upstream, gate, self._clock.monotonic, make)
+        # By what is asked, too: another server's definitions say nothing of this one's.
+        key = entry.field, f"{upstream.name} {upstream.spec['mcp']['url']}"
+        seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
+        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
 
-    def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None) -> ToolServer:
+    def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
         spec, secret = upstream.spec, ""
         opening: tuple[tuple[str, str], ...] = ()
         named = spec.get("credential")
@@ -164,8 +183,8 @@ class Toolboxes:
                 raise ToolFault(text, sent=False, final=True)
             secret, opening = found, (_opening(named, found),)
         url = str(spec["mcp"]["url"])
-        place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec))
-        return McpUpstream(place, self._upstreams, self._eras, self._version)
+        place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec), session)
+        return McpUpstream(place, self._upstreams, self._known, self._version)
 
 
 def _octets(spec: dict[str, Any]) -> int:

@@ -17,6 +17,7 @@ from moorage_api.ledger.journal import Permits
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Outlet
 from moorage_gateway.tools import definitions, rpc
+from moorage_gateway.tools.definitions import Told
 from moorage_gateway.tools.names import Names
 from moorage_gateway.tools.servers import ToolFault, ToolRefusal
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = "dev.moorage/unavailable"
 """In `_meta` of a list: upstreams whose tools are not in it."""
+HELD = "dev.moorage/heldBack"
+"""The same: tools whose definition is not the one that the manifest pins."""
 LIST_S = 30.0
 """For one upstream's list, where a call of it may not take as long itself."""
 
@@ -83,48 +86,55 @@ class ToolList:
         """See Prepared."""
         await outlet.sending()
         told = await asyncio.gather(*(self._of(each) for each in self.reached))
-        faults = {name: text for name, _, text in told if text}
+        faults = {name: found for name, found in told if isinstance(found, str)}
         if len(faults) == len(told):
             text = "; ".join(f"{name}: {text}" for name, text in faults.items())
             found = rpc.error(rpc.INTERNAL, f"No server of toolbox '{self.toolbox}' told its tools: {text}.")
         else:
-            found = rpc.result(self._list([tool for _, tools, _ in told for tool in tools], faults))
+            found = rpc.result(self._list([found for _, found in told if isinstance(found, Told)], faults))
         outlet.begin(found.status, found.headers, streams=False)
         outlet.put(found.body)
 
-    def _list(self, tools: list[dict[str, Any]], faults: dict[str, str]) -> dict[str, Any]:
+    def _list(self, told: list[Told], faults: dict[str, str]) -> dict[str, Any]:
         kept, size = [], 0
-        for tool in tools:
+        for tool in (tool for each in told for tool in each.tools):
             size += len(orjson.dumps(tool))
             if size > definitions.MOST_LIST:
                 log.warning("toolbox %s has more than %d bytes of definitions", self.toolbox, definitions.MOST_LIST)
                 break
             kept.append(tool)
-        return {"tools": kept} | ({"_meta": {UNAVAILABLE: sorted(faults)}} if faults else {})
+        meta = {UNAVAILABLE: sorted(faults), HELD: sorted(name for each in told for name in each.held)}
+        meta = {name: value for name, value in meta.items() if value}
+        return {"tools": kept} | ({"_meta": meta} if meta else {})
 
-    async def _of(self, reached: Reached) -> tuple[str, list[dict[str, Any]], str]:
-        """The upstream's name, its tools, and why there are none."""
+    async def _of(self, reached: Reached) -> tuple[str, Told | str]:
+        """The upstream's name, and its tools, or why there are none."""
         name = reached.upstream.name
         left_alone = reached.gate.closed(reached.now())
         if left_alone:
-            return name, [], f"it failed and is left alone for another {max(1, round(left_alone))} s"
+            return name, f"it failed and is left alone for another {max(1, round(left_alone))} s"
         try:
             async with asyncio.timeout(LIST_S):
                 await reached.gate.places.acquire()
         except TimeoutError:
-            return name, [], "all its places are taken"
+            return name, "all its places are taken"
         try:
             found = await reached.server(definitions.MOST_LIST).tools(min(LIST_S, reached.seconds))
         except ToolFault as fault:
             reached.failed(fault)
-            return name, [], str(fault)
+            return name, str(fault)
         except ToolRefusal as no:
             reached.gate.good()
-            return name, [], f"it refused: {no}"
+            return name, f"it refused: {no}"
         finally:
             reached.gate.places.release()
         reached.gate.good()
-        tools, wrong = definitions.named(self.names, reached.upstream, found)
-        if wrong:
-            log.warning("toolbox %s: %d definitions of %s are none and left out", self.toolbox, wrong, name)
-        return name, tools, ""
+        reached.seen.put(found)
+        told = definitions.named(self.names, reached.upstream, found)
+        if told.wrong:
+            log.warning("toolbox %s: %d definitions of %s are none and left out", self.toolbox, told.wrong, name)
+        if told.held:
+            log.warning(
+                "toolbox %s: %s are described otherwise than pinned, held back", self.toolbox, ", ".join(told.held)
+            )
+        return name, told

@@ -1,8 +1,8 @@
 """An upstream that speaks MCP over streamable HTTP, of either era. Layer: I/O, by `models/asking.py`: one resolver, one rule of addresses.
 
     2026-07-28     one POST a call
-    2025-11-25     initialize, initialized, the call, goodbye: a session of its own for each call, so that no two agents share one
-                   (what such a server keeps in a session does not last from call to call)
+    2025-11-25     initialize and initialized once for each session of an agent (`sessions.py`), then one POST a call; calls by hand, and
+                   servers without session ids, get a handshake each
 
 Which of them a server speaks is asked once (`server/discover`) and remembered in this process. A request is sent exactly once: no redirect
 is followed, nothing is repeated below the journal. An answer is JSON or an event stream; of either, as much is read as may be.
@@ -18,20 +18,27 @@ from typing import Any, Final
 
 import orjson
 
+from moorage_api.errors import ApiError
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
+from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
+from moorage_gateway.tools.sessions import Kept, Sessions
 
 CONNECT_S = 10.0
 PROBE_S = 10.0
-"""For `server/discover`: some servers of the older era never answer what they do not know."""
+"""For `server/discover`, and no more than a third of the call's time: some servers of the older era never answer what they do not know."""
 GOODBYE_S = 2.0
 MOST_PAGES = 32
 MOST_ERAS = 4096
 LEAST_SECRET = 6
 """Characters of a credential that is looked for in answers: shorter ones are no secrets."""
 
+_GONE: Final = 404
+"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
+_DOUBTED: Final = frozenset({400, _GONE})
+"""Some say 400. That may mean another thing, so the request is not sent again; the next one begins a session."""
 _WRONG_ERA: Final = frozenset({rpc.UNSUPPORTED, rpc.METHOD, rpc.INVALID})
 
 
@@ -44,6 +51,8 @@ class Place:
     opening: tuple[tuple[str, str], ...]
     secret: str
     most: int
+    whose: str = ""
+    """The agent's session for which the server keeps one of its own; empty: none is kept."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,11 @@ class _Session:
 
     version: str
     id: str = ""
+    kept: Kept | None = None
+
+    def number(self) -> int:
+        """An id for the next request."""
+        return 1 if self.kept is None else self.kept.next()
 
     @property
     def modern(self) -> bool:
@@ -79,13 +93,23 @@ class Eras:
         self._known.pop(key, None)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What this process remembers of servers."""
+
+    eras: Eras
+    sessions: Sessions
+
+
 class McpUpstream:
     """See `ToolServer`."""
 
-    def __init__(self, place: Place, upstreams: Upstreams, eras: Eras, version: str) -> None:
+    def __init__(self, place: Place, upstreams: Upstreams, known: Known, version: str) -> None:
         self._place = place
         self._upstreams = upstreams
-        self._eras = eras
+        self._eras = known.eras
+        self._sessions = known.sessions
+        self._taken = 0
         self._client = {"name": "moorage", "version": version}
 
     async def tools(self, seconds: float) -> list[Any]:
@@ -93,9 +117,9 @@ class McpUpstream:
         found: list[Any] = []
         async with self._session(seconds) as session:
             cursor: str | None = None
-            for page in range(MOST_PAGES):
+            for _ in range(MOST_PAGES):
                 params = {} if cursor is None else {"cursor": cursor}
-                answer = await self._request(session, page + 1, "tools/list", params)
+                answer = await self._request(session, "tools/list", params)
                 tools, following = answer.get("tools"), answer.get("nextCursor")
                 if not isinstance(tools, list):
                     raise ToolFault("its list of tools is none", sent=True)
@@ -112,7 +136,7 @@ class McpUpstream:
         async with self._session(seconds) as session:
             params = {"name": tool, "arguments": arguments, "_meta": meta}
             await sending()
-            return await self._request(session, 1, "tools/call", params)
+            return await self._request(session, "tools/call", params)
 
     @contextlib.asynccontextmanager
     async def _session(self, seconds: float) -> AsyncIterator[_Session]:
@@ -120,22 +144,47 @@ class McpUpstream:
         session: _Session | None = None
         try:
             async with asyncio.timeout(seconds):
-                session = await self._opened()
+                session = await self._opened(min(PROBE_S, seconds / 3))
+                self._taken = 0
                 yield session
         except TimeoutError:
             raise ToolFault(f"it did not answer within {seconds:g} s", sent=session is not None, late=True) from None
         finally:
-            if session is not None and session.id:
+            if session is not None and session.id and session.kept is None:
                 await self._goodbye(session)
 
-    async def _opened(self) -> _Session:
+    async def _opened(self, patience: float) -> _Session:
         key = self._place.key
         modern = self._eras.get(key)
         if modern is None:
-            modern = await self._probed()
+            modern = await self._probed(patience)
             self._eras.put(key, modern)
         if modern:
             return _Session(rpc.NEW)
+        try:
+            return await self._kept() if self._place.whose else await self._shaken()
+        except (ToolFault, ToolRefusal):
+            self._eras.forget(key)  # it may be a server of the newer era that was slow, or a new one
+            raise
+
+    async def _kept(self) -> _Session:
+        """The session that the server has for this agent's."""
+        key = self._place.key, self._place.whose
+        async with self._sessions.opening(key):
+            kept = self._sessions.get(key)
+            if kept is None:
+                fresh = await self._shaken()
+                if not fresh.id:
+                    return fresh
+                kept = Kept(fresh.version, fresh.id, self._ended)
+                self._sessions.put(key, kept)
+        return _Session(kept.version, kept.id, kept)
+
+    async def _ended(self, kept: Kept) -> None:
+        await self._goodbye(_Session(kept.version, kept.id))
+
+    async def _shaken(self) -> _Session:
+        """The handshake of the older era."""
         params = {"protocolVersion": rpc.OLD[-1], "capabilities": {}, "clientInfo": self._client}
         fresh = _Session("")
         async with self._asked(fresh, 0, "initialize", params) as coming:
@@ -143,7 +192,6 @@ class McpUpstream:
             number = coming.header("mcp-session-id")
         version = answer.get("protocolVersion")
         if version not in rpc.OLD:
-            self._eras.forget(key)
             raise ToolFault("it speaks no version of MCP that is known here", sent=False, final=True)
         session = _Session(str(version), number if number.isascii() and number.isprintable() else "")
         async with self._asked(session, None, "notifications/initialized", {}) as coming:
@@ -151,10 +199,10 @@ class McpUpstream:
                 raise ToolFault(f"it answered {coming.status} to the handshake", sent=False, status=coming.status)
         return session
 
-    async def _probed(self) -> bool:
+    async def _probed(self, patience: float) -> bool:
         """Whether it speaks the newer era. What is no clear yes is a no: the older handshake then says what is wrong."""
         try:
-            async with asyncio.timeout(PROBE_S), self._asked(_Session(rpc.NEW), 0, "server/discover", {}) as coming:
+            async with asyncio.timeout(patience), self._asked(_Session(rpc.NEW), 0, "server/discover", {}) as coming:
                 answer = await self._answer(coming, 0)
         except ToolRefusal:
             return False
@@ -167,7 +215,20 @@ class McpUpstream:
         versions = answer.get("supportedVersions")
         return isinstance(versions, list) and rpc.NEW in versions
 
-    async def _request(self, session: _Session, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, session: _Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """One request; in a new session, once, where the server has forgotten the one it was asked in."""
+        try:
+            return await self._once(session, method, params)
+        except (ToolRefusal, ToolFault) as why:
+            if session.kept is None or why.status not in _DOUBTED:
+                raise
+            self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            if why.status != _GONE:
+                raise
+        return await self._once(await self._kept(), method, params)
+
+    async def _once(self, session: _Session, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        number = session.number()
         try:
             async with self._asked(session, number, method, params) as coming:
                 return await self._answer(coming, number)
@@ -224,10 +285,8 @@ class McpUpstream:
             message = await self._streamed(coming, number)
         else:
             parts: list[bytes] = []
-            size = 0
             async for piece in coming.pieces():
-                size += len(piece)
-                self._small(size)
+                self._take(piece)
                 parts.append(piece)
             message = self._parsed(b"".join(parts))
         if message is None or message.get("jsonrpc") != "2.0" or not _is_to(message, number):
@@ -237,7 +296,8 @@ class McpUpstream:
         error = message.get("error")
         if isinstance(error, dict):
             code, text = error.get("code"), error.get("message")
-            raise ToolRefusal(code if isinstance(code, int) else rpc.INTERNAL, str(text)[:MOST_TEXT])
+            code = code if isinstance(code, int) else rpc.INTERNAL
+            raise ToolRefusal(code, str(text)[:MOST_TEXT], status=coming.status)
         result = message.get("result")
         if not isinstance(result, dict):
             raise ToolFault("its answer has no result", sent=True)
@@ -245,10 +305,9 @@ class McpUpstream:
 
     async def _streamed(self, coming: Coming, number: int) -> dict[str, Any] | None:
         """The message under that id, out of an event stream: what comes beside it (progress, logs) is nobody's here."""
-        size, held = 0, bytearray()
+        held = bytearray()
         async for piece in coming.pieces():
-            size += len(piece)
-            self._small(size)
+            self._take(piece)
             looked = max(0, len(held) - 1)
             held += piece.replace(b"\r", b"")
             while (end := held.find(b"\n\n", looked)) >= 0:
@@ -260,8 +319,10 @@ class McpUpstream:
                     return message
         raise ToolFault("its stream ended without an answer", sent=True)
 
-    def _small(self, size: int) -> None:
-        if size > self._place.most:
+    def _take(self, piece: bytes) -> None:
+        """Counts it, over all pages of a list."""
+        self._taken += len(piece)
+        if self._taken > self._place.most:
             raise ToolFault(f"its answer is longer than {self._place.most} bytes", sent=True, large=True)
 
     def _parsed(self, data: bytes) -> dict[str, Any] | None:
@@ -271,8 +332,8 @@ class McpUpstream:
             data = data.replace(secret.encode(), b"[credential]")
             data = data.replace(orjson.dumps(secret)[1:-1], b"[credential]")
         try:
-            found = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            found = parse_json(data, rpc.LIMITS)
+        except ApiError:
             return None
         return found if isinstance(found, dict) else None
 

@@ -15,7 +15,10 @@ from typing import Any, Final
 
 import orjson
 
+from moorage_api.errors import ApiError, Kind
+from moorage_api.wire.calls import MAX_BODY
 from moorage_gateway.journal.answers import Answer
+from moorage_gateway.request import JsonLimits, parse_json
 
 OLD: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NEW: Final = "2026-07-28"
@@ -27,6 +30,8 @@ _STATUS = {PARSE: 400, INVALID: 400, PARAMS: 400, MISMATCH: 400, UNSUPPORTED: 40
 """Of an error in the newer era; in the older one an error that has an id is an answer like any other."""
 _JSON = (("content-type", "application/json"),)
 _MOST_ID = 256
+LIMITS = JsonLimits(size=MAX_BODY, depth=128, containers=200_000)
+"""Of a message, whoever's: deeper ones cannot be written again."""
 
 Id = str | int
 
@@ -58,9 +63,10 @@ class Message:
 def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
     """The request of a POST; None for a notification, or an answer to nobody. Raises Rejected."""
     try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Rejected(failure(400, None, PARSE, f"The body is not JSON: {fault}.")) from None
+        said = parse_json(body, LIMITS)
+    except ApiError as fault:
+        code = PARSE if fault.kind is Kind.INVALID_JSON else INVALID
+        raise Rejected(failure(400, None, code, fault.message)) from None
     if not isinstance(said, dict) or said.get("jsonrpc") != "2.0":
         what = "a list: batches are not part of MCP" if isinstance(said, list) else "no JSON-RPC 2.0 message"
         raise Rejected(failure(400, None, INVALID, f"The body is {what}."))
@@ -76,7 +82,7 @@ def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
     params = said.get("params", {})
     if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
         raise Rejected(failure(400, number, PARAMS, "params, and _meta in it, are objects."))
-    given = {name.lower(): value for name, value in headers}
+    given = {name.lower(): value.strip(" \t") for name, value in headers}
     message = Message(number, method, params, _modern(given, method, params))
     if message.modern:
         _check_modern(given, message)
@@ -88,9 +94,9 @@ def read(headers: tuple[tuple[str, str], ...], body: bytes) -> Message | None:
 
 
 def _modern(headers: dict[str, str], method: str, params: dict[str, Any]) -> bool:
-    if method == "initialize":
-        return False
-    return f"{META}protocolVersion" in params.get("_meta", {}) or headers.get("mcp-protocol-version") == NEW
+    if f"{META}protocolVersion" in params.get("_meta", {}):
+        return True
+    return method != "initialize" and headers.get("mcp-protocol-version") == NEW
 
 
 def _check_modern(headers: dict[str, str], message: Message) -> None:

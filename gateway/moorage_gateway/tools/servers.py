@@ -42,11 +42,12 @@ class ToolFault(Exception):
 
 
 class ToolRefusal(Exception):
-    """`str()` is the server's own text, cut."""
+    """`str()` is the server's own text, cut. `status`: of HTTP."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, *, status: int = 200) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
 
 
 class ToolServer(Protocol):

@@ -226,6 +226,8 @@ async def test_what_is_no_call_is_refused_and_asks_nobody(desk: Desk) -> None:
     shown = {"authorization": f"Bearer {token('sb-1', 'acme')}"}
     for content, status in ((b"", 400), (b"{}\n", 400), (b"\xff" * 100, 400), (b"x" * (wire.MAX_BODY + 2**16), 413)):
         assert (await desk.http.post(url, content=content, headers=shown)).status_code == status
+    deep = await desk.chat("", body=b'{"model": "m-1", "messages": ' + b"[" * 300 + b"]" * 300 + b"}")
+    assert deep.status == 400 and "nested deeper" in deep.json["error"]["message"]
     assert desk.models.asked == []
 
 

@@ -302,6 +302,16 @@ async def test_bodies_have_a_bound_and_other_paths_lead_nowhere(tmp_path, gatewa
         assert len(seen(gateways)) == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 200), ({"origin": "http://localhost:3000"}, 200), ({"origin": "http://evil.example"}, 403), ({"origin": "null"}, 403),
+     ({"host": "evil.example"}, 403), ({"host": "localhost"}, 200)],
+)  # fmt: skip
+async def test_a_page_of_another_site_uses_no_tools(world, gateways, agent, headers, status):
+    got = await agent.post(door(world, "/toolboxes/t/mcp"), json={"jsonrpc": "2.0", "id": 1}, headers=headers)
+    assert got.status_code == status and len(seen(gateways)) == (status == 200)
+
+
 async def test_one_connection_of_the_agent_carries_many_calls(world, gateways, agent):
     for n in range(20):
         got = await agent.post(door(world), json={"n": n, "fill": "y" * (n * 20_000)})

@@ -145,6 +145,7 @@ def test_the_reference_page_has_every_command_and_is_the_same_each_time() -> Non
         "sessions stop",
         "responses feedback",
         "keys create",
+        "toolboxes call",
     ):
         assert f"\n## moorage {command}\n" in page
     assert "moorage chat AGENT [MESSAGE] [OPTIONS]" in page and "`--follow`" in page

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from moorage_api.kinds import ManifestError, Toolbox, parse_any
-from moorage_gateway.tools import fingerprints, results
+from moorage_gateway.tools import fingerprints, results, sessions
 from moorage_gateway.tools.gates import Gate
 from moorage_gateway.tools.names import Names, Patterns
+from moorage_gateway.tools.sessions import Kept
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +46,7 @@ def names(*upstreams: dict[str, Any]) -> Names:
         ([{"credential": {"secret": "s", "header": "Content-Type"}}], "is not a header for a credential"),
         ([{"credential": {"secret": "s", "header": "Mcp-Name"}}], "is not a header for a credential"),
         ([{"credential": {"secret": "tok en"}}], "a manifest never holds the key itself"),
+        ([{"pin": {"a": "1234"}}], "'1234' is not a digest: sha256: and 64 hex digits"),
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
         ([{"openapi": {"url": "https://a"}}], "is not a field here"),
@@ -180,3 +183,47 @@ def test_what_an_earlier_attempt_did_is_told_with_what_it_gave() -> None:
     assert found["_meta"] == {"dev.moorage/outcome": "already_done", "dev.moorage/structuredContent": {"a": 7}}
     failed = results.earlier("add", "{}", {"content": [], "isError": True})
     assert "It failed" in failed["content"][0]["text"]
+
+
+# -- sessions of servers
+
+
+async def test_sessions_that_nobody_uses_get_their_goodbye_and_so_do_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = 0.0, []
+
+    async def goodbye(kept: Kept) -> None:
+        ended.append(kept.id)
+
+    async def sleep(_: float) -> None:
+        if len(ended) >= 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(sessions, "MOST", 2)
+    made = sessions.Sessions(lambda: now, sleep)
+    for n in range(3):
+        made.put(("server", f"s{n}"), Kept("2025-11-25", f"id-{n}", goodbye))
+    assert made.get(("server", "s0")) is not None  # used last
+    now = sessions.IDLE_S + 1
+    made.put(("server", "s3"), Kept("2025-11-25", "id-3", goodbye))
+    with pytest.raises(asyncio.CancelledError):
+        await made.run()
+    assert ended == ["id-1", "id-2", "id-0"] and len(made) == 1
+    await made.close()
+    assert ended[-1] == "id-3" and len(made) == 0
+
+
+async def test_two_that_begin_together_get_one_session() -> None:
+    made, opened = sessions.Sessions(lambda: 0.0, asyncio.sleep), []
+
+    async def goodbye(_: Kept) -> None:
+        return
+
+    async def asks() -> None:
+        async with made.opening(("server", "s")):
+            if made.get(("server", "s")) is None:
+                await asyncio.sleep(0)
+                opened.append(1)
+                made.put(("server", "s"), Kept("v", "id", goodbye))
+
+    await asyncio.gather(*(asks() for _ in range(5)))
+    assert opened == [1] and made._opening == {}

@@ -1,0 +1,154 @@
+"""Toolboxes: list them and their tools, try a tool. Layer: gateway, rim; part of the control API.
+
+For the operator scope, and for keys that are not bound to some agents: a tool that is tried runs with the toolbox' credentials.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, StringConstraints
+
+from moorage_api.catalog import ToolboxEntry
+from moorage_api.errors import ApiError, Kind
+from moorage_gateway.auth import OPERATOR, Principal
+from moorage_gateway.routes import control_requests as requests
+from moorage_gateway.routes.control_models import In
+
+if TYPE_CHECKING:
+    from moorage_gateway.routes.control import Services
+
+Caller = Annotated[Principal, Depends(requests.caller)]
+_TRIED = 128  # characters of a tool's name in the audit log
+
+
+class TriedCall(In):
+    """Calls one tool, as an agent would."""
+
+    tool: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """Its name as agents know it."""
+    arguments: dict[str, Any] = {}
+    """Its arguments."""
+
+
+class Upstream(BaseModel):
+    """One server of a toolbox."""
+
+    name: str
+    type: Literal["mcp"] = "mcp"
+    url: str
+
+
+class Toolbox(BaseModel):
+    """A toolbox as its manifest has it."""
+
+    id: str
+    object: Literal["toolbox"] = "toolbox"
+    name: str
+    description: str
+    upstreams: list[Upstream]
+
+
+class Toolboxes(BaseModel):
+    """All toolboxes of the tenant."""
+
+    object: Literal["list"] = "list"
+    data: list[Toolbox]
+
+
+class Tool(BaseModel):
+    """One tool as its server describes it. `name` is what agents call it, null where they may not; `effect` is `once` unless the manifest
+    says that it may be run again; `held_back`: its definition is not the one that the manifest pins; `digest`: what to pin."""
+
+    object: Literal["tool"] = "tool"
+    name: str | None
+    upstream: str
+    tool: str
+    description: str
+    effect: Literal["once", "again"]
+    digest: str
+    held_back: bool
+
+
+class Tools(BaseModel):
+    """Every tool of every server; `unavailable` says why a server told none."""
+
+    object: Literal["list"] = "list"
+    data: list[Tool]
+    unavailable: dict[str, str]
+
+
+class Tried(BaseModel):
+    """What an agent would read: MCP's result of a tool."""
+
+    object: Literal["tool.result"] = "tool.result"
+    result: dict[str, Any]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes, driving these services."""
+    routes = APIRouter(responses=requests.REFUSALS)
+
+    @routes.get("/v1/toolboxes", tags=["toolboxes"])
+    async def list_toolboxes(caller: Caller) -> Toolboxes:
+        """The tenant's toolboxes."""
+        _may(caller)
+        return Toolboxes(data=[_shown(entry) for entry in services.trials.listed(caller.tenant)])
+
+    @routes.get("/v1/toolboxes/{name}/tools", tags=["toolboxes"])
+    async def list_tools(name: str, caller: Caller) -> Tools:
+        """Asks every server of a toolbox for its tools."""
+        entry = _found(services, caller, name)
+        found, unavailable = await services.trials.tools(entry)
+        data = [
+            Tool(
+                name=each.name or None,
+                upstream=each.upstream,
+                tool=each.tool,
+                description=each.description,
+                effect="again" if each.effect == "again" else "once",
+                digest=each.digest,
+                held_back=each.held,
+            )
+            for each in found
+        ]
+        return Tools(data=data, unavailable=unavailable)
+
+    @routes.post("/v1/toolboxes/{name}/call", tags=["toolboxes"], openapi_extra=requests.documented(TriedCall))
+    async def call_tool(name: str, request: Request, caller: Caller) -> Tried:
+        """Runs one tool, each time it is asked to: this is no call of a turn."""
+        entry = _found(services, caller, name)
+        wanted = await requests.model_body(request, TriedCall)
+        what = f"toolbox/{name}/{wanted.tool[:_TRIED]}"
+        async with services.audit.recording(caller, "toolbox.call", what, requests.origin(request)):
+            result = await services.trials.call(entry, wanted.tool, wanted.arguments)
+            if result is None:
+                text = f"Toolbox '{name}' has no tool of that name for agents: `moorage toolboxes tools {name}` lists them."
+                raise ApiError(Kind.INVALID_PARAMETERS, text, param="tool")
+        return Tried(result=result)
+
+    return routes
+
+
+def _found(services: Services, caller: Principal, name: str) -> ToolboxEntry:
+    entry = services.trials.find(caller.tenant, name)
+    if entry is None:
+        raise ApiError(
+            Kind.NOT_FOUND, "There is no toolbox of that name. `moorage toolboxes list` shows those of your tenant."
+        )
+    _may(caller)
+    return entry
+
+
+def _may(caller: Principal) -> None:
+    caller.require(OPERATOR)
+    if caller.agents is not None:
+        raise ApiError(
+            Kind.FORBIDDEN, "This API key is bound to some agents: use one of the whole tenant for toolboxes."
+        )
+
+
+def _shown(entry: ToolboxEntry) -> Toolbox:
+    upstreams = [Upstream(name=each["name"], url=each["mcp"]["url"]) for each in entry.spec["upstreams"]]
+    return Toolbox(id=entry.name, name=entry.name, description=entry.spec["description"], upstreams=upstreams)

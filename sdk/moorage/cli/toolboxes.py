@@ -1,0 +1,98 @@
+"""`moorage toolboxes`: list, tools, call. Layer: CLI."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from moorage._errors import Misuse
+from moorage.cli import options, printing
+
+app = typer.Typer(help="Toolboxes: list them and their tools, try a tool.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="TOOLBOX", help="Name of a toolbox.")]
+
+
+@app.command("list")
+def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """List the toolboxes with their servers."""
+    with options.client(url, key) as client:
+        found = client.list_toolboxes()
+    if as_json:
+        printing.document(found)
+        return
+    rows = [
+        {"name": box["name"], "upstream": each["name"], "type": each["type"], "url": each["url"]}
+        for box in found
+        for each in box["upstreams"]
+    ]
+    columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL"}
+    printing.table(rows, columns, empty="No toolboxes.")
+
+
+@app.command("tools")
+def tools(name: Name, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """Ask a toolbox' servers for their tools. DIGEST is what `pin` in its manifest takes."""
+    with options.client(url, key) as client:
+        found = client.list_tools(name)
+    if as_json:
+        printing.document(found)
+        return
+    rows = [
+        {
+            "name": each["name"] or "-",
+            "upstream": each["upstream"],
+            "tool": each["tool"],
+            "state": "held back" if each["held_back"] else "for agents" if each["name"] else "hidden",
+            "effect": each["effect"],
+            "digest": each["digest"],
+        }
+        for each in found["data"]
+    ]
+    columns = {
+        "name": "NAME",
+        "upstream": "SERVER",
+        "tool": "ITS NAME",
+        "state": "STATE",
+        "effect": "RUN",
+        "digest": "DIGEST",
+    }
+    printing.table(rows, columns, empty="No tools.")
+    for server, why in found["unavailable"].items():
+        printing.note(f"{server}: {why}")
+
+
+@app.command("call")
+def call(
+    name: Name,
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="Name of a tool as agents know it.")],
+    arguments: Annotated[str, typer.Argument(help="Its arguments as a JSON object.")] = "{}",
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run one tool, as an agent would, and print what it gives. Exit code 1 for an error of the tool's."""
+    try:
+        given = json.loads(arguments)
+    except ValueError as wrong:
+        raise Misuse(f"The arguments are not JSON: {wrong}.", hint="""Write them like '{"title": "x"}'.""") from wrong
+    if not isinstance(given, dict):
+        raise Misuse("The arguments are not a JSON object.", hint="""Write them like '{"title": "x"}'.""")
+    with options.client(url, key) as client:
+        result = client.call_tool(name, tool, given)
+    if as_json:
+        printing.document(result)
+    else:
+        for part in result.get("content", []):
+            printing.out(_text(part))
+    if result.get("isError"):
+        raise typer.Exit(1)
+
+
+def _text(part: dict[str, Any]) -> str:
+    """One part of a result; what is no text is named."""
+    if part.get("type") == "text":
+        return printing.clean(part.get("text", ""))
+    return f"[{printing.clean(part.get('type'))}]"

@@ -1,0 +1,108 @@
+"""Toolboxes on a real API server: what is filled in and refused, and an operator that brings them and what opens them to the gateways."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from api.test_model_endpoints import secret
+from api.world import SECRETS, Means, until, world_of
+from cluster.node.control import ControlPlane, Given
+from moorage_api.kinds import parse_any
+from moorage_api.ledger import keys
+from moorage_operator.kube import TOOLBOXES
+
+pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
+
+NAMESPACE = "moorage-tools"
+KEY = "tok-canary-0123456789"
+ONE = {"name": "one", "mcp": {"url": "https://tools.example.com/mcp"}}
+
+
+def document(name: str, spec: dict[str, Any], namespace: str = NAMESPACE) -> dict[str, Any]:
+    """An object as a person writes it."""
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Toolbox", "metadata": meta, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
+    """A namespace of an API server that knows Toolboxes."""
+    api_server.kubectl("create", "namespace", NAMESPACE)
+    yield api_server
+    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"upstreams": [ONE]},
+        {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
+        {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
+    ],
+)  # fmt: skip
+def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
+    given = json.dumps(document("filled", spec))
+    stored = json.loads(api.kubectl("apply", "-n", NAMESPACE, "-f", "-", "-o", "json", given=given))
+    shown = api.kubectl("get", "tb", "filled", "-n", NAMESPACE)
+    api.kubectl("delete", "toolbox", "filled", "-n", NAMESPACE)
+    assert parse_any(stored).wire_spec() == parse_any(document("filled", spec)).wire_spec()
+    assert ONE["mcp"]["url"] in shown  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({}, "spec.upstreams"),
+        ({"upstreams": []}, "spec.upstreams"),
+        ({"upstreams": [{"name": "one"}]}, "spec.upstreams[0].mcp"),
+        (
+            {"upstreams": [{"name": "one", "mcp": {"url": "https://u:p@a"}}]},
+            "what opens the server goes under credential",
+        ),
+        ({"upstreams": [ONE, ONE]}, "Duplicate value"),
+        ({"upstreams": [{**ONE, "concurrency": 0}]}, "spec.upstreams[0].concurrency"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_at_once(api: ControlPlane | Given, spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(says)):
+        api.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(document("wrong", spec)))
+
+
+async def test_the_operator_brings_toolboxes_and_their_credentials_to_the_gateways(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"tb-{next(numbers)}", 10) as world:
+        await world.kube.create(SECRETS, secret(world, "gateway-credentials", None))
+        await world.kube.create(SECRETS, secret(world, "tools", {"api-key": KEY}))
+        await world.kube.create(
+            TOOLBOXES, document("t", {"upstreams": [{**ONE, "credential": {"secret": "tools"}}]}, world.namespace)
+        )
+        await world.kube.create(
+            TOOLBOXES, document("none", {"upstreams": [{**ONE, "credential": {"secret": "absent"}}]}, world.namespace)
+        )
+        world.start(MOORAGE_GATEWAY_CREDENTIALS="gateway-credentials")
+
+        async def said(name: str) -> Any:
+            body = await world.kube.get(TOOLBOXES, world.namespace, name)
+            assert body is not None
+            return [(c["status"], c["reason"]) for c in (body.get("status") or {}).get("conditions", ())]
+
+        await until("it is ready", lambda: _is(said("t"), [("True", "Serving")]))
+        await until("the other says why not", lambda: _is(said("none"), [("False", "CredentialMissing")]))
+        entries = await world.redis.hgetall(keys.TOOLBOXES)
+        assert list(entries) == [b"dev/t"] and KEY.encode() not in b"".join(entries.values())
+        held = await world.kube.get(SECRETS, world.namespace, "gateway-credentials")
+        assert held is not None and held["data"] == {"dev_toolboxes_t_one": base64.b64encode(KEY.encode()).decode()}
+        await world.kube.delete(TOOLBOXES, world.namespace, "t")
+        await until("it is taken out", lambda: _is(world.redis.hgetall(keys.TOOLBOXES), {}))
+        await world.kube.delete(TOOLBOXES, world.namespace, "none")
+
+
+async def _is(found: Any, wanted: Any) -> bool:
+    return bool(await found == wanted)
