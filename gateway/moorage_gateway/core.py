@@ -33,6 +33,7 @@ from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
+from moorage_gateway.journal.exporting import Exporting
 from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.journaling import Limits as CallLimits
 from moorage_gateway.journal.kinds import Kinds
@@ -104,6 +105,7 @@ class Core:
     lifecycle: Lifecycle
     sweep: LostSweep
     journaling: Journaling
+    exporting: Exporting
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
@@ -232,6 +234,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
+        exporting=_exporting(base, Spill(store, clock), turns),
         call_counts=counts,
         kinds=Kinds([models]),
         upstreams=models.upstreams,
@@ -261,6 +264,14 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
         FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
     )
     return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
+
+
+def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:
+    def spec(tenant: str, agent: str) -> dict[str, Any]:
+        entry = base.catalog.get(tenant, agent)
+        return entry.spec if entry is not None else {}
+
+    return Exporting(JournalLedger(base.runner), spill, turns.asked, spec, base.catalog.endpoint)
 
 
 def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:

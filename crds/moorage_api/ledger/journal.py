@@ -33,11 +33,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a made call turned out to be: `what` joins the entry's words, `sums` its turn's, `tokens` were spent of its purse."""
+    """What a made call turned out to be: `what` joins the entry's words, `sums` its turn's, `tokens` were spent of its purse.
+
+    `request`: what was asked, as its kind keeps it for replays; empty where it is too large.
+    """
 
     what: dict[str, str] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
+    request: bytes = b""
 
 
 NOTHING = Outcome()
@@ -115,6 +119,14 @@ class Recorded:
     what: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Kept(Recorded):
+    """An entry with what the journal holds of its request and its answer; empty where it holds none."""
+
+    request: bytes
+    answer: bytes
+
+
 class JournalLedger:
     """Journals in Redis. Every method may raise `Lost` or `Unreachable`; the words it returns are its script's."""
 
@@ -178,6 +190,7 @@ class JournalLedger:
             asking.bounds.requests,
             asking.bounds.tokens,
             outcome.tokens,
+            outcome.request,
             *(x for pair in outcome.sums.items() for x in pair),
         )
         return text(out[0])
@@ -213,3 +226,12 @@ class JournalLedger:
             Recorded(entry, flat[3 * n], int(flat[3 * n + 1] or 0), json.loads(flat[3 * n + 2] or "{}"))
             for n, entry in enumerate(order)
         ]
+
+    async def whole(self, response: str) -> list[Kept]:
+        """The journal with everything in it, in the order of first starts: megabytes."""
+        found: list[Kept] = []
+        for entry in await self.entries(response):
+            held = await self._runner.read("HMGET", keys.journal(response), f"{entry.entry}.q", f"{entry.entry}.a")
+            request, answer = (bytes(x) if x else b"" for x in held)
+            found.append(Kept(entry.entry, entry.state, entry.tried, entry.what, request, answer))
+        return found

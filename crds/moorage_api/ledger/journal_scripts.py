@@ -2,7 +2,7 @@
 
 One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of one attempt, so that the next attempt's N-th one meets it.
 
-    hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer
+    hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer, `E.q` what was asked (for replays)
     list `jl:R`  entries in the order they were first started
     hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries;
                  `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse
@@ -132,7 +132,7 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 
 # The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
 # A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
-#    then pairs: a name, and what this call adds to the turn's sum of it
+#    what was asked (may be empty), then pairs: a name, and what this call adds to the turn's sum of it
 COMPLETE = Script(
     "journal_complete",
     _BUCKET
@@ -147,9 +147,10 @@ if h[1] and h[1] ~= 'started' then return reply('OK') end
 if not h[1] then call('RPUSH', 'jl:' .. R, e) end
 call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6], e .. '.h', A[7])
 call('HDEL', j, e .. '.l')
-call('HINCRBY', jn, 'octets', #A[6])
+if A[12] ~= '' then call('HSET', j, e .. '.q', A[12]) end
+call('HINCRBY', jn, 'octets', #A[6] + #A[12])
 call('HINCRBY', jn, 'done', 1)
-for i = 12, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
+for i = 13, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
 if tonumber(A[11]) > 0 then call('HINCRBY', jn, 'p:' .. A[8], A[11]) end
 spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then

@@ -6,5 +6,6 @@ seeing       what traces and counters are told of it
 flights      a call being made: what came of it so far, and who follows it
 journaling   started → made → completed; replay; leases; what happens when somebody dies
 refusals     what is said where a call is not made
+exporting    a turn's journal as who develops its agent reads it
 spilling     answers too large for Redis
 """

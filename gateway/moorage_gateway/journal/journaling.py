@@ -26,7 +26,7 @@ from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Prepared
 from moorage_gateway.journal.refusals import Refused, again, refusal
 from moorage_gateway.journal.seeing import Began, Call, Observer, Telling
-from moorage_gateway.journal.spilling import Spill
+from moorage_gateway.journal.spilling import Spill, fitting
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.store import StoreUnavailable
 
@@ -271,7 +271,7 @@ class Journaling:
         while True:
             send = functools.partial(
                 self._ledger.complete, held.asking, held.started, held.executor, state=state, answer=data,
-                outcome=held.flight.outcome,
+                outcome=fitting(held.flight.outcome, held=held.started.octets),
             )  # fmt: skip
             try:
                 word = await self._insist(send, RECORD_S)
