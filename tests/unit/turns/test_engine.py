@@ -62,9 +62,11 @@ class Ledger:
     async def note(self, *told: Any) -> str:
         return "OK"
 
-    async def decide(self, response: str, fence: int, outcome: str, *told: Any, **more: Any) -> tuple[str, str, int]:
+    async def decide(
+        self, response: str, fence: int, outcome: str, *told: Any, **more: Any
+    ) -> tuple[str, str, int, str]:
         self.outcomes.append(outcome)
-        return "OK", outcome, 1
+        return "OK", outcome, 1, ""
 
     async def close(self, response: str, *, stored: bool) -> str:
         return "OK"

@@ -55,11 +55,13 @@ class Redis:
             self.log += entries
         return "OK", len(self.log)
 
-    async def decide(self, r: str, f: int, outcome: str, index: int, *told: Any, **more: Any) -> tuple[str, str, int]:
+    async def decide(
+        self, r: str, f: int, outcome: str, index: int, *told: Any, **more: Any
+    ) -> tuple[str, str, int, str]:
         if index != len(self.log):
-            return "GAP", "", 0
+            return "GAP", "", 0, ""
         self.outcome = outcome
-        return "OK", outcome, 1
+        return "OK", outcome, 1, ""
 
     async def close(self, response: str, *, stored: bool) -> str:
         return "OK"
