@@ -85,6 +85,7 @@ class Gateway:
             hop=core.hop,
             door=core.authenticator,
             audit=core.audit,
+            journal=core.exporting,
             control=create_control_app(self._services(logs)),
             health=Health(probes, self._draining, monotonic),
             clock=core.clock,

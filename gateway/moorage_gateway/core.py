@@ -34,6 +34,7 @@ from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
+from moorage_gateway.journal.exporting import Exporting
 from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.journaling import Limits as CallLimits
 from moorage_gateway.journal.kinds import Kinds
@@ -109,6 +110,7 @@ class Core:
     lifecycle: Lifecycle
     sweep: LostSweep
     journaling: Journaling
+    exporting: Exporting
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
@@ -240,6 +242,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
+        exporting=_exporting(base, Spill(store, clock), turns),
         call_counts=counts,
         kinds=Kinds([models, toolboxes, Steps()]),
         upstreams=models.upstreams,
@@ -279,6 +282,14 @@ def _toolboxes(base: _Base, models: Models) -> Toolboxes:
     return Toolboxes(
         base.catalog.toolbox, models.upstreams, models.credentials, base.clock, version=metadata.version("moorage")
     )
+
+
+def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:
+    def spec(tenant: str, agent: str) -> dict[str, Any]:
+        entry = base.catalog.get(tenant, agent)
+        return entry.spec if entry is not None else {}
+
+    return Exporting(JournalLedger(base.runner), spill, turns.asked, spec, base.catalog.endpoint)
 
 
 def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:

@@ -36,6 +36,7 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     INPUT_ITEMS = "input_items"
     RECORD = "record"
+    JOURNAL = "journal"
     FEEDBACK = "feedback"
     INVOKE = "invoke"
 
@@ -83,6 +84,7 @@ _BELOW_ID: dict[str, dict[str, Operation]] = {
     "cancel": {"POST": Operation.CANCEL},
     "input_items": {"GET": Operation.INPUT_ITEMS},
     "record": {"GET": Operation.RECORD},
+    "journal": {"GET": Operation.JOURNAL},
     "feedback": {"POST": Operation.FEEDBACK},
 }
 

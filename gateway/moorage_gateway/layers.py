@@ -28,7 +28,7 @@ from moorage_gateway.middleware.identity import Door, Identity
 from moorage_gateway.middleware.limits import Crowd, KeyLimits
 from moorage_gateway.request import JsonLimits
 from moorage_gateway.routes.dispatch import Dispatch
-from moorage_gateway.routes.doors import ActivationDoor, AuditDoor, SessionDoor, TurnsDoor
+from moorage_gateway.routes.doors import ActivationDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
 from moorage_gateway.routes.health import PATHS, Health
 from moorage_gateway.routes.invocations import Invocations, RelayLimits
 from moorage_gateway.routes.responses import Responses
@@ -47,6 +47,7 @@ class Parts:
     hop: HopPool
     door: Door
     audit: AuditDoor
+    journal: JournalDoor
     control: Asgi
     health: Health
     clock: Clock
@@ -62,6 +63,7 @@ def public_app(settings: Settings, parts: Parts) -> Asgi:
         parts.turns,
         parts.sessions,
         parts.audit,
+        parts.journal,
         parts.clock,
         json_limits=json_limits(settings),
         comment_seconds=settings.comment_seconds,

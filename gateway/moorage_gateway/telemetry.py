@@ -74,6 +74,7 @@ ROUTES = {
     "cancel": "/v1/agents/{agent}/responses/{response_id}/cancel",
     "input_items": "/v1/agents/{agent}/responses/{response_id}/input_items",
     "record": "/v1/agents/{agent}/responses/{response_id}/record",
+    "journal": "/v1/agents/{agent}/responses/{response_id}/journal",
     "feedback": "/v1/agents/{agent}/responses/{response_id}/feedback",
     "invoke": "/v1/agents/{agent}/invocations",
 }

@@ -137,6 +137,10 @@ class Client:
         """See `AsyncClient.response_record`."""
         return self.run(self._async.response_record(agent, response_id))
 
+    def response_journal(self, agent: str, response_id: str) -> Json:
+        """See `AsyncClient.response_journal`."""
+        return self.run(self._async.response_journal(agent, response_id))
+
     def add_feedback(
         self,
         agent: str,

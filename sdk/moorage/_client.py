@@ -147,6 +147,11 @@ class AsyncClient:
         """What happened: attempts with their reasons and times, revision, session, trace id, feedback."""
         return _object(await self._http.json("GET", f"{_responses(agent, response_id)}/record"))
 
+    async def response_journal(self, agent: str, response_id: str) -> Json:
+        """What an ended turn asked past its sandbox's boundary, and was answered; kept for half an hour after its end. Needs the deploy
+        scope."""
+        return _object(await self._http.json("GET", f"{_responses(agent, response_id)}/journal"))
+
     async def add_feedback(
         self,
         agent: str,

@@ -113,9 +113,11 @@ class ScriptedSandboxes:
 class Gateway:
     """One `moorage-gateway` process on free ports, its access log in a file, its limits on but out of the way."""
 
-    def __init__(self, folder: Path, redis_url: str, *, relaxed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, *, relaxed: bool = False, env: dict[str, str] | None = None
+    ) -> None:
         self.port, self.control_port, self.sandbox_port = free_port(), free_port(), free_port()
-        env = {
+        env = (env or {}) | {
             "MOORAGE_REDIS_URL": redis_url,
             "MOORAGE_STORE": str(folder / "store"),
             "MOORAGE_PUBLIC_PORT": str(self.port),
@@ -291,7 +293,7 @@ async def _furnish(redis_url: str, store_folder: Path, sockets: Sequence[str]) -
         await client.found()
         ledger = ProviderLedger(client)
         await ledger.set_token_key(secrets.token_hex(32))
-        await ledger.publish(_entry())
+        await ledger.publish(entry())
         for socket_path in sockets:
             sandbox = names.new_sandbox_id()
             one = Descriptor(
@@ -319,9 +321,10 @@ async def make_key(client: LedgerClient, store_folder: Path) -> str:
     return text
 
 
-def _entry() -> AgentEntry:
+def entry(models: Sequence[str] = ()) -> AgentEntry:
+    """The benches' agent as the catalog has it."""
     document = {"apiVersion": "moorage.dev/v1alpha1", "kind": "HostedAgent", "metadata": {"name": AGENT}}
-    spec = parse({**document, "spec": {"source": {"path": "."}}}).spec
+    spec = parse({**document, "spec": {"source": {"path": "."}, "models": list(models)}}).spec
     return AgentEntry(
         tenant=TENANT,
         agent=AGENT,

@@ -24,6 +24,11 @@ class Worker:
         )
         self._held = b""
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._child.pid
+
     def send(self, job: dict[str, Any]) -> None:
         """Gives it a job."""
         assert self._child.stdin is not None

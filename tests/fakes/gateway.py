@@ -110,6 +110,13 @@ class FakeActivation:
         self.lost_routes.append((route, reason))
 
 
+class NoJournals:
+    """Every journal is gone."""
+
+    async def document(self, tenant: str, response: str) -> dict[str, Any] | None:
+        return None
+
+
 class KeyTable:
     """The door of `CALLERS`."""
 
@@ -144,6 +151,7 @@ class FakeGateway:
             activation=self.activation,
             hop=self.hop,
             door=KeyTable(),
+            journal=NoJournals(),
             audit=self,
             control=_control,
             health=Health(self.probes, self.draining, clock.monotonic),

@@ -36,11 +36,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a made call turned out to be: `what` joins the entry's words, `sums` its turn's, `tokens` were spent of its purse."""
+    """What a made call turned out to be: `what` joins the entry's words, `sums` its turn's, `tokens` were spent of its purse.
+
+    `request`: what was asked, as its kind keeps it for replays; empty where it is too large.
+    """
 
     what: dict[str, str] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
+    request: bytes = b""
 
 
 NOTHING = Outcome()
@@ -124,6 +128,14 @@ class Recorded:
     state: str
     tried: int
     what: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Kept(Recorded):
+    """An entry with what the journal holds of its request and its answer; empty where it holds none."""
+
+    request: bytes
+    answer: bytes
 
 
 class JournalLedger:
@@ -216,6 +228,7 @@ class JournalLedger:
             outcome.tokens,
             by.session if by else "",
             by.sandbox if by else "",
+            outcome.request,
             *(x for pair in outcome.sums.items() for x in pair),
         )
         return text(out[0])
@@ -255,3 +268,12 @@ class JournalLedger:
             Recorded(entry, flat[3 * n], int(flat[3 * n + 1] or 0), json.loads(flat[3 * n + 2] or "{}"))
             for n, entry in enumerate(order)
         ]
+
+    async def whole(self, response: str) -> list[Kept]:
+        """The journal with everything in it, in the order of first starts: megabytes."""
+        found: list[Kept] = []
+        for entry in await self.entries(response):
+            held = await self._runner.read("HMGET", keys.journal(response), f"{entry.entry}.q", f"{entry.entry}.a")
+            request, answer = (bytes(x) if x else b"" for x in held)
+            found.append(Kept(entry.entry, entry.state, entry.tried, entry.what, request, answer))
+        return found

@@ -3,7 +3,7 @@
 One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of one attempt, so that the next attempt's N-th one meets it.
 
     hash `j:R`   of entry E: `E.s` state, `E.x` executor, `E.t` try, `E.l` lease (ms), `E.h` what it is (JSON), `E.a` answer,
-                 `E.c` the call as its agent can read it (of effects that name a tool)
+                 `E.c` the call as its agent can read it (of effects that name a tool), `E.q` what was asked (for replays)
     list `jl:R`  entries in the order they were first started
     hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries;
                  `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse;
@@ -178,7 +178,8 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 # An attempt that made the call by itself says who it is; an entry that is not there is written for it only in its own session's turn, and
 # what an entry is stays as it was begun.
 # A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
-#    session and sandbox of the attempt (else empty), then pairs: a name, and what this call adds to the turn's sum of it
+#    session and sandbox of the attempt (else empty), what was asked (may be empty), then pairs: a name, and what this call adds to the
+#    turn's sum of it
 COMPLETE = Script(
     "journal_complete",
     _BUCKET
@@ -198,9 +199,10 @@ end
 if not (h[1] and BY) then call('HSET', j, e .. '.h', A[7]) end
 call('HSET', j, e .. '.s', A[5], e .. '.x', A[3], e .. '.t', TRY, e .. '.a', A[6])
 call('HDEL', j, e .. '.l')
-call('HINCRBY', jn, 'octets', #A[6])
+if A[14] ~= '' then call('HSET', j, e .. '.q', A[14]) end
+call('HINCRBY', jn, 'octets', #A[6] + #A[14])
 call('HINCRBY', jn, 'done', 1)
-for i = 14, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
+for i = 15, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
 if tonumber(A[11]) > 0 then call('HINCRBY', jn, 'p:' .. A[8], A[11]) end
 spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then

@@ -11,5 +11,6 @@ recording    answers into the journal
 insisting    what must reach the ledger, sent until it answers
 found        what asking finds instead of a call to make
 refusals     what is said where a call is not made
+exporting    a turn's journal as who develops its agent reads it
 spilling     answers too large for Redis
 """

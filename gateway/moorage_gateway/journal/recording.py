@@ -8,7 +8,7 @@ from moorage_api.ledger.journal import NOTHING, Asking, Binding, JournalLedger, 
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.insisting import RETRY_S, Insisting
-from moorage_gateway.journal.spilling import Spill
+from moorage_gateway.journal.spilling import Spill, fitting
 
 RECORD_S = 600.0
 """For an answer that has come to be recorded."""
@@ -58,8 +58,9 @@ class Recording:
         """The entry's end, insisted on. As `made`."""
         until = self._clock.monotonic() + ABSENT_S
         send = functools.partial(
-            self._ledger.complete, asking, started, executor, state=state, answer=data, outcome=outcome, by=by
-        )
+            self._ledger.complete, asking, started, executor, state=state, answer=data, by=by,
+            outcome=fitting(outcome, held=started.octets),
+        )  # fmt: skip
         while True:
             try:
                 word = await self._insist(send, RECORD_S)

@@ -5,6 +5,9 @@ They lie below their response, `t/TENANT/responses/ID/journal/ENTRY.TRY`, and go
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from moorage_api.ledger.journal import Outcome
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.store import Store, StoreUnavailable
@@ -16,7 +19,14 @@ INLINE_ALL = 8 * 2**20
 """Of all answers of one turn."""
 TRIES = 5
 PAUSE_S = 1.0
+REQUEST = 32 * 1024
+"""Bytes of a request that are kept for replays, packed; a larger one is not kept."""
 _OBJECT = b"@"
+
+
+def fitting(outcome: Outcome, *, held: int) -> Outcome:
+    """Without its request where that is too large, or the journal of its turn is full."""
+    return outcome if len(outcome.request) <= REQUEST and held <= INLINE_ALL else replace(outcome, request=b"")
 
 
 class Spill:

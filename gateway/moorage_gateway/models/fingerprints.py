@@ -44,14 +44,21 @@ def fingerprint(
     endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes, parsed: Any = None
 ) -> str:
     """Hex. `parsed` is the body as JSON where it is some; it is not changed."""
-    path, _, query = target.partition("?")
-    said = {name.lower(): " ".join(value.lower().split()) for name, value in headers if name.lower() in MEANING}
-    head = orjson.dumps(
-        [endpoint, method, path, sorted(parse_qsl(query, keep_blank_values=True)), sorted(said.items())]
-    )
-    found = hashlib.sha256(head + b"\n")
+    found = hashlib.sha256(orjson.dumps(_head(endpoint, method, target, headers)) + b"\n")
     found.update(body if parsed is None else orjson.dumps(canonical(parsed), option=orjson.OPT_SORT_KEYS))
     return found.hexdigest()[:LENGTH]
+
+
+def shown(endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], parsed: Any) -> dict[str, Any]:
+    """All that makes a request the same one, for people to compare: equal exactly where fingerprints are."""
+    names = ("endpoint", "method", "path", "query", "headers")
+    return dict(zip(names, _head(endpoint, method, target, headers), strict=True)) | {"body": canonical(parsed)}
+
+
+def _head(endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...]) -> list[Any]:
+    path, _, query = target.partition("?")
+    said = {name.lower(): " ".join(value.lower().split()) for name, value in headers if name.lower() in MEANING}
+    return [endpoint, method, path, sorted(parse_qsl(query, keep_blank_values=True)), sorted(said.items())]
 
 
 def canonical(body: Any) -> Any:

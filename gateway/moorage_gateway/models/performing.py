@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import orjson
 
 from moorage_api.catalog import EndpointEntry, credential_name
 from moorage_api.kinds import quantities
@@ -18,7 +21,7 @@ from moorage_api.ledger.journal import Bounds, Outcome, Permits
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer, outcome_unknown
 from moorage_gateway.journal.kinds import Asked, Bounded, NoOutcome, Outlet
-from moorage_gateway.models import aiming, protocols, usage
+from moorage_gateway.models import aiming, fingerprints, protocols, usage
 from moorage_gateway.models.aiming import Aim
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
@@ -28,6 +31,8 @@ AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 FIRST_PAUSE_S = 0.5
 PLACE_S = 30.0
 """For one of `spec.concurrency` places to come free."""
+KEPT = 256 * 1024
+"""Bytes of a request that is kept for replays."""
 SUSPENDED_S = 60.0
 """Until an agent may ask again whether an endpoint is suspended."""
 
@@ -107,6 +112,21 @@ class ModelCall:
         """Nobody is turned away to it."""
         return ""
 
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """All that makes it the same call in another attempt, for people."""
+        path = self.request.path
+        target = f"{path.path}?{path.query}" if path.query else path.path
+        return fingerprints.shown(
+            self.endpoint.name, self.asked.method, target, self.asked.headers, self.request.parsed
+        )
+
+    def kept(self) -> bytes:
+        """The same for the journal, packed; empty where it is too large."""
+        if len(self.request.body) > KEPT:
+            return b""
+        return zlib.compress(orjson.dumps(self.canonical, option=orjson.OPT_SORT_KEYS), level=1)
+
     def unknown(self) -> Answer:
         """Never for a model; the shape is everyone's."""
         return outcome_unknown(f"A request to {self.endpoint.name}")
@@ -138,6 +158,7 @@ class ModelCall:
 
     def _say(self, outlet: Outlet, nothing: _Nothing) -> None:
         answer = protocols.refusal(self._protocol, nothing.status, nothing.code, str(nothing))
+        outlet.note(Outcome({"status": str(nothing.status)}, request=self.kept()))
         outlet.begin(answer.status, answer.headers, streams=False)
         outlet.put(answer.body)
 
@@ -294,7 +315,8 @@ class _Making:
         what = told.what | {"status": str(coming.status)}
         if self.aim.endpoint is not self.call.endpoint:
             what["answered_by"] = self.name
-        self.outlet.note(Outcome(what, told.sums, told.usage.total if told.usage is not None else 0))
+        tokens = told.usage.total if told.usage is not None else 0
+        self.outlet.note(Outcome(what, told.sums, tokens, self.call.kept()))
 
     def _request(self, key: str | None, seconds: float) -> Request:
         spec, protocol = self.spec, str(self.spec["protocol"])

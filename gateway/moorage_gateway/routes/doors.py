@@ -47,6 +47,13 @@ class TurnsDoor(Protocol):
         """This caller got the whole answer: no retry may join the turn any more."""
 
 
+class JournalDoor(Protocol):
+    """Journals of ended turns."""
+
+    async def document(self, tenant: str, response: str) -> dict[str, Any] | None:
+        """All of it; None once it is gone. Raises LedgerError."""
+
+
 class SessionDoor(Protocol):
     """Which session a request belongs to."""
 

@@ -1,4 +1,4 @@
-"""The Responses API in raw ASGI: create, follow, retrieve, cancel, delete, input items, record, feedback. Layer: gateway, rim.
+"""The Responses API in raw ASGI: create, follow, retrieve, cancel, delete, input items, record, journal, feedback. Layer: gateway, rim.
 
 Called by the dispatcher with a classified Route and a verified caller. A turn is detached from its connection: a caller that
 leaves ends only this reader of its log. Whose response it is, is compared on every use; another's is a 404.
@@ -15,12 +15,13 @@ from moorage_api.errors import ApiError, Kind
 from moorage_api.wire import headers as wire
 from moorage_gateway import conversation, facts, feedback, inbound, request
 from moorage_gateway.audit import Entry, Origin
-from moorage_gateway.auth import INVOKE
+from moorage_gateway.auth import DEPLOY, INVOKE
 from moorage_gateway.clock import Clock
 from moorage_gateway.inbound import Operation, Route
+from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import answers
 from moorage_gateway.routes.departure import Departure
-from moorage_gateway.routes.doors import AuditDoor, SessionDoor, TurnsDoor
+from moorage_gateway.routes.doors import AuditDoor, JournalDoor, SessionDoor, TurnsDoor
 from moorage_gateway.routes.sse import SseWriter
 from moorage_gateway.sessions import Place
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
@@ -36,6 +37,7 @@ class Responses:
         turns: TurnsDoor,
         sessions: SessionDoor,
         audit: AuditDoor,
+        journal: JournalDoor,
         clock: Clock,
         *,
         json_limits: request.JsonLimits,
@@ -44,6 +46,7 @@ class Responses:
         self._turns = turns
         self._sessions = sessions
         self._audit = audit
+        self._journal = journal
         self._clock = clock
         self._limits = json_limits
         self._comment_seconds = comment_seconds
@@ -55,6 +58,7 @@ class Responses:
             Operation.DELETE: self._delete,
             Operation.INPUT_ITEMS: self._input_items,
             Operation.RECORD: self._record,
+            Operation.JOURNAL: self._journaled,
             Operation.FEEDBACK: self._feedback,
         }
 
@@ -206,6 +210,19 @@ class Responses:
         if record is None:
             raise ApiError(Kind.NOT_FOUND, "There is no record of this response.", param="response_id")
         await answers.send_json(send, 200, record, _headers(known))
+
+    async def _journaled(self, route: Route, scope: Any, receive: Any, send: Any) -> None:
+        """What the agent says to its models is its developer's: the caller whose response it is must have that right too."""
+        found, known = await self._owned(route, scope), facts.of(scope)
+        known.principal.require(DEPLOY)
+        if not found.ended:
+            raise ApiError(Kind.CONFLICT, "The response is still running: its journal is whole when it has ended.")
+        with unavailable("The journal cannot be read"):
+            journal = await self._journal.document(known.principal.tenant, known.response_id)
+        if journal is None:
+            message = "The journal of this response is gone: it is kept for half an hour after the response's end."
+            raise ApiError(Kind.NOT_FOUND, message, param="response_id")
+        await answers.send_json(send, 200, journal, _headers(known))
 
     async def _feedback(self, route: Route, scope: Any, receive: Any, send: Any) -> None:
         raw = await answers.read_body(scope, receive, FEEDBACK_BYTES)

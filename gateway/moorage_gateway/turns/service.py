@@ -18,7 +18,7 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.accepting import RETRY_S, Accepting, TurnRequest, as_text, unavailable
-from moorage_gateway.turns.history import Link
+from moorage_gateway.turns.history import History, Link
 from moorage_gateway.turns.keeper import identity_of, template_of
 from moorage_gateway.turns.normalise import Normaliser, Outcome, response_from_log
 
@@ -148,6 +148,20 @@ class Turns(Accepting):
         if found is None or not found.ended:
             return None
         return [*found.input_items, *found.response.get("output", [])], found.response.get("previous_response_id")
+
+    async def asked(self, tenant: str, response_id: str) -> dict[str, Any] | None:
+        """What the agent of a turn was asked, as an attempt gets it; None where the ledger does not know the turn any more."""
+        record = await self._read(self._ledger.turn, response_id)
+        if record is None or record.meta["tenant"] != tenant:
+            return None
+
+        async def link(previous: str) -> Link | None:
+            return await self.link(previous, tenant)
+
+        body = dict(template_of(record).body)
+        history = await History(link).before(body.get("previous_response_id"))
+        agent, items = str(record.meta["agent"]), await self._items(record)
+        return {"agent": agent, "asked": body | {"input": items}, "history": history}
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def show(
     from moorage._errors import ApiStatusError
 
     with options.client(url, key) as client:
-        name, found = _find(client, response, agent)
+        name, found = find(client, response, agent)
         try:
             record = client.response_record(name, response)
         except ApiStatusError as missing:
@@ -48,7 +48,7 @@ def show(
     if as_json:
         printing.document({"response": found, "record": record})
         return
-    text = _text(found)
+    text = text_of(found)
     printing.fields(
         {"id": response, "agent": name, "status": found.get("status"), "error": found.get("error"), **record}
     )
@@ -68,7 +68,7 @@ def follow(
     """Read a response's stream from a cursor up to its end, through broken connections."""
     printer = Answer(as_json)
     with options.client(url, key) as client:
-        name, _ = _find(client, response, agent)
+        name, _ = find(client, response, agent)
         for event in client.follow_response(name, response, after=after):
             printer.show(event)
     printer.end()
@@ -86,7 +86,7 @@ def cancel(
 ) -> None:
     """Cancel a running response."""
     with options.client(url, key) as client:
-        name, _ = _find(client, response, agent)
+        name, _ = find(client, response, agent)
         found = client.cancel_response(name, response)
     if as_json:
         printing.document(found)
@@ -109,7 +109,7 @@ def feedback(
     if rating is None and score is None:
         raise typer.BadParameter("give positive, negative or neutral, or --score")
     with options.client(url, key) as client:
-        name, _ = _find(client, response, agent)
+        name, _ = find(client, response, agent)
         kept = client.add_feedback(
             name, response, rating=rating.value if rating else None, score=score, comment=comment
         )
@@ -119,7 +119,7 @@ def feedback(
         printing.out("Thank you: kept with the response.")
 
 
-def _find(client: Client, response: str, agent: str | None) -> tuple[str, dict[str, Any]]:
+def find(client: Client, response: str, agent: str | None) -> tuple[str, dict[str, Any]]:
     """The response and its agent; without one named, every agent that this key may use is asked."""
     from moorage._errors import ApiStatusError, Misuse
 
@@ -135,7 +135,8 @@ def _find(client: Client, response: str, agent: str | None) -> tuple[str, dict[s
     )
 
 
-def _text(response: dict[str, Any]) -> str:
+def text_of(response: dict[str, Any]) -> str:
+    """Its words."""
     parts = [
         part
         for item in response.get("output") or []

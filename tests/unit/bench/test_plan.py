@@ -33,6 +33,7 @@ def test_every_bench_has_a_name_of_its_own() -> None:
         ("turn-first-event", {"turn-first-event"}),
         ("sandbox-memory-isolated", {"sandbox"}),
         ("turn-commands", {"turn"}),
+        ("call-turn-commands", {"call"}),
         ("checkpoint-size", {"checkpoint"}),
         ("turn-cpu-everysec", {"turn-everysec"}),
         ("nothing-like-it", set()),

@@ -42,6 +42,7 @@ def classify(method: str, path: str, query: bytes = b"", *headers: tuple[bytes, 
         ("POST", f"/{ID}/cancel", Operation.CANCEL),
         ("GET", f"/{ID}/input_items", Operation.INPUT_ITEMS),
         ("GET", f"/{ID}/record", Operation.RECORD),
+        ("GET", f"/{ID}/journal", Operation.JOURNAL),
         ("POST", f"/{ID}/feedback", Operation.FEEDBACK),
     ],
 )
