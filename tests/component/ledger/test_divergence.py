@@ -158,4 +158,8 @@ async def test_an_attempt_reports_for_its_own_session_only(session: Session, des
     assert await report("x1", sandbox="sb-2") == "ABSENT"
     assert await report("x1", session="dev:p2") == "ABSENT"
     assert await desk.state() == held
+    await desk.redis.hset("s:dev:p2", "sandbox", "sb-2")
+    assert await report("x1", session="dev:p2", sandbox="sb-2") == "ABSENT", (
+        "a session that is there, and not the turn's"
+    )
     assert await report("x1") == "OK"
