@@ -17,6 +17,7 @@ class Row:
 CALLS = "component/journal/test_calls.py"
 SIM = "sim/test_simulation.py"
 CRASH = "crash/test_{}_kills.py"
+BOUNDARY = "crash/test_sweep.py"
 SHIM = "component/shim/test_{}.py"
 HTTP = "component/gateway_http/test_{}.py"
 CONTROL = "component/control/test_{}.py"

@@ -37,7 +37,8 @@ class Asking:
 
     `permits`: `once` is an effect, which is never made again where its outcome is not known. `what` tells people and traces what it is.
     `tool` is what an effect calls, as its agent knows it, so that a later attempt's other effect of it does not follow
-    unseen (turns.md §6); empty where that rule does not hold. `call` is the call as the agent can read it, shown to
+    unseen (turns.md §6); of a call that may be made again, what it has in common with those whose entry it may take in a
+    later attempt; empty where neither rule holds. `call` is the call as the agent can read it, shown to
     whoever is turned away to it: at most `MAX_CALL` characters.
     """
 

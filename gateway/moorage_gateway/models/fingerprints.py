@@ -44,14 +44,26 @@ def fingerprint(
     endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes, parsed: Any = None
 ) -> str:
     """Hex. `parsed` is the body as JSON where it is some; it is not changed."""
+    return digest(*parts(endpoint, method, target, headers, body, parsed))
+
+
+def digest(head: bytes, body: bytes) -> str:
+    """The fingerprint of what `parts` gave."""
+    found = hashlib.sha256(head + b"\n")
+    found.update(body)
+    return found.hexdigest()[:LENGTH]
+
+
+def parts(
+    endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes, parsed: Any = None
+) -> tuple[bytes, bytes]:
+    """What counts of a request: all but its body, and its body."""
     path, _, query = target.partition("?")
     said = {name.lower(): " ".join(value.lower().split()) for name, value in headers if name.lower() in MEANING}
     head = orjson.dumps(
         [endpoint, method, path, sorted(parse_qsl(query, keep_blank_values=True)), sorted(said.items())]
     )
-    found = hashlib.sha256(head + b"\n")
-    found.update(body if parsed is None else orjson.dumps(canonical(parsed), option=orjson.OPT_SORT_KEYS))
-    return found.hexdigest()[:LENGTH]
+    return head, body if parsed is None else orjson.dumps(canonical(parsed), option=orjson.OPT_SORT_KEYS)
 
 
 def canonical(body: Any) -> Any:

@@ -20,7 +20,7 @@ from moorage_api.wire.calls import ANY, MODELS
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer, outcome_unknown
 from moorage_gateway.journal.kinds import Asked, CallRefused, NoOutcome, Outlet
-from moorage_gateway.models import fingerprints, protocols
+from moorage_gateway.models import clocks, fingerprints, protocols
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
 
@@ -62,7 +62,7 @@ class Models:
             message = f"{asked.method} {shown} is not a call of {protocol} that is passed through"
             raise CallRefused(protocols.refusal(protocol, 404, "not_found", message))
         body, parsed, model = _body(asked, spec, protocol, path.model)
-        print_ = fingerprints.fingerprint(
+        said = fingerprints.parts(
             endpoint.name,
             asked.method,
             f"{path.path}?{path.query}" if path.query else path.path,
@@ -70,7 +70,8 @@ class Models:
             body,
             parsed,
         )
-        return ModelCall(self, endpoint, asked, path, body, model, print_)
+        alike = clocks.alike(*said, self.clock.now_ms() / 1000)
+        return ModelCall(self, endpoint, asked, path, body, model, fingerprints.digest(*said), alike)
 
     def _endpoint(self, asked: Asked, name: str) -> EndpointEntry:
         may = [str(each) for each in asked.spec.get("models") or []]
@@ -113,6 +114,7 @@ class ModelCall:
     body: bytes
     model: str
     fingerprint: str
+    alike: str
 
     @property
     def permits(self) -> Permits:
@@ -126,8 +128,8 @@ class ModelCall:
 
     @property
     def tool(self) -> str:
-        """No effect."""
-        return ""
+        """No effect: requests that differ in readings of the clock alone."""
+        return f"alike {self.alike}" if self.alike else ""
 
     @property
     def call(self) -> str:

@@ -163,3 +163,35 @@ async def test_an_attempt_reports_for_its_own_session_only(session: Session, des
         "a session that is there, and not the turn's"
     )
     assert await report("x1") == "OK"
+
+
+async def test_a_model_call_that_differs_in_the_clock_alone_takes_the_earlier_answer(session: Session) -> None:
+    for fingerprint in ("at-1", "at-2"):
+        found = await session.start(fingerprint, "alike x", permits="again")
+        call = effect(session.fence, session.number, fingerprint, "alike x", permits="again")
+        done = await session.g.journal.complete(
+            call, found, f"x{session.number}", state="completed", answer=fingerprint.encode()
+        )
+        assert done == "OK"
+    await session.again()
+    first = await session.start("at-8", "alike x", number=1, permits="again")
+    assert (first.word, first.entry, first.answer) == ("DONE", "at-1.0", b"at-1"), "the oldest, and nothing waits"
+    assert (await session.start("at-8", "alike x", number=1, permits="again")).answer == b"at-1", "sent again, the same"
+    assert (await session.start("at-7", "alike x", number=1, permits="again")).word == "OTHER"
+    assert (await session.start("at-9", "alike y", permits="again")).word == "RUN", "another question"
+    assert (await session.start("at-2", "alike x", permits="again")).answer == b"at-2", "its very own is met first"
+    assert (await session.start("at-9", "alike x", permits="again")).word == "RUN", "each is taken once"
+
+
+async def test_while_another_call_is_open_a_model_is_asked_anew(session: Session, desk: Desk) -> None:
+    found = await session.start("at-1", "alike x", permits="again")
+    call = effect(session.fence, session.number, "at-1", "alike x", permits="again")
+    await session.g.journal.complete(call, found, "x1", state="completed", answer=b"1")
+    await session.again()
+    other = await session.start("other", "", permits="again")
+    assert other.word == "RUN"
+    assert (await session.start("at-2", "alike x", permits="again")).word == "RUN"
+    await session.again()
+    assert (await session.start("at-3", "alike x", permits="again")).answer == b"1", (
+        "what another attempt left open is not this one's"
+    )

@@ -18,6 +18,8 @@ from fakes.platform import Gateway, Platform, poll
 
 EVENTS = (*(f"q{n}" for n in range(1, 6)), *(f"e{n}" for n in range(1, 6)))
 EDGES = ("asked", "answered")
+ALONE = ("q1", "q3")
+"""Questions that are asked with nothing else open."""
 BESIDE = {"q4": 2, "q5": 2}
 """Questions that are carried together, where that is more than one."""
 
@@ -41,7 +43,7 @@ class Point:
     """A run and its blows, one after the other."""
 
     agent: str
-    mode: str  # same, fresh
+    mode: str  # same, clock, fresh
     background: bool
     blows: tuple[Blow, ...]
 
@@ -55,7 +57,7 @@ def points(seed: int, count: int, rows: Sequence[Row], victims: Sequence[str]) -
     whole = [
         (row.name, mode, event, edge)
         for row in rows
-        for mode in ("same", "fresh")
+        for mode in ("same", "same", "clock", "fresh")
         for event in EVENTS
         for edge in EDGES
     ]
@@ -87,7 +89,7 @@ class Striker:
     session: str
     other: Gateway | None = None
     struck: list[Blow] = field(default_factory=list)
-    _pids: list[int] = field(default_factory=list)
+    _aimed: list[int] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def see(self, event: str, edge: str) -> str:
@@ -96,36 +98,42 @@ class Striker:
             if len(self.struck) >= len(self.point.blows):
                 return ""
             blow = self.point.blows[len(self.struck)]
-            if not self._pids and blow.victim in ("all", "init", "agent", "shim"):
-                self._pids = self._sandbox()
-            if (blow.event, blow.edge) != (event, edge):
+            if blow.event != event:
+                return ""
+            if edge == "asked" and blow.victim in ("all", "init", "agent", "shim"):
+                self._aim(blow)  # not when it is struck: that would be later than the edge
+            if blow.edge != edge:
                 return ""
             threading.Event().wait(blow.after_ms / 1000)
             self._strike(blow)
             self.struck.append(blow)
-            self._pids = []
             return "lost" if blow.lost else ""
 
-    def _sandbox(self) -> list[int]:
-        return self.ground.platform.pids(self.point.agent, self.session)
+    def _aim(self, blow: Blow) -> None:
+        """Processes are held, not numbered: a number may be another's by the time of the blow."""
+        self.let_go()
+        pids = self.ground.platform.pids(self.point.agent, self.session)
+        shim, init = (pids + [0, 0])[:2]
+        for pid in {"all": pids, "shim": [shim], "init": [init], "agent": children(init)}[blow.victim]:
+            with contextlib.suppress(OSError):
+                self._aimed.append(os.pidfd_open(pid))
+
+    def let_go(self) -> None:
+        """Of the processes that are held."""
+        while self._aimed:
+            os.close(self._aimed.pop())
 
     def _strike(self, blow: Blow) -> None:
         match blow.victim:
             case "valkey":
-                _end([self.ground.platform.valkey_pid()])
+                os.kill(self.ground.platform.valkey_pid(), signal.SIGKILL)
             case "gateway":
                 assert self.other is not None
                 self.other.kill()
             case _:
-                shim, init = (self._pids + [0, 0])[:2]
-                _end({"all": self._pids, "shim": [shim], "init": [init], "agent": children(init)}[blow.victim])
-
-
-def _end(pids: Sequence[int]) -> None:
-    for pid in pids:
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                for held in self._aimed:
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(held, signal.SIGKILL)
 
 
 class Strikers:
@@ -139,6 +147,10 @@ class Strikers:
     def add(self, striker: Striker) -> None:
         """From now on it hears."""
         self._runs[striker.run] = striker
+
+    def remove(self, striker: Striker) -> None:
+        """It hears nothing more."""
+        self._runs.pop(striker.run, None)
 
     def _see(self, run: str, event: str, edge: str) -> str:
         striker = self._runs.get(run)
@@ -158,6 +170,8 @@ def strike(ground: Ground, strikers: Strikers, point: Point) -> int:
         assert seen.events[-1].type == "response.completed", (str(point), seen.events[-1])
         _judge(ground, striker, seen)
     finally:
+        strikers.remove(striker)
+        striker.let_go()
         if gateway is not None and gateway.process.poll() is None:
             gateway.kill()
     if striker.struck and striker.struck[0].victim == "valkey":
@@ -197,7 +211,10 @@ def _judge(ground: Ground, striker: Striker, seen: Seen) -> None:
     gateway = point.blows[0].victim == "gateway"
     assert again <= (BESIDE.get(point.blows[0].event, 1) if gateway else 0), (told, texts)
     lines = [line.strip() for line in text.splitlines()]
-    if point.mode == "fresh":
+    if point.mode == "clock" and not gateway:
+        alone = [text.split()[1] for text in texts if text.split()[1] in ALONE]
+        assert sorted(alone) == list(ALONE), (told, texts)
+    if point.mode != "same":
         assert [line for line in lines if line.startswith("did ")] == [f"did {key}" for key in keys], (told, lines)
         return
     assert len(set(texts)) == 5, (told, texts)

@@ -1,4 +1,7 @@
-"""Five questions to a model and five effects, some beside each other. Input: `RUN MODE`; MODE `fresh` puts time and a nonce everywhere."""
+"""Five questions to a model and five effects, some beside each other. Its input: `RUN MODE`.
+
+MODE `same` asks the same in every attempt, `clock` puts the time everywhere, `fresh` a nonce beside it.
+"""
 
 import asyncio
 import json
@@ -30,15 +33,19 @@ async def post_later(key, *more):
 
 class Work:
     def __init__(self, run, mode):
-        self.run, self.fresh = run, mode == "fresh"
+        self.run, self.mode = run, mode
+
+    def now(self):
+        """What makes it another question, or another effect, in every attempt."""
+        return {"same": (), "clock": (f"at {time.time()}",), "fresh": (f"at {time.time()} {uuid.uuid4()}",)}[self.mode]
 
     def question(self, n):
-        return f"{self.run} q{n}" + (f" at {time.time()} {uuid.uuid4()}" if self.fresh else "")
+        return " ".join((self.run, f"q{n}", *self.now()))
 
     async def effect(self, n):
-        """A fresh agent has a tool for each; the other has one for all."""
-        key = f"{self.run}-{n}"
-        name, more = (f"post-{n}", (str(uuid.uuid4()),)) if self.fresh else ("post", ())
+        """Who asks otherwise has a tool for each; who asks the same has one for all."""
+        key, more = f"{self.run}-{n}", self.now()
+        name = f"post-{n}" if more else "post"
         while True:
             try:
                 if n % 2:
