@@ -152,7 +152,7 @@ class JournalLedger:
     ) -> str:
         """**F** The outcome (`completed` or `unknown`). `by`: the attempt that made the call by itself.
 
-        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's)."""
+        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's), NONE (it began no such call)."""
         out = await self._runner.run(
             journal_scripts.COMPLETE,
             asking.response,
@@ -164,6 +164,7 @@ class JournalLedger:
             json.dumps(asking.what),
             by.session if by else "",
             by.sandbox if by else "",
+            MAX_ENTRIES,
         )
         return text(out[0])
 
@@ -178,9 +179,11 @@ class JournalLedger:
         out = await self._runner.run(journal_scripts.HOLD, LEASE_MS, *flat)
         return [text(x) for x in out[0]]
 
-    async def octets(self, response: str) -> int:
-        """Bytes of answers that the journal of this turn holds."""
-        return int(await self._runner.read("HGET", keys.journal_numbers(response), "octets") or 0)
+    async def making(self, response: str, entry: str) -> tuple[str, int]:
+        """Who makes this call (empty: there is none), and bytes of answers that the journal of its turn holds."""
+        executor = await self._runner.read("HGET", keys.journal(response), f"{entry}.x")
+        held = await self._runner.read("HGET", keys.journal_numbers(response), "octets")
+        return text(executor or b""), int(held or 0)
 
     async def progress(self, response: str) -> int:
         """How many entries have ended."""

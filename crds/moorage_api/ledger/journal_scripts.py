@@ -147,8 +147,10 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 )
 
 # The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
-# An attempt that made the call by itself says who it is; an entry that is not there is written for it only in its own session's turn.
-# A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), session and sandbox of the attempt (else empty)
+# An attempt that made the call by itself says who it is; an entry that is not there is written for it only in its own session's turn, and
+# only where this ledger is younger than the turn, so that there was something to lose. Else NONE: it never began such a call.
+# A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), session and sandbox of the attempt (else empty), most
+#    entries
 COMPLETE = Script(
     "journal_complete",
     """
@@ -162,6 +164,7 @@ if h[1] and h[1] ~= 'started' then return reply('OK') end
 if not h[1] then
   local place = A[8] ~= '' and get('s:' .. A[8], 'sandbox') or {}
   if A[8] ~= '' and (call('HGET', t, 'session') ~= A[8] or place[1] ~= A[9]) then return reply('ABSENT') end
+  if A[8] ~= '' and (call('HGET', t, 'generation') == GEN or call('LLEN', 'jl:' .. R) >= tonumber(A[10])) then return reply('NONE') end
   call('HSET', j, e .. '.h', A[7])
   call('RPUSH', 'jl:' .. R, e)
 end

@@ -26,7 +26,7 @@ from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
 from moorage_api.ledger.script import LEASE_MS, RENEW_S, Lost, Unreachable
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal import handing
-from moorage_gateway.journal.answers import error
+from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.found import Refused, Stored, again, refusal
 from moorage_gateway.journal.kinds import Handed, NoOutcome, NothingSent, Performed, Report
@@ -53,8 +53,6 @@ LAST_S = 2.0
 HELD_S = 1.0
 """That a new effect waits for an earlier attempt's one of the same tool to be met (turns.md §6)."""
 HELD_POLL_S = 0.1
-SMALL = 4096
-"""Bytes of a reported answer that need no look at what the journal holds: so many of each call a turn may make fit."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +141,27 @@ class Journaling:
         if begun != asking.begun or not response:
             message = "The attempt that began this has ended: how it ended is recorded for nobody."
             return Refused("no", error(409, "conflict", "fenced", message))
-        name = f"{started.entry}.{started.tried}"
+        executor = handing.attempt(binding, asking)
         try:
-            held = 0
-            if len(report.answer.body) > SMALL:
-                held = await self._insist(functools.partial(self._ledger.octets, response), RECORD_S)
-            data = await self._spill.put(binding.tenant, response, name, report.answer, held=held)
+            state, data = await self._reported(binding, response, started, executor, report.answer)
         except TimeoutError:
             return again("The ledger does not answer.")
-        word = await self._recorded(asking, started, handing.attempt(binding, asking), "completed", data, binding)
-        if word == "SUPERSEDED":
-            return refusal("FENCED")
-        if word != "OK":
-            return again(f"It could not be recorded: {word}.")
-        return Stored(started.entry, report.told, replayed=False)
+        word = await self._recorded(asking, started, executor, state, data, binding)
+        if word == "OK":
+            return Stored(started.entry, report.told, replayed=False)
+        return refusal(word) if word in ("SUPERSEDED", "NONE") else again(f"It could not be recorded: {word}.")
+
+    async def _reported(
+        self, binding: Binding, response: str, started: Started, executor: str, answer: Answer
+    ) -> tuple[str, bytes]:
+        """State and answer as the journal is to hold them. Only who makes a call may put something large for it."""
+        if len(answer.body) <= handing.SMALL:
+            return "completed", answer.encode()
+        maker, held = await self._insist(functools.partial(self._ledger.making, response, started.entry), RECORD_S)
+        if maker != executor:  # lost, and no later attempt will ask; or never begun
+            return "unknown", b""
+        name = f"{started.entry}.{started.tried}-{binding.sandbox}"
+        return "completed", await self._spill.put(binding.tenant, response, name, answer, held=held)
 
     def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
         self._starting.discard(step)

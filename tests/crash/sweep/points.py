@@ -202,7 +202,8 @@ def _judge(ground: Ground, striker: Striker, seen: Seen) -> None:
     point, run = striker.point, striker.run
     told = (str(point), [str(blow) for blow in striker.struck])
     keys = [f"{run}-{n}" for n in range(1, 6)]
-    assert [ground.effects.counts[key] for key in keys] == [1] * 5, (told, ground.effects.counts)
+    done = [ground.effects.counts[key] for key in keys]
+    assert done == [1] * 5, (told, done)
     texts = [each["text"] for each in ground.models.asked if each["text"].startswith(f"{run} ")]
     final = [item for item in seen.events[-1].response.output if item.type == "message"]
     text = final[-1].content[0].text

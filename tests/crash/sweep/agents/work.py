@@ -52,6 +52,8 @@ class Work:
                     return await asyncio.to_thread(moorage.step, name, post, key, *more)
                 return await moorage.step(name, post_later, key, *more)
             except moorage.AlreadyDone as earlier:
+                if (earlier.arguments or {}).get("args", [])[:1] != [key]:
+                    continue  # something else of this tool: this one is meant
                 if earlier.known:
                     return earlier.result
             except moorage.OutcomeUnknown:
