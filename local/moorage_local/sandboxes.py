@@ -245,12 +245,13 @@ class Sandbox:
         return Death(self.name, oom, proof)
 
     async def _end_strays(self) -> str:
-        async with asyncio.timeout(KILL_SECONDS):
-            await self._zygote_spoke.wait()
+        with suppress(TimeoutError):  # without its word they are looked for
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._zygote_spoke.wait()
         if self._group is not None:
             await self._group.kill()
             return "control group empty"
-        if self._zygote_lives and self._left_alive == 0:
+        if self._zygote_lives and self._zygote_spoke.is_set() and self._left_alive == 0:
             return "no descendant left"
         await end_marked(self.name)
         return "no process carries its mark"

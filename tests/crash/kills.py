@@ -135,14 +135,15 @@ def _kill_when_active(platform: Platform, one: Strike, session: str) -> None:
 def _kill(platform: Platform, one: Strike, session: str) -> None:
     pids = platform.pids(one.agent, session)
     shim, init = (pids + [0, 0])[:2]
-    chosen = {"all": pids, "shim": [shim], "init": [init], "agent": _children(init)}[one.victim]
+    chosen = {"all": pids, "shim": [shim], "init": [init], "agent": children(init)}[one.victim]
     for pid in chosen:
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Of a process, on this machine."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(p) for p in file.read().split()]
     return []

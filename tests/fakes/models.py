@@ -11,6 +11,7 @@ steers it:
     fail STATUS N     answers STATUS, the first N times it is asked this
     slow MS           so many ms between two pieces of a stream
 
+`watch`, where it is set, is called with ("asked", text) before a request is handled and ("answered", text) after its answer was written.
 `asked` is read through `GET /asked`, so that another process may run it (`python -m fakes.models PORT`).
 """
 
@@ -22,7 +23,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -38,6 +39,7 @@ class Models:
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[dict[str, Any]] = []
+        self.watch: Callable[[str, str], Any] | None = None
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
         self._server = ThreadingHTTPServer((host, port), _handler(self))
@@ -74,6 +76,16 @@ class Models:
         with self._lock:
             self.asked.append(entry)
             return len(self.asked)
+
+    def see(self, edge: str, text: str) -> None:
+        """Tells whoever watches."""
+        if self.watch is not None:
+            self.watch(edge, text)
+
+    def numbers(self, text: str) -> list[int]:
+        """The numbers of the requests with exactly this last text."""
+        with self._lock:
+            return [n for n, each in enumerate(self.asked, 1) if each["text"] == text]
 
     def times(self, text: str) -> int:
         """How often a request with exactly this last text came."""
@@ -137,6 +149,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
             before = models.times(text)
             headers = {name.lower(): value for name, value in self.headers.items()}
             number = models.note({"path": self.path, "text": text, "headers": headers, "body": body})
+            models.see("asked", text)
             if found := re.search(r"fail (\d+) (\d+)", text):
                 if before < int(found[2]):
                     self._whole(int(found[1]), {"error": {"message": "told to fail", "type": "x"}}, **_after(text))
@@ -167,6 +180,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
                 else:
                     self._whole(200, _answer(self.path, body, number, " ".join(words)))
+            models.see("answered", text)
 
         def _whole(self, status: int, value: Any, **headers: str) -> None:
             data = json.dumps(value).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from promises.shape import (
     API,
+    BOUNDARY,
     CALLS,
     CLUSTER,
     CONTROL,
@@ -38,6 +39,8 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('frameworks')}::test_a_killed_sandbox_is_not_seen_and_each_attempt_starts_from_what_the_first_found",
             f"{CALLS}::test_the_next_attempt_gets_the_recorded_answers_in_order_and_asks_nothing_twice",
             f"{CALLS}::test_a_call_whose_sandbox_died_is_finished_and_recorded_once",
+            f"{BOUNDARY}::test_a_few_points_of_every_kind",
+            f"{BOUNDARY}::test_no_killed_sandbox_makes_an_effect_happen_twice",
             f"{JOURNEY.format('steps')}::test_what_was_done_is_done_once_in_every_way_of_calling",
             f"{JOURNEY.format('steps')}::test_one_that_was_cut_off_is_not_known_and_told_so",
             f"{JOURNEY.format('steps')}::test_one_that_asks_otherwise_in_a_later_attempt_is_turned_away_once",
@@ -59,6 +62,7 @@ ROWS: dict[str, Row] = {
         (
             f"{_GATEWAY}::test_a_killed_gateway_is_not_noticed_by_who_comes_back",
             f"{JOURNEY.format('models')}::test_a_gateway_that_dies_costs_at_most_the_call_it_carried",
+            f"{BOUNDARY}::test_no_killed_gateway_does_and_a_model_is_asked_again_only_where_it_was_being_asked",
             f"{_FAULTS}::test_each_gateway_killed",
             PROBED,
             f"{SIM}::test_no_promise_is_broken_under_random_faults",
@@ -113,6 +117,7 @@ ROWS: dict[str, Row] = {
         "Redis restarted, away, emptied: streams pause and go on, nothing misrouted, lost turns end failed",
         (
             f"{_REDIS}::test_a_restarted_valkey_is_not_noticed",
+            f"{BOUNDARY}::test_no_killed_valkey_does",
             f"{PROVIDER}::test_after_the_ledger_was_emptied_pools_and_workspaces_come_back",
             f"{CONTROL.format('sessions')}::test_after_redis_was_emptied_the_store_says_which_sessions_are_not_new",
             f"{API.format('operator')}::test_a_ledger_that_was_lost_is_made_whole_from_what_the_cluster_holds",

@@ -67,7 +67,8 @@ class Asking:
 
     `permits`: `once` is an effect, which is never made again where its outcome is not known. `what` tells people and traces what it is.
     `tool` is what an effect calls, as its agent knows it, so that a later attempt's other effect of it does not follow
-    unseen (turns.md §6); empty where that rule does not hold. `call` is the call as the agent can read it, shown to
+    unseen (turns.md §6); of a call that may be made again, what it has in common with those whose entry it may take in a
+    later attempt; empty where neither rule holds. `call` is the call as the agent can read it, shown to
     whoever is turned away to it: at most `MAX_CALL` characters.
     """
 
@@ -212,7 +213,7 @@ class JournalLedger:
     ) -> str:
         """**F** The outcome (`completed` or `unknown`). `by`: the attempt that made the call by itself.
 
-        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's)."""
+        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's), NONE (it began no such call)."""
         out = await self._runner.run(
             journal_scripts.COMPLETE,
             asking.response,
@@ -229,6 +230,7 @@ class JournalLedger:
             by.session if by else "",
             by.sandbox if by else "",
             outcome.request,
+            MAX_ENTRIES,
             *(x for pair in outcome.sums.items() for x in pair),
         )
         return text(out[0])
@@ -251,9 +253,11 @@ class JournalLedger:
         out = await self._runner.run(journal_scripts.HOLD, LEASE_MS, *flat)
         return [text(x) for x in out[0]]
 
-    async def octets(self, response: str) -> int:
-        """Bytes of answers that the journal of this turn holds."""
-        return int(await self._runner.read("HGET", keys.journal_numbers(response), "octets") or 0)
+    async def making(self, response: str, entry: str) -> tuple[str, int]:
+        """Who makes this call (empty: there is none), and bytes of answers that the journal of its turn holds."""
+        executor = await self._runner.read("HGET", keys.journal(response), f"{entry}.x")
+        held = await self._runner.read("HGET", keys.journal_numbers(response), "octets")
+        return text(executor or b""), int(held or 0)
 
     async def progress(self, response: str) -> int:
         """How many entries have ended."""

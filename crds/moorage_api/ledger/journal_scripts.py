@@ -7,7 +7,7 @@ One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of
     list `jl:R`  entries in the order they were first started
     hash `jn:R`  `BEGUN:NUMBER` → entry; `c:BEGUN:FINGERPRINT` → how many; `octets` of answers in `j:R`; `done`: ended entries;
                  `s:NAME` what completed calls add up to, as tokens; `p:PURSE` what the turn has spent of one purse;
-                 of effects that name a tool `kn:TOOL` → how many entries, `k:I:TOOL` → the I-th, `u:BEGUN:E` → met in that attempt
+                 of calls that name a tool `kn:TOOL` → how many entries, `k:I:TOOL` → the I-th, `u:BEGUN:E` → met in that attempt
     hash `rate:PURSE`  a token bucket: `r` requests and `t` tokens left at `at` (ms); expires when it would be full again
 
 States: started → completed | unknown. An executor is one run of one gateway, named by a random word, or the attempt that makes the call by
@@ -16,7 +16,8 @@ again answers the same (a call outside of any turn takes another request of its 
 
 Divergence (turns.md §6): in a later attempt an effect without an entry is HELD while an earlier attempt's effect of the same tool has not been
 met; asked again `waited`, it is turned away to the oldest such entry: its number is `!FINGERPRINT!ENTRY` from then on, that entry counts as
-met, and no entry of its own is made. What is held or turned away takes nothing of a purse.
+met, and no entry of its own is made. What is held or turned away takes nothing of a purse. A call that may be made again takes the
+oldest one instead (`~FINGERPRINT~ENTRY`), if no other call is open: it differs from that one in clock readings alone.
 """
 
 from __future__ import annotations
@@ -84,16 +85,18 @@ if v[2] ~= BEGUN then return reply('FENCED') end
 local named, counted = BEGUN .. ':' .. A[8], 'c:' .. BEGUN .. ':' .. FP
 local e, fresh, turned = call('HGET', jn, named), false, false
 if e then
-  turned = string.sub(e, 1, 1) == '!'
-  if turned then e = string.sub(e, 2) end
-  if string.sub(e, 1, #FP + 1) ~= FP .. (turned and '!' or '.') then return reply('OTHER') end
-  if turned then e = string.sub(e, #FP + 2) end
+  local sign = string.match(e, '^[!~]')
+  turned = sign == '!'
+  if sign then e = string.sub(e, 2) end
+  if string.sub(e, 1, #FP + 1) ~= FP .. (sign or '.') then return reply('OTHER') end
+  if sign then e = string.sub(e, #FP + 2) end
 else
   fresh = true
   e = FP .. '.' .. (call('HGET', jn, counted) or '0')
 end
+local later = tonumber(v[6] or '0') > 1
 local function met(entry)
-  if ONCE and TOOL ~= '' then call('HSET', jn, 'u:' .. BEGUN .. ':' .. entry, '1') end
+  if TOOL ~= '' or later then call('HSET', jn, 'u:' .. BEGUN .. ':' .. entry, '1') end
 end
 local function name()
   if fresh then
@@ -116,6 +119,28 @@ local function away(entry)
   return reply(word, entry, o[2] or '0', call('HGET', j, entry .. '.a') or '', o[4] or '')
 end
 if turned then return away(e) end
+-- An entry of the same tool that an earlier attempt made and this one has not met; the oldest.
+local function unmet()
+  for i = 0, tonumber(call('HGET', jn, 'kn:' .. TOOL) or '0') - 1 do
+    local other = call('HGET', jn, 'k:' .. i .. ':' .. TOOL)
+    if call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 0 and call('HEXISTS', j, other .. '.s') == 1 then return other end
+  end
+end
+-- Whether another call of this attempt waits for its answer: then which of two is meant cannot be told.
+local function open()
+  for _, other in ipairs(call('LRANGE', jl, 0, -1)) do
+    if call('HGET', j, other .. '.s') == 'started' and call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 1 then return true end
+  end
+end
+local new = later and fresh and TOOL ~= ''
+if new and not ONCE and call('HEXISTS', j, e .. '.s') == 0 then
+  local other = unmet()
+  if other and not open() then
+    call('HSET', jn, named, '~' .. FP .. '~' .. other)
+    met(other)
+    e, fresh = other, false
+  end
+end
 local h = get(j, e .. '.s', e .. '.x', e .. '.t', e .. '.l')
 if h[1] == 'completed' or h[1] == 'unknown' then
   name()
@@ -133,17 +158,12 @@ if v[1] ~= 'running' then return reply('STATE', v[1]) end
 if v[3] == '1' then return reply('CANCEL') end
 -- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
 local lost = not h[1] and ONCE and A[11] == '1' and v[4] ~= GEN
-local marked = ONCE and TOOL ~= ''
-if marked and not h[1] and not lost and tonumber(v[6] or '0') > 1 then
-  for i = 0, tonumber(call('HGET', jn, 'kn:' .. TOOL) or '0') - 1 do
-    local other = call('HGET', jn, 'k:' .. i .. ':' .. TOOL)
-    if call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 0 and call('HEXISTS', j, other .. '.s') == 1 then
-      if A[24] ~= '1' then return reply('HELD', other) end
-      call('HSET', jn, named, '!' .. FP .. '!' .. other)
-      met(other)
-      return away(other)
-    end
-  end
+local other = new and ONCE and not h[1] and not lost and unmet()
+if other then
+  if A[24] ~= '1' then return reply('HELD', other) end
+  call('HSET', jn, named, '!' .. FP .. '!' .. other)
+  met(other)
+  return away(other)
 end
 if not h[1] and call('LLEN', jl) >= tonumber(A[15]) then return reply('FULL') end
 local unknown = lost or (h[1] and ONCE)
@@ -157,8 +177,8 @@ name()
 if not h[1] then
   call('HSET', j, e .. '.h', A[14])
   call('RPUSH', jl, e)
-  if marked then
-    call('HSET', j, e .. '.c', A[23])
+  if TOOL ~= '' then
+    if ONCE then call('HSET', j, e .. '.c', A[23]) end
     call('HSET', jn, 'k:' .. int(call('HINCRBY', jn, 'kn:' .. TOOL, 1) - 1) .. ':' .. TOOL, e)
   end
 end
@@ -176,10 +196,11 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 
 # The outcome of a call by whoever made it, also for an old attempt or after the end. An entry that Redis has lost is written anew.
 # An attempt that made the call by itself says who it is; an entry that is not there is written for it only in its own session's turn, and
-# what an entry is stays as it was begun.
+# only where this ledger is younger than the turn, so that there was something to lose: else NONE, it never began such a call. What an
+# entry is stays as it was begun.
 # A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
-#    session and sandbox of the attempt (else empty), what was asked (may be empty), then pairs: a name, and what this call adds to the
-#    turn's sum of it
+#    session and sandbox of the attempt (else empty), what was asked (may be empty), most entries, then pairs: a name, and what this call
+#    adds to the turn's sum of it
 COMPLETE = Script(
     "journal_complete",
     _BUCKET
@@ -194,6 +215,7 @@ if h[1] and h[1] ~= 'started' then return reply('OK') end
 local BY = A[12] ~= ''
 if not h[1] then
   if BY and (call('HGET', t, 'session') ~= A[12] or get('s:' .. A[12], 'sandbox')[1] ~= A[13]) then return reply('ABSENT') end
+  if BY and (call('HGET', t, 'generation') == GEN or call('LLEN', 'jl:' .. R) >= tonumber(A[15])) then return reply('NONE') end
   call('RPUSH', 'jl:' .. R, e)
 end
 if not (h[1] and BY) then call('HSET', j, e .. '.h', A[7]) end
@@ -202,7 +224,7 @@ call('HDEL', j, e .. '.l')
 if A[14] ~= '' then call('HSET', j, e .. '.q', A[14]) end
 call('HINCRBY', jn, 'octets', #A[6] + #A[14])
 call('HINCRBY', jn, 'done', 1)
-for i = 15, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
+for i = 16, #A, 2 do call('HINCRBY', jn, 's:' .. A[i], A[i + 1]) end
 if tonumber(A[11]) > 0 then call('HINCRBY', jn, 'p:' .. A[8], A[11]) end
 spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then

@@ -8,6 +8,8 @@ from moorage_api.ledger.journal import Asking, Binding, Started
 
 LEASE_MS = 3_000
 """Of a call that its attempt makes: a later attempt begins when that one is dead, so this is for a report that is under way."""
+SMALL = 4096
+"""Bytes of a reported answer that need no look at what the journal holds: so many of each call a turn may make fit."""
 
 _MARK = re.compile(r"(\d{1,20})\.(\d{1,9})\.([0-9a-f]{1,64}\.\d{1,9})\Z")
 

@@ -132,11 +132,9 @@ class Journaling:
             word = await self._recording.reported(binding, asking, started, executor, report.answer)
         except TimeoutError:
             return again("The ledger does not answer.")
-        if word == "SUPERSEDED":
-            return refusal("FENCED")
-        if word != "OK":
-            return again(f"It could not be recorded: {word}.")
-        return Stored(started.entry, report.told, replayed=False)
+        if word == "OK":
+            return Stored(started.entry, report.told, replayed=False)
+        return refusal(word) if word in ("SUPERSEDED", "NONE") else again(f"It could not be recorded: {word}.")
 
     def _stepped(self, step: asyncio.Task[Flight | Stored | Refused | None]) -> None:
         self._starting.discard(step)

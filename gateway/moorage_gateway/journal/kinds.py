@@ -112,7 +112,8 @@ class Prepared(Protocol):
 
     @property
     def tool(self) -> str:
-        """What an effect calls, as its agent knows it; empty where a later attempt may call it anew without a word (turns.md §6)."""
+        """What an effect calls, as its agent knows it: a later attempt's other call of it is turned away. Of a call that may be made again,
+        what it has in common with those whose answer it may take in a later attempt. Empty: neither (turns.md §6)."""
 
     @property
     def call(self) -> str:

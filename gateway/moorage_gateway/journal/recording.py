@@ -7,6 +7,7 @@ import functools
 from moorage_api.ledger.journal import NOTHING, Asking, Binding, JournalLedger, Outcome, Started
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
+from moorage_gateway.journal.handing import SMALL
 from moorage_gateway.journal.insisting import RETRY_S, Insisting
 from moorage_gateway.journal.spilling import Spill, fitting
 
@@ -14,8 +15,6 @@ RECORD_S = 600.0
 """For an answer that has come to be recorded."""
 ABSENT_S = 30.0
 """For its owner to restore a turn that Redis has lost."""
-SMALL = 4096
-"""Bytes of a reported answer that need no look at what the journal holds: so many of each call a turn may make fit."""
 
 
 class Recording:
@@ -37,12 +36,17 @@ class Recording:
 
     async def reported(self, binding: Binding, asking: Asking, started: Started, executor: str, answer: Answer) -> str:
         """A call that its attempt made has this answer. As `made`. Raises TimeoutError when the ledger does not say what it holds."""
-        held = 0
+        state, data = "completed", answer.encode()
         if len(answer.body) > SMALL:
-            held = await self._insist(functools.partial(self._ledger.octets, asking.response), RECORD_S)
-        name = f"{started.entry}.{started.tried}"
-        data = await self._spill.put(binding.tenant, asking.response, name, answer, held=held)
-        return await self.completed(asking, started, executor, "completed", data, by=binding)
+            # Only who makes a call may put something large for it.
+            making = functools.partial(self._ledger.making, asking.response, started.entry)
+            maker, held = await self._insist(making, RECORD_S)
+            if maker == executor:
+                name = f"{started.entry}.{started.tried}-{binding.sandbox}"
+                data = await self._spill.put(binding.tenant, asking.response, name, answer, held=held)
+            else:  # lost, and no later attempt will ask; or never begun
+                state, data = "unknown", b""
+        return await self.completed(asking, started, executor, state, data, by=binding)
 
     async def completed(
         self,

@@ -25,15 +25,18 @@ def refusal(word: str) -> Refused:
     match word:
         case "BEHIND":
             return again("The ledger does not know this attempt, or not any more.")
-        case "CANCEL" | "STATE" | "FENCED" | "ABSENT" | "UNBOUND":
+        case "CANCEL" | "STATE" | "FENCED" | "SUPERSEDED" | "ABSENT" | "UNBOUND":
             said = {
                 "CANCEL": "the turn is being cancelled",
                 "STATE": "the turn has ended",
                 "FENCED": "a later attempt of this turn runs",
+                "SUPERSEDED": "another one makes this call",
                 "ABSENT": "the turn is not this session's",
                 "UNBOUND": "this sandbox does not serve that session",
             }[word]
             return Refused("fenced", error(409, "conflict", "fenced", f"Nothing is called for this attempt: {said}."))
+        case "NONE":
+            return Refused("no", error(409, "conflict", "not_begun", "This attempt has begun nothing of that kind."))
         case "FULL":
             message = "This turn has made as many calls as one may; end it, and go on in another."
             return Refused("no", error(429, "rate_limit_error", "journal_full", message))

@@ -44,9 +44,22 @@ def fingerprint(
     endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes, parsed: Any = None
 ) -> str:
     """Hex. `parsed` is the body as JSON where it is some; it is not changed."""
-    found = hashlib.sha256(orjson.dumps(_head(endpoint, method, target, headers)) + b"\n")
-    found.update(body if parsed is None else orjson.dumps(canonical(parsed), option=orjson.OPT_SORT_KEYS))
+    return digest(*parts(endpoint, method, target, headers, body, parsed))
+
+
+def digest(head: bytes, body: bytes) -> str:
+    """The fingerprint of what `parts` gave."""
+    found = hashlib.sha256(head + b"\n")
+    found.update(body)
     return found.hexdigest()[:LENGTH]
+
+
+def parts(
+    endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes, parsed: Any = None
+) -> tuple[bytes, bytes]:
+    """What counts of a request: all but its body, and its body."""
+    head = orjson.dumps(_head(endpoint, method, target, headers))
+    return head, body if parsed is None else orjson.dumps(canonical(parsed), option=orjson.OPT_SORT_KEYS)
 
 
 def shown(endpoint: str, method: str, target: str, headers: tuple[tuple[str, str], ...], parsed: Any) -> dict[str, Any]:

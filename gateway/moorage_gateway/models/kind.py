@@ -17,7 +17,7 @@ from moorage_api.errors import ApiError
 from moorage_api.wire.calls import ANY, MAX_BODY, MODELS
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.kinds import Asked, CallRefused
-from moorage_gateway.models import aiming, fingerprints, protocols
+from moorage_gateway.models import aiming, clocks, fingerprints, protocols
 from moorage_gateway.models.aiming import Request
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
@@ -58,7 +58,7 @@ class Models:
             message = f"{asked.method} {shown} is not a call of {protocol} that is passed through"
             raise CallRefused(protocols.refusal(protocol, 404, "not_found", message))
         body, parsed, model = _body(asked, spec, protocol, path.model)
-        print_ = fingerprints.fingerprint(
+        said = fingerprints.parts(
             endpoint.name,
             asked.method,
             f"{path.path}?{path.query}" if path.query else path.path,
@@ -66,7 +66,8 @@ class Models:
             body,
             parsed,
         )
-        return ModelCall(self, asked, Request(path, body, parsed, model), endpoint, print_)
+        alike = clocks.alike(*said, self.clock.now_ms() / 1000)
+        return ModelCall(self, asked, Request(path, body, parsed, model), endpoint, fingerprints.digest(*said), alike)
 
     def _endpoint(self, asked: Asked, name: str) -> EndpointEntry:
         may = [str(each) for each in asked.spec.get("models") or []]

@@ -68,6 +68,7 @@ class ModelCall:
     request: aiming.Request
     endpoint: EndpointEntry
     fingerprint: str
+    alike: str
 
     @property
     def permits(self) -> Permits:
@@ -104,8 +105,8 @@ class ModelCall:
 
     @property
     def tool(self) -> str:
-        """No effect."""
-        return ""
+        """No effect: requests that differ in readings of the clock alone."""
+        return f"alike {self.alike}" if self.alike else ""
 
     @property
     def call(self) -> str:

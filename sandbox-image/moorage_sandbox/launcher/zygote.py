@@ -152,7 +152,8 @@ class Zygote:
             for pid in strays:
                 processes.kill_descendants(pid)
                 processes.signal_quietly(pid, 9)
-            processes.reap()
+            ended, _ = processes.reap()  # of another init, too, which may have died meanwhile
+            gone += [inits.pop(child.pid) for child in ended if child.pid in inits]
             if self._now() > deadline:
                 break
         for sandbox in gone:

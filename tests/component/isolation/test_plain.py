@@ -73,6 +73,17 @@ async def test_without_control_groups_the_zygote_s_word_is_the_proof(bare_ward: 
     assert await neighbour.tell("result = 'untouched'") == "untouched"
 
 
+async def test_of_inits_that_die_together_none_is_forgotten(bare_ward: Ward) -> None:
+    zygote = await bare_ward.zygote()
+    guests = [await bare_ward.guest(zygote) for _ in range(4)]
+    for guest in guests:
+        await guest.tell(DAEMON)
+    for guest in guests:  # while the zygote looks for what one left behind, the next one dies
+        os.kill(guest.sandbox.host_pid, signal.SIGKILL)
+    deaths = await asyncio.wait_for(asyncio.gather(*(guest.sandbox.ended() for guest in guests)), 10)
+    assert [death.proof for death in deaths] == ["no descendant left"] * 4
+
+
 async def test_without_control_groups_and_zygote_the_mark_finds_the_rest(bare_ward: Ward) -> None:
     zygote = await bare_ward.zygote()
     guest = await bare_ward.guest(zygote)

@@ -93,6 +93,15 @@ async def test_begin_and_end_sent_again_say_the_same(desk: Desk) -> None:
     assert (await begin(desk)).json["outcome"] == {"result": "one"}, "the first word counts"
 
 
+@pytest.mark.parametrize("size", [1, 10_000, 100_000])
+async def test_what_was_never_begun_cannot_be_ended(desk: Desk, size: int) -> None:
+    said = await end(desk, f"{desk.fence}.1.{'ab' * 20}.0", "x" * size)
+    assert said.refused == "no" and said.json["error"]["code"] == "not_begun"
+    assert await desk.journal.entries(desk.turn) == [] and not [
+        path for path in (desk.folder / "store").rglob("*") if path.parent.name == "journal"
+    ]
+
+
 async def test_another_sandbox_ends_nothing(desk: Desk) -> None:
     begun = await begin(desk)
     assert (await end(desk, begun.json["step"], sandbox="sb-2")).refused == "fenced"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import Desk, Writer, asking, begun, binding
-from moorage_api.ledger.journal import Asking, Bounds, Outcome, Started
+from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Started
 
 pytestmark = pytest.mark.component
 
@@ -182,4 +182,52 @@ async def test_an_attempt_reports_for_its_own_session_only(session: Session, des
     assert await report("x1", sandbox="sb-2") == "ABSENT"
     assert await report("x1", session="dev:p2") == "ABSENT"
     assert await desk.state() == held
+    await desk.redis.hset("s:dev:p2", "sandbox", "sb-2")
+    assert await report("x1", session="dev:p2", sandbox="sb-2") == "ABSENT", (
+        "a session that is there, and not the turn's"
+    )
+    assert await report("x1") == "NONE", "nothing was lost, so it never began"
+    await desk.redis.hset("t:r-1", "generation", "0")  # the turn is older than this ledger
+    await desk.redis.rpush("jl:r-1", *["x"] * MAX_ENTRIES)
+    assert await report("x1") == "NONE", "nor is a full journal filled so"
+    await desk.redis.delete("jl:r-1")
     assert await report("x1") == "OK"
+
+
+async def test_a_model_call_that_differs_in_the_clock_alone_takes_the_earlier_answer(session: Session) -> None:
+    for fingerprint in ("at-1", "at-2"):
+        found = await session.start(fingerprint, "alike x", permits="again")
+        call = effect(session.fence, session.number, fingerprint, "alike x", permits="again")
+        done = await session.g.journal.complete(
+            call, found, f"x{session.number}", state="completed", answer=fingerprint.encode()
+        )
+        assert done == "OK"
+    await session.again()
+    first = await session.start("at-8", "alike x", number=1, permits="again")
+    assert (first.word, first.entry, first.answer) == ("DONE", "at-1.0", b"at-1"), "the oldest, and nothing waits"
+    assert (await session.start("at-8", "alike x", number=1, permits="again")).answer == b"at-1", "sent again, the same"
+    assert (await session.start("at-7", "alike x", number=1, permits="again")).word == "OTHER"
+    assert (await session.start("at-2", "alike x", permits="again")).answer == b"at-2"
+    await session.again()
+    assert (await session.start("at-2", "alike x", permits="again")).answer == b"at-2", "its very own is met first"
+    assert (await session.start("at-9", "alike x", permits="again")).answer == b"at-1"
+    assert (await session.start("at-9", "alike x", permits="again")).word == "RUN", "each is taken once"
+    assert (await session.start("at-1", "alike y", permits="again")).word == "DONE", (
+        "what it is counts before what it is like"
+    )
+    await session.again()
+    assert (await session.start("at-7", "alike y", permits="again")).word == "RUN", "another question"
+
+
+async def test_while_another_call_is_open_a_model_is_asked_anew(session: Session, desk: Desk) -> None:
+    found = await session.start("at-1", "alike x", permits="again")
+    call = effect(session.fence, session.number, "at-1", "alike x", permits="again")
+    await session.g.journal.complete(call, found, "x1", state="completed", answer=b"1")
+    await session.again()
+    other = await session.start("other", "", permits="again")
+    assert other.word == "RUN"
+    assert (await session.start("at-2", "alike x", permits="again")).word == "RUN"
+    await session.again()
+    assert (await session.start("at-3", "alike x", permits="again")).answer == b"1", (
+        "what another attempt left open is not this one's"
+    )

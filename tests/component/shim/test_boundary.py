@@ -319,6 +319,19 @@ async def test_one_connection_of_the_agent_carries_many_calls(world, gateways, a
     assert [json.loads(body)["n"] for _, body in seen(gateways)] == list(range(20))
 
 
+async def test_a_step_goes_out_as_any_call_and_every_agent_is_told_where(world, gateways, agent):
+    environ = Path(f"/proc/{world.init.process.pid}/environ").read_bytes().split(b"\0")
+    assert b"MOORAGE_STEPS_URL=" + door(world, "/steps").encode() in environ
+    stream = await world.start([["wait", world.gate("go")]])
+    await stream.acknowledged()
+    gateways[0].plan = [answer(b'{"state":"run","step":"m"}')]
+    assert (await agent.post(door(world, "/steps/begin"), json={"name": "mail"})).json()["step"] == "m"
+    ((call, body),) = seen(gateways)
+    assert (call.target, call.number, json.loads(body)) == ("/steps/begin", 1, {"name": "mail"})
+    world.pass_gate("go")
+    await stream.rest()
+
+
 async def test_the_agent_is_told_where_models_are(world):
     environ = Path(f"/proc/{world.init.process.pid}/environ").read_bytes().split(b"\0")
     assert b"OPENAI_BASE_URL=" + door(world, "/models/~openai/v1").encode() in environ

@@ -1,0 +1,77 @@
+"""Five questions to a model and five effects, some beside each other. Its input: `RUN MODE`.
+
+MODE `same` asks the same in every attempt, `clock` puts the time everywhere, `fresh` a nonce beside it.
+"""
+
+import asyncio
+import json
+import os
+import time
+import urllib.request
+import uuid
+
+import moorage
+from moorage import text_of
+
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the ledger is no model, and needs no proxy
+
+
+def post(key, *_):
+    body = json.dumps({"key": key}).encode()
+    with DIRECT.open(urllib.request.Request(f"{os.environ['LEDGER_URL']}/post", body), timeout=60) as answer:
+        return json.load(answer)["posted"]
+
+
+def is_there(key):
+    with DIRECT.open(f"{os.environ['LEDGER_URL']}/is/{key}", timeout=60) as answer:
+        return json.load(answer)["found"]
+
+
+async def post_later(key, *more):
+    return await asyncio.to_thread(post, key, *more)
+
+
+class Work:
+    def __init__(self, run, mode):
+        self.run, self.mode = run, mode
+
+    def now(self):
+        """What makes it another question, or another effect, in every attempt."""
+        return {"same": (), "clock": (f"at {time.time()}",), "fresh": (f"at {time.time()} {uuid.uuid4()}",)}[self.mode]
+
+    def question(self, n):
+        return " ".join((self.run, f"q{n}", *self.now()))
+
+    async def effect(self, n):
+        """Who asks otherwise has a tool for each; who asks the same has one for all."""
+        key, more = f"{self.run}-{n}", self.now()
+        name = f"post-{n}" if more else "post"
+        while True:
+            try:
+                if n % 2:
+                    return await asyncio.to_thread(moorage.step, name, post, key, *more)
+                return await moorage.step(name, post_later, key, *more)
+            except moorage.AlreadyDone as earlier:
+                if (earlier.arguments or {}).get("args", [])[:1] != [key]:
+                    continue  # something else of this tool: this one is meant
+                if earlier.known:
+                    return earlier.result
+            except moorage.OutcomeUnknown:
+                pass
+            if await asyncio.to_thread(is_there, key):
+                return key
+
+
+async def run(items, ask, stream):
+    """`ask(text)` gives the whole answer, `stream(text)` its pieces."""
+    work = Work(*text_of(items).split())
+    yield f"{await ask(work.question(1))}\n"
+    yield f"did {await work.effect(1)}\n"
+    answer, one, two = await asyncio.gather(ask(work.question(2)), work.effect(2), work.effect(3))
+    yield f"{answer}\ndid {one}\ndid {two}\n"
+    async for piece in stream(work.question(3)):
+        yield piece
+    yield f"\ndid {await work.effect(4)}\n"
+    for answer in await asyncio.gather(ask(work.question(4)), ask(work.question(5))):
+        yield f"{answer}\n"
+    yield f"did {await work.effect(5)}\n"
