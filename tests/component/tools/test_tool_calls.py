@@ -96,6 +96,8 @@ async def test_a_server_of_the_older_era_has_one_session_for_an_agents_and_a_goo
     asked = [box.run(text) for text in ("x", "y")]
     assert not any(error for _, error in await asyncio.gather(*asked))
     await box.attempt()
+    for text in ("x", "y"):
+        await box.run(text)  # from the journal
     assert await box.run("stream") == ("add 3: stream", False)
     assert [box.old.methods.count(each) for each in ("initialize", "notifications/initialized", "tools/call")] == [
         1,
