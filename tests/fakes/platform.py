@@ -99,7 +99,8 @@ class Platform:
     def kill_sandbox(self, agent: str, session: str) -> None:
         """SIGKILL to all of a session's sandbox."""
         for pid in self.pids(agent, session):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended with one that was hit before
+                os.kill(pid, signal.SIGKILL)
 
     def client(
         self, agent: str, *, url: str | None = None, api_key: str | None = None, **options: Any
