@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
@@ -43,6 +44,17 @@ def test_every_pin_has_hashes_and_nothing_else_stands_in_the_lock(lock: str) -> 
 def test_the_lock_names_no_index(lock: str) -> None:
     said = LOCKS[lock].replace("--no-emit-index-url", "")
     assert re.search(r"://|--(extra-)?index|--find-links|--trusted-host", said) is None
+
+
+def test_locks_of_npm_hold_hashes_and_no_address() -> None:
+    locks = [text for path, text in texts(".json") if path.name == "package-lock.json"]
+    assert locks
+    for lock in locks:
+        assert "://" not in lock, "not even whom to give money to: an address is one to be asked"
+        packages = {name: each for name, each in json.loads(lock)["packages"].items() if name}
+        assert (
+            packages and [name for name, each in packages.items() if not each["integrity"].startswith("sha512-")] == []
+        )
 
 
 def test_every_declared_dependency_is_locked() -> None:
