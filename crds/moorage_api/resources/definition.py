@@ -57,6 +57,15 @@ GENERATION: dict[str, Any] = {
     "format": "int64",
     "description": "The generation of the spec that this status is about.",
 }
+STATUS: dict[str, Any] = {
+    "type": "object",
+    "description": "Written by the operator.",
+    "properties": {
+        "observedGeneration": GENERATION,
+        "conditions": CONDITIONS,
+    },
+}
+"""Of a kind that is published and nothing more."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,15 @@ class Rule:
     at: tuple[str, ...]
     rule: str
     message: str
+
+
+def named(like: str) -> Rule:
+    """The rule of every kind's names, with one as an example."""
+    return Rule(
+        (),
+        f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        f"metadata.name is lower-case letters, digits and -, at most 63, like {like}",
+    )
 
 
 @dataclass(frozen=True)

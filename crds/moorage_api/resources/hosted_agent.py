@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage_api.resources.definition import CONDITIONS, GENERATION, MAX_NAME, Column, Resource, Rule
+from moorage_api.resources.definition import CONDITIONS, GENERATION, Column, Resource, Rule, named
 
 _SOURCE = ("spec", "source")
 _RESERVED = "['PORT', 'HOME', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']"
 
 _RULES = (
-    Rule(
-        (),
-        f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name is lower-case letters, digits and -, at most 63, like review-agent",
-    ),
+    named("review-agent"),
     Rule(("spec",), "has(self.image) != has(self.source)", "give exactly one of image and source"),
     Rule(
         ("spec",),
