@@ -148,6 +148,21 @@ def test_an_evicted_pod(world: Installed, session: str) -> None:
     assert attempts[-1]["sandbox"] != pod["metadata"]["name"]
 
 
+def test_an_evicted_pod_saves_what_no_checkpoint_has_seen(world: Installed, session: str) -> None:
+    first = world.ask(AGENT, "one", session)
+    pod = pod_of(world, AGENT, session)
+    assert not checkpoints(world, session), "nothing has saved its note yet"
+    blows.evict(world.node, world.namespace, pod["metadata"]["name"])
+    (saved,) = poll("its files are saved", lambda: checkpoints(world, session), within=60)
+    assert saved["reason"] == "hibernate" and saved["quiet"], saved
+    assert world.ask(AGENT, "two", session, previous=first.id).output_text == "one two "
+
+
+def checkpoints(world: Installed, session: str) -> list[dict[str, Any]]:
+    found: dict[str, Any] = world.client.get(f"/sessions/{session}/checkpoints", cast_to=dict[str, Any])
+    return list(found["data"])
+
+
 def test_a_killed_operator(world: Installed, session: str) -> None:
     """The one that works; and with it the sandbox of another call, whose death only its successor can prove."""
     other = f"{session}-2"

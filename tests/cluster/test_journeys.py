@@ -1,9 +1,10 @@
 """The journeys of one machine on a cluster: the same files, the stock clients, the agents of `tests/agents` in pods, over both stores.
 
 Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
-review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_models` (its
-stock clients come from the package index, its server of models listens on loopback, and parts of the platform are killed: a model is
-asked, and its key changed, in `test_installed`). And what `ELSEWHERE` names with its reason. A test holds this list to the folder.
+review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), and the journeys of
+boundary calls (`test_models`, `test_tools`, `test_steps`, `test_replay`, `test_frameworks`): their clients come from the package index,
+their servers listen on loopback, and parts of the platform are killed. A model is asked, and its key changed, in `test_installed`.
+And what `ELSEWHERE` names with its reason. `tests/packaging/test_journeys.py` holds this list to the folder.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ JOURNEYS = (
     "turns",
     "wire",
 )
-OF_THEIR_OWN = ("checkpoints", "dev", "models", "review_agent")
+OF_THEIR_OWN = ("checkpoints", "dev", "frameworks", "models", "replay", "review_agent", "steps", "tools")
 ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; kubectl does"}
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"
@@ -111,11 +112,6 @@ def deploy(world: Operated) -> None:
         names.append(name)
     for name in names:
         world.until_ready(name, within=180)
-
-
-def test_no_journey_is_left_out_unnamed() -> None:
-    found = sorted(path.stem.removeprefix("test_") for path in (ROOT / "tests" / "journey").glob("test_*.py"))
-    assert found == sorted([*JOURNEYS, *OF_THEIR_OWN])
 
 
 def test_the_journeys_hold_in_pods(home: Path) -> None:
