@@ -105,6 +105,7 @@ def test_an_idle_session_hibernates_by_itself_and_wakes_with_workspace_and_home(
 
 def test_a_turn_longer_than_the_idle_time_is_not_put_to_sleep(platform: Platform) -> None:
     session = new_session()
+    assert say(platform, "brief", session, "x") == "ok"  # a sandbox is part of the turn's time, where it has to be made
     with platform.client("brief") as api:
         response = api.responses.create(model="brief", input="wait", extra_body={"agent_session_id": session})
     assert response.error is not None and "deadline" in response.error.message  # three seconds, past the two of idling
