@@ -150,7 +150,7 @@ def test_every_expression_in_every_zone_is_due_when_the_wall_says_so() -> None:
         ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00+01:00", ["2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"]),
         ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00+02:00", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00"]),
         ("30 2 * * *", "Europe/Berlin", "2026-10-25T02:40+01:00", ["2026-10-26T02:30+01:00"]),
-        ("*/30 2 * * *", "Europe/Berlin", "2026-10-25T01:59+02:00", ["2026-10-25T02:00+02:00", "2026-10-25T02:30+02:00", "2026-10-25T02:00+01:00"]),
+        ("*/30 2 * * *", "Europe/Berlin", "2026-10-25T02:00+02:00", ["2026-10-25T02:30+02:00", "2026-10-25T02:00+01:00"]),
         ("*/10 2 * * *", "Australia/Lord_Howe", "2026-04-05T01:55+11:00", ["2026-04-05T02:00+10:30", "2026-04-05T02:10+10:30"]),
         ("0 0 29 2 *", "UTC", "2096-03-01T00:00+00:00", ["2104-02-29T00:00+00:00"]),
         ("0 6 * * 1-5", "Asia/Tokyo", "2026-11-27T06:00+09:00", ["2026-11-30T06:00+09:00"]),
@@ -195,7 +195,9 @@ def test_what_is_no_expression_is_refused_in_words(expression: str, words: str) 
         schedules.cron(expression)
 
 
-@pytest.mark.parametrize("zone", ["Europe/Nowhere", "../etc/passwd", "", "/UTC", "Europe", "europe/berlin\n", "A" * 300])
+@pytest.mark.parametrize(
+    "zone", ["Europe/Nowhere", "../etc/passwd", "", "/UTC", "Europe", "europe/berlin\n", "A" * 300]
+)
 def test_what_is_no_zone_is_refused(zone: str) -> None:
     with pytest.raises(ValueError, match="not a time zone"):
         schedules.cron("0 6 * * *", zone)
