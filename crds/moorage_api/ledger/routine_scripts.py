@@ -15,6 +15,7 @@ PUBLISH_ROUTINE = Script(
 local old = call('HGET', 'catalog:routines', A[1])
 if old == A[2] or (not old and A[2] == '') then return reply('SAME') end
 if A[2] == '' then call('HDEL', 'catalog:routines', A[1]) else call('HSET', 'catalog:routines', A[1], A[2]) end
+if A[2] ~= '' then call('HSETNX', 'rt:' .. A[1], 'since', int(MS)) end
 call('ZADD', 'routines:due', int(MS), A[1])
 call('PUBLISH', 'hint:routines', A[1])
 return reply('OK')
@@ -22,18 +23,19 @@ return reply('OK')
     effect=True,
 )
 
-# ARGV: how many at most, for how long (ms). Reply: now (ms), then field, spec, version, state of each
+# ARGV: how many at most, for how long (ms). Reply: now (ms), then field, spec, version, state, published (ms) of each
 TAKE_ROUTINES = Script(
     "take_routines",
     """
 local out = {int(MS)}
 for _, field in ipairs(call('ZRANGEBYSCORE', 'routines:due', '-inf', int(MS), 'LIMIT', 0, A[1])) do
   call('ZADD', 'routines:due', int(MS + tonumber(A[2])), field)
-  local state = call('HMGET', 'rt:' .. field, 'version', 'state')
+  local state = call('HMGET', 'rt:' .. field, 'version', 'state', 'since')
   out[#out + 1] = field
   out[#out + 1] = call('HGET', 'catalog:routines', field) or ''
   out[#out + 1] = state[1] or '0'
   out[#out + 1] = state[2] or ''
+  out[#out + 1] = state[3] or int(MS)
 end
 return reply(unpack(out))
 """,

@@ -24,6 +24,8 @@ class TakenRoutine:
     spec: str
     version: int
     state: str
+    since: int = 0
+    """When it was published (ms)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class RoutineLedger:
         """Up to so many that are due, and the ledger's clock (ms). They are the caller's for `HOLD_MS`."""
         out = await self._runner.run(TAKE_ROUTINES, most, HOLD_MS)
         found = [
-            TakenRoutine(text(out[at]), text(out[at + 1]), int(out[at + 2]), text(out[at + 3]))
-            for at in range(1, len(out), 4)
+            TakenRoutine(text(out[at]), text(out[at + 1]), int(out[at + 2]), text(out[at + 3]), int(out[at + 4]))
+            for at in range(1, len(out), 5)
         ]
         return int(out[0]), found
 

@@ -206,10 +206,9 @@ class _Work:
         if self._state.run is None and not self._state.queue:
             self.begin(slot)
             return
-        made_up_for = self._spec.missed_runs == "all" and self._now - slot > slots.LATE_MS
-        if (
-            made_up_for and len(self._state.queue) < MOST_QUEUED
-        ):  # one after the other, whatever else is said of two at once
+        # Those of an absence run one after the other, and what becomes due meanwhile after them, whatever else is said of two at once.
+        made_up_for = self._state.queue or self._now - slot > slots.LATE_MS
+        if self._spec.missed_runs == "all" and made_up_for and len(self._state.queue) < MOST_QUEUED:
             self._state = replace(self._state, queue=(*self._state.queue, slot))
             return
         match self._spec.concurrency_policy:

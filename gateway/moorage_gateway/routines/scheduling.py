@@ -112,15 +112,15 @@ class Scheduler:
         """One go; seconds until the next."""
         now, taken = await self._ledger.take(AT_ONCE)
         if taken:
-            await asyncio.gather(*(self._guarded(self._work(one, now)) for one in taken))
+            await asyncio.gather(*(self._guarded(self._work, one, now) for one in taken))
             return 0.0
         earliest = await self._ledger.earliest()
         return REST_S if earliest is None else min(REST_S, max(0.0, (earliest - now) / 1000))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *what: Any) -> None:
         """One routine's trouble is its own: it is due again after `HOLD_MS`."""
         try:
-            await work
+            await work(*what)
         except (LedgerError, StoreUnavailable, ApiError) as fault:
             log.info("a routine is looked at again later: %s", fault)
         except Exception:
@@ -137,7 +137,7 @@ class Scheduler:
             log.warning("the routine %s cannot be read: %s", taken.field, fault)
             return
         if not taken.state:
-            state = await self._fresh(entry, now)
+            state = await self._fresh(entry, taken.since)
         await self._settle(_Taken(entry, known, taken.version), state, now)
 
     async def _settle(self, taken: _Taken, state: State, now: int) -> None:
@@ -211,7 +211,7 @@ class Scheduler:
         """Whoever accepted a turn knows at once when it has ended."""
         if entry.field in self._following or len(self._following) >= FOLLOWED:
             return
-        task = asyncio.create_task(self._guarded(self._until_its_end(entry, run.responses[-1])))
+        task = asyncio.create_task(self._guarded(self._until_its_end, entry, run.responses[-1]))
         self._following[entry.field] = task
         self._tasks.add(task)
 
@@ -234,12 +234,12 @@ class Scheduler:
         self._following.pop(entry.field, None)  # what comes next is followed by a task of its own
         await self._settle(_Taken(held, Known.of(held.name, held.spec), found.version), state, self._clock.now_ms())
 
-    async def _fresh(self, entry: RoutineEntry, now: int) -> State:
-        """A routine without a state: new, or its state was lost. Then it goes on from its newest run."""
+    async def _fresh(self, entry: RoutineEntry, since: int) -> State:
+        """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run."""
         newest = await self._history.newest(entry.tenant, entry.name, 1)
-        if not newest:
-            return State(cursor=now)
         known = Known.of(entry.name, entry.spec)
+        if not newest:
+            return State(spec=known.digest, timing=known.timing, cursor=since)
         return State(spec=known.digest, timing=known.timing, cursor=newest[0].slot, last=newest[0].last)
 
     async def _forget(self, taken: TakenRoutine) -> None:
