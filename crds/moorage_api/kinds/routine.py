@@ -20,7 +20,7 @@ from moorage_api.kinds.values import Duration, Metadata, Part
 KIND: Final = "Routine"
 
 MOST_INPUT = 256 * 1024
-"""Bytes of `input`, `items` or `body`: an object of Kubernetes is at most 1.5 MiB, and a catalog entry is held by every gateway."""
+"""Bytes of `input` or `items`: an object of Kubernetes is at most 1.5 MiB, and a catalog entry is held by every gateway."""
 SHORTEST_S = 10.0
 """Seconds: shortest `every`."""
 LONGEST_DEADLINE_S = 86_400.0
@@ -70,15 +70,11 @@ class RoutineSpec(Part):
     """A period, at least 10s, counted from 1970: `15m` is due at every quarter of an hour."""
     at: str | None = Field(default=None, max_length=64)
     """Once, an instant with its offset: `2027-01-31T06:00:00+01:00`."""
-    protocol: Literal["responses", "invocations"] = "responses"
-    """What the agent is asked by."""
     input: str | None = Field(default=None, max_length=MOST_INPUT)
-    """`responses`: what is said to it. May hold `{{ scheduledTime }}`, `{{ routine }}`, `{{ lastRun.outcome }}`,
+    """What is said to it. May hold `{{ scheduledTime }}`, `{{ routine }}`, `{{ lastRun.outcome }}`,
     `{{ lastRun.scheduledTime }}`, `{{ lastRun.endedAt }}`, `{{ lastRun.responseId }}`, `{{ lastRun.output }}` and `{{ lastRun.error }}`."""
     items: list[dict[str, Any]] = Field(default_factory=list, max_length=256)
-    """`responses`: input items instead of a text; every text in them may hold the same."""
-    body: dict[str, Any] | None = None
-    """`invocations`: the JSON body; every text in it may hold the same."""
+    """Input items instead of a text; every text in them may hold the same."""
     timeout_minutes: int = Field(default=30, ge=1, le=1440)
     """Then the run is ended, what it said is kept, and it counts as failed."""
     on_failure: Literal["alert", "retry", "skip"] = "alert"
@@ -145,7 +141,7 @@ class RoutineSpec(Part):
             templates.check(value)
         return value
 
-    @field_validator("items", "body")
+    @field_validator("items")
     @classmethod
     def _name_what_there_is(cls, value: Any) -> Any:
         if value is not None:
@@ -160,13 +156,8 @@ class RoutineSpec(Part):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"spec needs exactly one of schedule, every and at (found: {found})")
-        if self.protocol == "responses":
-            if self.body is not None:
-                raise ValueError("spec.body belongs to protocol: invocations; write input or items")
-            if (self.input is None) == (not self.items):
-                raise ValueError("spec needs exactly one of input and items")
-        elif self.input is not None or self.items:
-            raise ValueError("spec.input and spec.items belong to protocol: responses; write body")
+        if (self.input is None) == (not self.items):
+            raise ValueError("spec needs exactly one of input and items")
         if len({target.name for target in self.alerts}) != len(self.alerts):
             raise ValueError("spec.alerts: two have the same name")
         schedule_of(self)

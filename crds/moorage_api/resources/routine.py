@@ -37,7 +37,7 @@ ROUTINE = Resource(
         ),
         Rule(
             ("spec",),
-            "self.protocol != 'responses' || has(self.input) != (has(self.items) && self.items.size() > 0)",
+            "has(self.input) != (has(self.items) && self.items.size() > 0)",
             "exactly one of input and items is needed",
         ),
     ),
@@ -57,7 +57,6 @@ ROUTINE = Resource(
     },
     more={
         ("spec", "items", "[]"): _FREE,
-        ("spec", "body"): _FREE,
         ("spec", "alerts"): {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     },
 )

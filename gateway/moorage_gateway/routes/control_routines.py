@@ -60,11 +60,13 @@ class DeadLetter(BaseModel):
 
 
 class Routine(BaseModel):
-    """A routine as it is now. `status`: whether due times are run (`stopped`: after too many failures in a row)."""
+    """A routine as it is now. `status`: whether due times are run (`stopped`: after too many failures in a row);
+    `revision` is another one for each change of the manifest."""
 
     id: str
     object: Literal["routine"] = "routine"
     name: str
+    revision: str
     agent: str
     schedule: str
     time_zone: str
@@ -175,6 +177,7 @@ def _routine(one: Shown) -> Routine:
     return Routine(
         id=one.known.name,
         name=one.known.name,
+        revision=one.known.digest,
         agent=spec.agent,
         schedule=spec.schedule or (f"every {spec.every}" if spec.every else f"at {spec.at}"),
         time_zone=spec.time_zone,

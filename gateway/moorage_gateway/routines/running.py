@@ -16,7 +16,7 @@ from moorage_api import names, templates
 from moorage_api.errors import ApiError
 from moorage_api.wire import headers as wire
 from moorage_gateway import conversation, request
-from moorage_gateway.auth import INVOKE, Principal
+from moorage_gateway.auth import INVOKE, ROUTINE, Principal
 from moorage_gateway.clock import Clock
 from moorage_gateway.routes.doors import SessionDoor, TurnsDoor
 from moorage_gateway.routines.deciding import Known
@@ -84,7 +84,7 @@ class Running:
 
 def owner(known: Known) -> str:
     """In whose name a routine runs."""
-    return known.spec.owner or f"routine:{known.name}"
+    return known.spec.owner or f"{ROUTINE}{known.name}"
 
 
 def session_of(known: Known, run: Run) -> str:

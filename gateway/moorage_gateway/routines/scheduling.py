@@ -104,7 +104,7 @@ class Scheduler:
                     async with asyncio.timeout(rest):
                         await self._wake.wait()
         finally:
-            for task in self._tasks:
+            for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -152,8 +152,9 @@ class Scheduler:
         if version is None:
             return
         if decision.cancel:
-            with suppress(ApiError):
-                await self._running.cancel(taken.entry.tenant, decision.cancel)
+            self._keep(
+                self._guarded(self._running.cancel, taken.entry.tenant, decision.cancel)
+            )  # an agent may take its time to end
         if decision.start:
             await self._accept(replace(taken, version=version), decision.state)
         elif decision.state.run is not None and decision.state.run.phase == "running":
@@ -211,16 +212,21 @@ class Scheduler:
         """Whoever accepted a turn knows at once when it has ended."""
         if entry.field in self._following or len(self._following) >= FOLLOWED:
             return
-        task = asyncio.create_task(self._guarded(self._until_its_end, entry, run.responses[-1]))
+        task = self._keep(self._guarded(self._until_its_end, entry, run.responses[-1]))
         self._following[entry.field] = task
-        self._tasks.add(task)
 
         def over(_: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
             if self._following.get(entry.field) is task:
                 del self._following[entry.field]
 
         task.add_done_callback(over)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of ours, that ends with `run`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _until_its_end(self, entry: RoutineEntry, response: str) -> None:
         await self._running.ended(entry.tenant, response)
