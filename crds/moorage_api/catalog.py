@@ -100,6 +100,11 @@ class ToolboxEntry(_Named):
     """One Toolbox as gateways see it."""
 
 
+@dataclass(frozen=True)
+class RoutineEntry(_Named):
+    """One Routine as gateways see it."""
+
+
 def credential_name(tenant: str, endpoint: str) -> str:
     """What the key of a model endpoint is called among a gateway's credentials: no name has a `_`, so no two are called alike."""
     return f"{tenant}_models_{endpoint}"
@@ -108,3 +113,8 @@ def credential_name(tenant: str, endpoint: str) -> str:
 def tool_credential_name(tenant: str, toolbox: str, upstream: str) -> str:
     """The same, of one upstream of a toolbox."""
     return f"{tenant}_toolboxes_{toolbox}_{upstream}"
+
+
+def alert_credential_name(tenant: str, routine: str, target: str, part: str) -> str:
+    """The same, of one target of a routine's alerts. `part`: `url` or `signing`."""
+    return f"{tenant}_routines_{routine}_{target}_{part}"

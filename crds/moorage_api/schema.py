@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from moorage_api.kinds import KINDS, HostedAgent, ModelEndpoint, Toolbox
+from moorage_api.kinds import KINDS, HostedAgent, ModelEndpoint, Routine, Toolbox
 
 _HEADS = {
     HostedAgent.__name__: """One document describes one agent, in a file `agent.yaml` in the agent's folder on a laptop and by
@@ -59,6 +59,19 @@ spec:
       credential: {secret: tracker, key: token}
       allow: [get_*, list_*, create_ticket]
       readOnly: [get_*, list_*]
+```""",
+    Routine.__name__: """One document describes when an agent runs by itself, in an `agent.yaml` or `routines.yaml` of the folder given
+to `moorage dev`, and by `kubectl apply` in a cluster ([routines](../routines.md)).
+
+```yaml
+apiVersion: moorage.dev/v1alpha1
+kind: Routine
+metadata: {name: triage}
+spec:
+  agent: triage
+  schedule: "0 6 * * 1-5"
+  timeZone: Europe/Berlin
+  input: "Look through what is new since {{ lastRun.scheduledTime }}."
 ```""",
 }
 

@@ -132,6 +132,7 @@ class Gateway:
             deployer=Deployer(core.runner, bundles, core.clock),
             logs=logs,
             trials=core.trials,
+            routines=core.routines,
             store=core.store,
             commands=core.runner,
             clock=core.clock,

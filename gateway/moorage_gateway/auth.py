@@ -21,6 +21,9 @@ SCOPES = frozenset({INVOKE, DEPLOY, OPERATOR, ADMIN})
 
 MAX_CREDENTIAL = 512  # characters
 
+ROUTINE = "routine:"
+"""How the user begins in whose name a routine runs that has no owner."""
+
 ANONYMOUS_TENANT = "dev"
 ANONYMOUS_USER = "anonymous"
 
@@ -48,6 +51,13 @@ class Principal:
                 Kind.FORBIDDEN,
                 f"This API key has no '{scope}' scope. Use a key that has it, or ask an admin of the tenant for one.",
             )
+
+    def owns(self, tenant: str, user: str) -> bool:
+        """Whether what this user of this tenant has is the caller's own. What a routine has that runs in nobody's name, belongs to the
+        tenant's operators."""
+        if tenant != self.tenant:
+            return False
+        return user == self.user or (user.startswith(ROUTINE) and self.agents is None and self.may(OPERATOR))
 
     def may_use(self, agent: str) -> bool:
         """Whether the key's list of agents contains this one. A refusal is answered as if the agent did not exist."""

@@ -22,6 +22,7 @@ from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
+from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
@@ -49,6 +50,11 @@ from moorage_gateway.models.places import Allowed
 from moorage_gateway.observing import CallSpans, Observers, SpanObserver
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
+from moorage_gateway.routines.alerting import Alerts
+from moorage_gateway.routines.desk import Desk
+from moorage_gateway.routines.history import History as RunHistory
+from moorage_gateway.routines.running import Running
+from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_files import SessionFiles
@@ -116,6 +122,8 @@ class Core:
     upstreams: Upstreams
     trials: Trials
     tool_sessions: ToolSessions
+    routines: Desk
+    scheduler: Scheduler
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,15 @@ def build(
     )  # fmt: skip
     models = _models(settings, base, outside)
     toolboxes = _toolboxes(base, models)
+    routines, runs = RoutineLedger(runner), RunHistory(store)
+    scheduler = Scheduler(
+        routines,
+        Running(turns, sessions, clock),
+        runs,
+        Alerts(models.upstreams, models.credentials, clock.now_ms, settings.public_url or ""),
+        base.recovery,
+        clock,
+    )
     return Core(
         clock=clock,
         redis=redis,
@@ -214,7 +231,7 @@ def build(
         checkpoints=checkpoints,
         hop=hop,
         catalog=base.catalog,
-        hints=_hints(redis, base, keeper, table),
+        hints=_hints(redis, base, keeper, table, scheduler),
         neighbours=neighbours,
         session_ledger=base.session_ledger,
         turn_ledger=base.turn_ledger,
@@ -248,6 +265,8 @@ def build(
         upstreams=models.upstreams,
         trials=Trials(toolboxes, base.catalog.toolbox, base.catalog.toolboxes),
         tool_sessions=toolboxes.sessions,
+        routines=Desk(routines, runs, clock),
+        scheduler=scheduler,
     )
 
 
@@ -264,6 +283,7 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "lifecycle": core.lifecycle.run,
         "calls": core.journaling.run,
         "tool-sessions": core.tool_sessions.run,
+        "routines": core.scheduler.run,
         "lost-turns": lambda: core.sweep.run(core.recovery),
     }
 
@@ -341,10 +361,11 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
     return keeper, turns
 
 
-def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable) -> Hints:
+def _hints(redis: aioredis.Redis, base: _Base, keeper: Keeper, table: RouteTable, scheduler: Scheduler) -> Hints:
     hints = Hints(redis, base.client, base.clock)
     hints.on(ledger_keys.HINT_CATALOG, base.catalog.hint)
     hints.on(ledger_keys.HINT_TURNS, keeper.hint)
+    hints.on(ledger_keys.HINT_ROUTINES, scheduler.hint)
     hints.on(ledger_keys.HINT_LOG, base.logs.hint)
     hints.on(ledger_keys.HINT_ROUTES, table.hint)
     hints.on_silence(table.silent)

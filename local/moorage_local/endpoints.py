@@ -1,5 +1,5 @@
-"""Model endpoints and toolboxes of the folder given to `moorage dev`: published in the catalog; their keys and hosts for this process'
-gateway.
+"""Model endpoints, toolboxes and routines of the folder given to `moorage dev`: published in the catalog; their keys and hosts for this
+process' gateway.
 
 Layer: local. A key is read from the folder of keys or the environment at each use, never kept, and never handed to a sandbox.
 
@@ -16,14 +16,22 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage_api.catalog import EndpointEntry, ToolboxEntry, credential_name, tool_credential_name
-from moorage_api.kinds import ModelEndpoint, Toolbox
+from moorage_api.catalog import (
+    EndpointEntry,
+    RoutineEntry,
+    ToolboxEntry,
+    alert_credential_name,
+    credential_name,
+    tool_credential_name,
+)
+from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.models import places
 from moorage_gateway.models.credentials import usable
-from moorage_local.manifests import FoundEndpoint, FoundToolbox
+from moorage_local.manifests import FoundEndpoint, FoundRoutine, FoundToolbox
 
 PAUSE_S = 2.0
 _LARGEST = 16 * 1024
@@ -47,6 +55,7 @@ class Endpoints:
         self._folder = folder
         self._found: dict[str, FoundEndpoint] = {}
         self._boxes: dict[str, FoundToolbox] = {}
+        self._timed: dict[str, FoundRoutine] = {}
         self._allowed: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
@@ -55,12 +64,15 @@ class Endpoints:
         found: Mapping[str, FoundEndpoint],
         broken: Collection[str] = (),
         toolboxes: Mapping[str, FoundToolbox] | None = None,
+        routines: Mapping[str, FoundRoutine] | None = None,
     ) -> list[str]:
         """These from now on, and of the former ones those whose files are `broken`; sentences about keys that are missing."""
         kept = {name: one for name, one in self._found.items() if str(one.file) in broken}
         self._found = {**kept, **found}
         kept_boxes = {name: one for name, one in self._boxes.items() if str(one.file) in broken}
         self._boxes = {**kept_boxes, **(toolboxes or {})}
+        kept_routines = {name: one for name, one in self._timed.items() if str(one.file) in broken}
+        self._timed = {**kept_routines, **(routines or {})}
         urls = [each.spec.base_url for each in self._endpoints]
         urls += [upstream.mcp.url for each in self._toolboxes for upstream in each.spec.upstreams]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
@@ -75,6 +87,10 @@ class Endpoints:
     def _toolboxes(self) -> list[Toolbox]:
         return [one.toolbox for one in self._boxes.values()]
 
+    @property
+    def _routines(self) -> list[Routine]:
+        return [one.routine for one in self._timed.values()]
+
     def _needed(self) -> Iterator[_Needed]:
         """Every key that a manifest names."""
         for endpoint in self._endpoints:
@@ -86,10 +102,25 @@ class Endpoints:
                 if upstream.credential is not None:
                     name = tool_credential_name(self._tenant, box.name, upstream.name)
                     yield _Needed(name, f"toolbox {box.name}, upstream {upstream.name}", upstream.credential)
+        for routine in self._routines:
+            for target in routine.spec.alerts:
+                whose = f"routine {routine.name}, alert {target.name}"
+                for part, named in (("url", target.url), ("signing", target.signing)):
+                    if named is not None:
+                        yield _Needed(
+                            alert_credential_name(self._tenant, routine.name, target.name, part), whose, named
+                        )
 
     def allowed(self) -> frozenset[str]:
-        """Hosts that may be on this machine or its network."""
-        return self._allowed
+        """Hosts that may be on this machine or its network: those of manifests, and where alerts go, whose URLs are keys."""
+        return self._allowed | frozenset(self._alerted())
+
+    def _alerted(self) -> Iterator[str]:
+        for routine in self._routines:
+            for target in routine.spec.alerts:
+                url = self.get(alert_credential_name(self._tenant, routine.name, target.name, "url"))
+                with contextlib.suppress(ValueError):
+                    yield places.named(*places.authority(url or ""))
 
     def get(self, name: str) -> str | None:
         """See `moorage_gateway.models.credentials.Credentials`."""
@@ -101,6 +132,7 @@ class Endpoints:
             self._wake.clear()
             with contextlib.suppress(LedgerError):
                 await self._publish(ledger)
+                await self._publish_routines(ledger.routines)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_S):
                     await self._wake.wait()
@@ -120,6 +152,15 @@ class Endpoints:
                 await ledger.publish_toolbox(box)
         for name in shown.keys() - boxes.keys():
             await ledger.unpublish_toolbox(self._tenant, name)
+
+    async def _publish_routines(self, ledger: RoutineLedger) -> None:
+        wanted = {one.name: RoutineEntry(self._tenant, one.name, one.wire_spec()) for one in self._routines}
+        held = {entry.name: entry for entry in await ledger.entries() if entry.tenant == self._tenant}
+        for name, entry in wanted.items():
+            if held.get(name) != entry:
+                await ledger.publish(entry)
+        for name in held.keys() - wanted.keys():
+            await ledger.unpublish(self._tenant, name)
 
     def _key(self, needed: _Needed) -> str | None:
         named = needed.credential

@@ -16,10 +16,20 @@ from typing import Any
 
 import yaml
 
-from moorage_api.kinds import HostedAgent, ManifestError, ModelEndpoint, Object, Problem, Toolbox, parse, parse_all
+from moorage_api.kinds import (
+    HostedAgent,
+    ManifestError,
+    ModelEndpoint,
+    Object,
+    Problem,
+    Routine,
+    Toolbox,
+    parse,
+    parse_all,
+)
 from moorage_local.state import write_atomically
 
-FILES = ("agent.yaml", "models.yaml", "toolboxes.yaml")
+FILES = ("agent.yaml", "models.yaml", "toolboxes.yaml", "routines.yaml")
 """A document of any kind may stand in each."""
 _LARGEST = 1 << 20
 _DOCUMENTS = 64
@@ -54,12 +64,21 @@ class FoundToolbox:
 
 
 @dataclass(frozen=True)
+class FoundRoutine:
+    """One routine with the file it stands in."""
+
+    routine: Routine
+    file: Path
+
+
+@dataclass(frozen=True)
 class Reading:
-    """What a folder holds: agents, model endpoints and toolboxes by name, and what is wrong with the rest."""
+    """What a folder holds: agents, model endpoints, toolboxes and routines by name, and what is wrong with the rest."""
 
     agents: dict[str, Found]
     endpoints: dict[str, FoundEndpoint]
     toolboxes: dict[str, FoundToolbox]
+    routines: dict[str, FoundRoutine]
     errors: tuple[ManifestError, ...]
 
 
@@ -68,10 +87,12 @@ def read_folder(folder: Path) -> Reading:
     agents: dict[str, Found] = {}
     endpoints: dict[str, FoundEndpoint] = {}
     toolboxes: dict[str, FoundToolbox] = {}
-    held: dict[str, Mapping[str, Found | FoundEndpoint | FoundToolbox]] = {
+    routines: dict[str, FoundRoutine] = {}
+    held: dict[str, Mapping[str, Found | FoundEndpoint | FoundToolbox | FoundRoutine]] = {
         HostedAgent.__name__: agents,
         ModelEndpoint.__name__: endpoints,
         Toolbox.__name__: toolboxes,
+        Routine.__name__: routines,
     }
     errors: list[ManifestError] = []
     for path in _files(folder):
@@ -89,9 +110,11 @@ def read_folder(folder: Path) -> Reading:
                 agents[one.name] = Found(one, path, path.parent)
             elif isinstance(one, ModelEndpoint):
                 endpoints[one.name] = FoundEndpoint(one, path)
-            else:
+            elif isinstance(one, Toolbox):
                 toolboxes[one.name] = FoundToolbox(one, path)
-    return Reading(agents, endpoints, toolboxes, tuple(errors))
+            else:
+                routines[one.name] = FoundRoutine(one, path)
+    return Reading(agents, endpoints, toolboxes, routines, tuple(errors))
 
 
 def read_file(path: Path) -> list[Object]:

@@ -121,7 +121,7 @@ class Platform:
         errors = [str(error) for error in reading.errors]
         # What stands in a file that is broken just now is not what was removed.
         broken = {error.where.partition(",")[0] for error in reading.errors}
-        errors += self.endpoints.use(reading.endpoints, broken, reading.toolboxes)
+        errors += self.endpoints.use(reading.endpoints, broken, reading.toolboxes, reading.routines)
         for (tenant, name), file in list(self.applies.owned.items()):
             if name not in reading.agents and str(file) not in broken:
                 del self.applies.owned[tenant, name]

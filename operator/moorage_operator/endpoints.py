@@ -16,32 +16,44 @@ import binascii
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from moorage_api import conditions
-from moorage_api.catalog import EndpointEntry, ToolboxEntry, credential_name, tool_credential_name
-from moorage_api.kinds import ManifestError, ModelEndpoint, Toolbox, parse_any
+from moorage_api.catalog import (
+    EndpointEntry,
+    RoutineEntry,
+    ToolboxEntry,
+    alert_credential_name,
+    credential_name,
+    tool_credential_name,
+)
+from moorage_api.kinds import ManifestError, ModelEndpoint, Routine, Toolbox, parse_any
 from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.ledger.routines import Standing
 from moorage_api.ledger.script import LedgerError
-from moorage_operator.kube import ENDPOINTS, SECRETS, TOOLBOXES, Kube, KubeError, Object
+from moorage_operator.kube import ENDPOINTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
 from moorage_operator.settings import Settings
 from moorage_operator.status import shown_conditions
 
 log = logging.getLogger(__name__)
 
-E = TypeVar("E", EndpointEntry, ToolboxEntry)
+E = TypeVar("E", EndpointEntry, ToolboxEntry, RoutineEntry)
 
 LOOK_SECONDS = 10.0
 MOST_KEY = 16 * 1024
 
-_CALLED = {ModelEndpoint.__name__: "model endpoint", Toolbox.__name__: "toolbox"}
-_LISTED = {ENDPOINTS: ModelEndpoint.__name__, TOOLBOXES: Toolbox.__name__}
+_CALLED = {ModelEndpoint.__name__: "model endpoint", Toolbox.__name__: "toolbox", Routine.__name__: "routine"}
+_LISTED = {ENDPOINTS: ModelEndpoint.__name__, TOOLBOXES: Toolbox.__name__, ROUTINES: Routine.__name__}
+_KIND_OF: dict[str, Kind] = {name: kind for kind, name in _LISTED.items()}
 
 NAME_TAKEN = "NameTaken"
 SPEC_REFUSED = "SpecRefused"
 CREDENTIAL_MISSING = "CredentialMissing"
 CREDENTIAL_FORBIDDEN = "CredentialForbidden"
+STOPPED = "Stopped"
+SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Wanted:
     body: Mapping[str, Any]
     tenant: str
     name: str
-    entry: EndpointEntry | ToolboxEntry | None = None
+    entry: EndpointEntry | ToolboxEntry | RoutineEntry | None = None
     needs: tuple[Needed, ...] = ()
     reason: str = conditions.SERVING
     message: str = "Agents that name it may use it."
@@ -100,6 +112,8 @@ def wanted(bodies: Sequence[Mapping[str, Any]], tenants: Mapping[str, str]) -> l
             found.append(_endpoint(one, namespace, made))
         elif isinstance(made, Toolbox):
             found.append(_toolbox(one, namespace, made))
+        elif isinstance(made, Routine):
+            found.append(_routine(one, namespace, made))
     return found
 
 
@@ -118,6 +132,17 @@ def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
         if (named := each.credential) is not None
     )
     return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs)
+
+
+def _routine(one: Wanted, namespace: str, made: Routine) -> Wanted:
+    needs = tuple(
+        Needed(alert_credential_name(one.tenant, one.name, target.name, part), namespace, named.secret, named.key)
+        for target in made.spec.alerts
+        for part, named in (("url", target.url), ("signing", target.signing))
+        if named is not None
+    )
+    entry = RoutineEntry(one.tenant, one.name, made.wire_spec())
+    return replace(one, entry=entry, needs=needs, message=f"Due times are run by {made.spec.agent}.")
 
 
 def key_of(secret: Mapping[str, Any] | None, key: str) -> str | None:
@@ -171,8 +196,15 @@ class Endpoints:
             doors.publish_toolbox,
             doors.unpublish_toolbox,
         )
+        await _told(
+            {each.field: each for each in ready if isinstance(each, RoutineEntry)},
+            {entry.field: entry for entry in await doors.routines.entries()},
+            doors.routines.publish,
+            doors.routines.unpublish,
+        )
         for one in found:
-            await self._report(one)
+            standing = await doors.routines.standing(one.entry.field) if isinstance(one.entry, RoutineEntry) else None
+            await self._report(one, standing)
 
     async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
         for kind, name in _LISTED.items():
@@ -221,12 +253,12 @@ class Endpoints:
             await self._kube.merge(SECRETS, self._settings.namespace, name, {"data": change})
         return found
 
-    async def _report(self, one: Wanted) -> None:
-        fresh = status_of(one, self._now())
+    async def _report(self, one: Wanted, standing: Standing | None) -> None:
+        fresh = status_of(one, self._now(), standing)
         if fresh is None:
             return
         try:
-            kind = TOOLBOXES if one.body["kind"] == Toolbox.__name__ else ENDPOINTS
+            kind = _KIND_OF[str(one.body["kind"])]
             await self._kube.merge(kind, *_place(one.body), {"status": fresh}, part="status")
         except KubeError as fault:
             if fault.status != 404:
@@ -247,15 +279,49 @@ async def _told(
         await unpublish(held[name].tenant, held[name].name)
 
 
-def status_of(one: Wanted, now: float) -> Object | None:
-    """The status to write, None when the object says it already."""
+def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Object | None:
+    """The status to write, None when the object says it already. `standing`: of a routine that had a look."""
+    one = _troubled(one, standing)
     generation = int(one.body["metadata"].get("generation", 1))
     seen = conditions.begin(generation)
     mark = conditions.mark_true if one.ready else conditions.mark_false
     seen = mark(seen, conditions.READY, one.reason, one.message, now=now)
     shown = one.body.get("status") or {}
     fresh = {"observedGeneration": generation, "conditions": shown_conditions(seen, shown.get("conditions") or ())}
+    if isinstance(one.entry, RoutineEntry):
+        fresh |= _runs(one.entry.spec, standing)
     return fresh if any(shown.get(name) != value for name, value in fresh.items()) else None
+
+
+def _troubled(one: Wanted, standing: Standing | None) -> Wanted:
+    """A routine that was stopped, or is suspended, is not ready, and says why."""
+    if standing is None or not one.ready:
+        return one
+    if standing.stopped:
+        why = f"stopped after {standing.failures} failed runs in a row ({standing.error}): `moorage routines resume {one.name}`"
+        return one.without(STOPPED, why)
+    return one.without(SUSPENDED, "no due time is run") if standing.suspended else one
+
+
+def _runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:
+    """What a routine's status says of its runs; a field that has nothing to say is taken away."""
+    said = spec["schedule"] or (f"every {spec['every']}" if spec["every"] else f"at {spec['at']}")
+    found: Object = {
+        "schedule": said if spec["timeZone"] == "UTC" or not spec["schedule"] else f"{said} {spec['timeZone']}"
+    }
+    standing = standing or Standing()
+    found["nextRun"] = _instant(standing.next)
+    found["lastRun"] = _instant(standing.last)
+    found["lastOutcome"] = standing.outcome or None
+    found["lastResponse"] = standing.response or None
+    found["failures"] = standing.failures
+    return found
+
+
+def _instant(milliseconds: int) -> str | None:
+    if not milliseconds:
+        return None
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _forbidden(secret: str) -> str:

@@ -56,6 +56,7 @@ class Kind:
 AGENTS = Kind("moorage.dev/v1alpha1", "hostedagents")
 ENDPOINTS = Kind("moorage.dev/v1alpha1", "modelendpoints")
 TOOLBOXES = Kind("moorage.dev/v1alpha1", "toolboxes")
+ROUTINES = Kind("moorage.dev/v1alpha1", "routines")
 SECRETS = Kind("v1", "secrets")
 PODS = Kind("v1", "pods")
 CLAIMS = Kind("v1", "persistentvolumeclaims")

@@ -206,6 +206,30 @@ class Client:
         """See `AsyncClient.list_keys`."""
         return self.run(self._async.list_keys())
 
+    def list_routines(self) -> list[Json]:
+        """See `AsyncClient.list_routines`."""
+        return self.run(self._async.list_routines())
+
+    def get_routine(self, routine: str) -> Json:
+        """See `AsyncClient.get_routine`."""
+        return self.run(self._async.get_routine(routine))
+
+    def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
+        """See `AsyncClient.list_runs`."""
+        return self.run(self._async.list_runs(routine, limit=limit))
+
+    def run_routine(self, routine: str) -> Json:
+        """See `AsyncClient.run_routine`."""
+        return self.run(self._async.run_routine(routine))
+
+    def suspend_routine(self, routine: str) -> Json:
+        """See `AsyncClient.suspend_routine`."""
+        return self.run(self._async.suspend_routine(routine))
+
+    def resume_routine(self, routine: str) -> Json:
+        """See `AsyncClient.resume_routine`."""
+        return self.run(self._async.resume_routine(routine))
+
     def list_toolboxes(self) -> list[Json]:
         """See `AsyncClient.list_toolboxes`."""
         return self.run(self._async.list_toolboxes())

@@ -265,6 +265,32 @@ class AsyncClient:
             _object(await self._http.json("POST", f"/v1/toolboxes/{_seg(toolbox)}/call", body=body))["result"]
         )
 
+    # Routines
+
+    async def list_routines(self) -> list[Json]:
+        """The tenant's routines."""
+        return _data(await self._http.json("GET", "/v1/routines"))
+
+    async def get_routine(self, routine: str) -> Json:
+        """One routine: its next due times, the run that goes on, the last one."""
+        return _object(await self._http.json("GET", f"/v1/routines/{_seg(routine)}"))
+
+    async def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
+        """Its runs, the newest first."""
+        return _data(await self._http.json("GET", f"/v1/routines/{_seg(routine)}/runs", params={"limit": limit}))
+
+    async def run_routine(self, routine: str) -> Json:
+        """Runs it now: the run. Refused while another one goes on."""
+        return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/run"))
+
+    async def suspend_routine(self, routine: str) -> Json:
+        """No due time is run from now on."""
+        return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/suspend"))
+
+    async def resume_routine(self, routine: str) -> Json:
+        """Due times are run again, also of a routine that was stopped."""
+        return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/resume"))
+
     async def audit(self, *, since: float, limit: int = 1000) -> Json:
         """The newest audit records since a time (epoch seconds), oldest first, in `data`; `has_more` when some were left out."""
         return _object(await self._http.json("GET", "/v1/audit", params={"since": max(0, int(since)), "limit": limit}))

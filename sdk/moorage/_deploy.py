@@ -92,16 +92,19 @@ def _documents(text: str, path: Path) -> list[Any]:
         raise _errors.Misuse(f"{path} is not YAML: {' '.join(str(wrong).split())}.") from wrong
 
 
+_CALLED = {"ModelEndpoint": "model endpoint", "Toolbox": "toolbox", "Routine": "routine"}
+
+
 def _manifest(document: Any, path: Path) -> Manifest | str:
     """An agent's, or what else it is."""
-    from moorage_api.kinds import HostedAgent, ModelEndpoint, documents
+    from moorage_api.kinds import HostedAgent, documents
 
     try:
         agent = documents.parse_any(document)
     except documents.ManifestError as wrong:
         raise _errors.Misuse(str(wrong.at(str(path)))) from wrong
     if not isinstance(agent, HostedAgent):
-        return f"{'model endpoint' if isinstance(agent, ModelEndpoint) else 'toolbox'} {agent.name}"
+        return f"{_CALLED[agent.kind]} {agent.name}"
     source = agent.spec.source
     folder = None
     if source is not None and source.path is not None:

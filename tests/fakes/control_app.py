@@ -13,6 +13,7 @@ import httpx2
 from fakes.control_worlds import World
 from moorage_api.errors import ApiError
 from moorage_api.ledger.provider import ProviderLedger
+from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway import facts
 from moorage_gateway.audit import AuditLog
 from moorage_gateway.auth import Anonymous, Authenticator
@@ -25,6 +26,8 @@ from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import NoCredentials
 from moorage_gateway.routes import answers
 from moorage_gateway.routes.control import Services, create_control_app
+from moorage_gateway.routines.desk import Desk
+from moorage_gateway.routines.history import History
 from moorage_gateway.tools.kind import Toolboxes
 from moorage_gateway.tools.trying import Trials
 
@@ -57,6 +60,7 @@ class ControlApp:
             deployer=Deployer(world.client, self.bundles, world.clock, within=within),
             logs=self.logs,
             trials=no_toolboxes(),
+            routines=Desk(RoutineLedger(world.client), History(world.store), world.clock),
             store=world.store,
             commands=world.client,
             clock=world.clock,

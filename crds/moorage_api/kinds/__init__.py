@@ -16,6 +16,7 @@ from moorage_api.kinds.documents import (
     warnings_of,
 )
 from moorage_api.kinds.model_endpoint import ModelEndpoint
+from moorage_api.kinds.routine import Routine
 from moorage_api.kinds.toolbox import Toolbox
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ModelEndpoint",
     "Object",
     "Problem",
+    "Routine",
     "Toolbox",
     "notes_outside_kubernetes",
     "parse",

@@ -21,17 +21,18 @@ from pydantic import BaseModel, ValidationError
 from moorage_api.kinds import secret_shapes
 from moorage_api.kinds.agent import API_VERSION, KIND, HostedAgent
 from moorage_api.kinds.model_endpoint import ModelEndpoint
+from moorage_api.kinds.routine import Routine
 from moorage_api.kinds.toolbox import Toolbox
 
 MAX_PROBLEMS = 20
 
-Object: TypeAlias = HostedAgent | ModelEndpoint | Toolbox
-KINDS: dict[str, type[HostedAgent] | type[ModelEndpoint] | type[Toolbox]] = {
-    kind.__name__: kind for kind in (HostedAgent, ModelEndpoint, Toolbox)
+Object: TypeAlias = HostedAgent | ModelEndpoint | Toolbox | Routine
+KINDS: dict[str, type[HostedAgent] | type[ModelEndpoint] | type[Toolbox] | type[Routine]] = {
+    kind.__name__: kind for kind in (HostedAgent, ModelEndpoint, Toolbox, Routine)
 }
 """Every kind a manifest may be of, by its name: a new one is one file beside this and one line here."""
 
-T = TypeVar("T", HostedAgent, ModelEndpoint, Toolbox)
+T = TypeVar("T", HostedAgent, ModelEndpoint, Toolbox, Routine)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def parse_any(document: Any) -> Object:
         return _validated(document, ModelEndpoint)
     if kind == Toolbox.__name__:
         return _validated(document, Toolbox)
+    if kind == Routine.__name__:
+        return _validated(document, Routine)
     return _validated(document, HostedAgent)
 
 

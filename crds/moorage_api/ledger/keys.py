@@ -15,7 +15,9 @@ CLAIMS = "claims"  # stream: claims made, for the provider's labels
 CATALOG = "catalog"  # hash: TENANT/AGENT → entry
 ENDPOINTS = "catalog:endpoints"  # hash: TENANT/NAME → model endpoint
 TOOLBOXES = "catalog:toolboxes"  # hash: TENANT/NAME → toolbox
+ROUTINES = "catalog:routines"  # hash: TENANT/NAME → routine
 CATALOG_VERSION = "catalog:version"
+ROUTINES_DUE = "routines:due"  # zset: TENANT/NAME of every routine, score = next look (ms)
 PLATFORM = "platform"  # hash: token_key, pod_tokens (JSON of pod_tokens.py)
 GATEWAYS = "gateways"  # zset: sandbox-port URLs, score = last beat (ms)
 APPLIES = "applies"  # list: configuration requests for the provider
@@ -27,6 +29,7 @@ HINT_PROVIDER = "hint:provider"
 HINT_CATALOG = "hint:catalog"
 HINT_TURNS = "hint:turns"  # a turn became due now; payload = response id
 HINT_LOG = "hint:log"  # a watched log grew; payload = response id
+HINT_ROUTINES = "hint:routines"  # a routine is due now; payload = field
 HINT_ROUTES = "hint:routes"  # a route changed; payload = session key, or empty for a beat
 
 
@@ -118,3 +121,8 @@ def retry(credential: str, body_hash: str) -> str:
 def answer(request: str) -> str:
     """List that carries the provider's answer to one apply request."""
     return f"answer:{request}"
+
+
+def routine(name: str) -> str:
+    """Hash of one routine (`TENANT/NAME`): version, and its state as JSON."""
+    return f"rt:{name}"

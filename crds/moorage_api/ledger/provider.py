@@ -11,6 +11,7 @@ from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys, session_scripts
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
+from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.script import Runner
 from moorage_api.pod_tokens import PodTokens
 
@@ -63,6 +64,7 @@ class ProviderLedger:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
+        self.routines = RoutineLedger(runner)
 
     async def offer(self, descriptor: Descriptor) -> bool:
         """Puts a ready sandbox into its pool. False: this id was offered before in this ledger."""

@@ -98,7 +98,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Resource:
-    """What a kind is to Kubernetes, beside its JSON schema. `more`: schema keys laid over a place; `status`: its schema."""
+    """What a kind is to Kubernetes, beside its JSON schema. `more`: schema keys laid over a place, None takes one away."""
 
     kind: str
     plural: str
@@ -130,7 +130,10 @@ def custom_resource_definition(resource: Resource, schema: Mapping[str, Any]) ->
         },
     }
     for place, keys in resource.more.items():
-        _at(root, place).update(keys)
+        node = _at(root, place)
+        node.update(keys)
+        for key in [key for key, value in keys.items() if value is None]:
+            del node[key]
     for rule in resource.rules:
         _at(root, rule.at).setdefault("x-kubernetes-validations", []).append(
             {"rule": rule.rule, "message": rule.message}

@@ -25,7 +25,15 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import Commands, KeyService
 from moorage_gateway.logs import LogSource
-from moorage_gateway.routes import control_agents, control_files, control_keys, control_sessions, control_toolboxes
+from moorage_gateway.routes import (
+    control_agents,
+    control_files,
+    control_keys,
+    control_routines,
+    control_sessions,
+    control_toolboxes,
+)
+from moorage_gateway.routines.desk import Desk
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_files import SessionFiles
 from moorage_gateway.sessions import Sessions
@@ -50,6 +58,7 @@ class Services:
     deployer: Deployer
     logs: LogSource
     trials: Trials
+    routines: Desk
     store: Store
     commands: Commands
     clock: Clock
@@ -71,6 +80,7 @@ def create_control_app(services: Services) -> FastAPI:
     app.include_router(control_files.router(services))
     app.include_router(control_keys.router(services))
     app.include_router(control_toolboxes.router(services))
+    app.include_router(control_routines.router(services))
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(LedgerError, _away)
     app.add_exception_handler(StoreError, _away)

@@ -160,7 +160,7 @@ class Responses:
         found = await self._turns.get(response_id, tenant=known.principal.tenant)
         if (
             found is None
-            or (found.tenant, found.user) != (caller.tenant, caller.user)
+            or not caller.owns(found.tenant, found.user)
             or not caller.may_use(found.agent)
             or (route.agent is not None and route.agent != found.agent)
         ):

@@ -56,6 +56,8 @@ class TurnRequest:
     headers: dict[str, str]
     trace_id: str
     created_at: int
+    timeout_s: float | None = None
+    """In place of the agent's `turn.timeout`."""
 
 
 class Accepting:
@@ -163,7 +165,7 @@ class Accepting:
                 place.tenant, place.agent, place.user, place.session_id, place.partition, place.revision
             ),
             queue_limit=limits.queue,
-            deadline_ms=self._clock.now_ms() + int(limits.timeout_s * 1000),
+            deadline_ms=self._clock.now_ms() + int((request.timeout_s or limits.timeout_s) * 1000),
             meta=as_text(meta),
             input=stored_input,
             running_events=[as_text(e) for e in created_event(template, queued=False)],

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from moorage._errors import MoorageError
-from moorage.cli import agents, audit, chat, keys, login, logs, printing, responses, sessions, toolboxes, up
+from moorage.cli import agents, audit, chat, keys, login, logs, printing, responses, routines, sessions, toolboxes, up
 from moorage.cli.doctor import command as doctor
 
 GROUP = "moorage.commands"
@@ -49,6 +49,7 @@ def make_app(brought: Brought = installed) -> typer.Typer:
     app.add_typer(responses.app, name="responses")
     app.add_typer(keys.app, name="keys")
     app.add_typer(toolboxes.app, name="toolboxes")
+    app.add_typer(routines.app, name="routines")
     return app
 
 

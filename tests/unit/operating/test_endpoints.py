@@ -6,15 +6,17 @@ The API server is played; limits: it keeps objects by kind and place, knows merg
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from moorage_api.catalog import EndpointEntry, ToolboxEntry
+from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
+from moorage_api.ledger.routines import Standing
 from moorage_operator.endpoints import Endpoints, status_of, wanted
-from moorage_operator.kube import ENDPOINTS, SECRETS, TOOLBOXES, Kind, KubeError
+from moorage_operator.kube import ENDPOINTS, ROUTINES, SECRETS, TOOLBOXES, Kind, KubeError
 from moorage_operator.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -51,7 +53,7 @@ class Cluster:
         self.read: list[tuple[str, str]] = []
 
     async def each(self, kind: Kind, namespace: str, *, labels: Any) -> AsyncIterator[dict[str, Any]]:
-        assert kind in (ENDPOINTS, TOOLBOXES)
+        assert kind in (ENDPOINTS, TOOLBOXES, ROUTINES)
         if self.no_definition:
             raise KubeError(404, "NotFound", "no such resource")
         for body in self.bodies:
@@ -91,13 +93,35 @@ class Cluster:
 
 
 def _singular(kind: Kind) -> str:
-    return {ENDPOINTS: "modelendpoint", TOOLBOXES: "toolbox"}[kind]
+    return {ENDPOINTS: "modelendpoint", TOOLBOXES: "toolbox", ROUTINES: "routine"}[kind]
+
+
+class Timed:
+    """The ledger's routines."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, RoutineEntry] = {}
+        self.stands: dict[str, Standing] = {}
+
+    async def entries(self) -> list[RoutineEntry]:
+        return list(self.held.values())
+
+    async def publish(self, entry: RoutineEntry) -> bool:
+        self.held[entry.field] = entry
+        return True
+
+    async def unpublish(self, tenant: str, name: str) -> None:
+        del self.held[f"{tenant}/{name}"]
+
+    async def standing(self, field: str) -> Standing | None:
+        return self.stands.get(field)
 
 
 class Catalog:
     """The catalog's endpoints and toolboxes."""
 
     def __init__(self) -> None:
+        self.routines = Timed()
         self.held: dict[str, EndpointEntry] = {}
         self.boxes: dict[str, ToolboxEntry] = {}
         self.published = 0
@@ -277,3 +301,46 @@ async def test_a_toolbox_that_lacks_one_of_its_keys_is_not_published_and_brings_
     status, reason, message = cluster.said()
     assert (status, reason) == ("False", "CredentialMissing") and "the Secret two is not there" in message
     assert catalog.boxes == {} and cluster.secrets["platform", "gw"] == {}
+
+
+def routine(name: str = "nightly", **spec: Any) -> dict[str, Any]:
+    whole = {"agent": "triage", "schedule": "0 6 * * *", "timeZone": "Europe/Berlin", "input": "go", **spec}
+    return {
+        "apiVersion": "moorage.dev/v1alpha1",
+        "kind": "Routine",
+        "metadata": {"name": name, "namespace": "team", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": whole,
+    }
+
+
+async def test_a_routine_is_published_with_the_urls_of_its_alerts_and_its_status_says_how_it_runs() -> None:
+    alerts = [{"name": "ops", "url": {"secret": "hooks", "key": "ops"}}]
+    cluster, catalog = Cluster(routine(alerts=alerts)), Catalog()
+    cluster.secrets["team", "hooks"] = {"ops": base64.b64encode(b"https://hooks.example.com/secret").decode()}
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert set(catalog.routines.held) == {"acme/nightly"}
+    assert set(cluster.secrets["platform", "gw"]) == {"acme_routines_nightly_ops_url"}
+    (body,) = cluster.bodies
+    assert body["status"]["schedule"] == "0 6 * * * Europe/Berlin" and body["status"]["nextRun"] is None
+    catalog.routines.stands["acme/nightly"] = Standing(
+        next=1_800_000_000_000,
+        last=1_799_900_000_000,
+        outcome="failed",
+        response="caresp_1",
+        failures=3,
+        stopped=True,
+        error="it broke",
+    )
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    said = body["status"]
+    assert (said["nextRun"], said["lastOutcome"], said["failures"]) == ("2027-01-15T08:00:00Z", "failed", 3)
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "Stopped") and "it broke" in message and "resume nightly" in message
+    assert "hooks.example.com" not in json.dumps(body)
+
+
+async def test_a_routine_with_an_impossible_schedule_is_refused_in_its_status() -> None:
+    cluster, catalog = Cluster(routine(schedule="0 0 30 2 *")), Catalog()
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "SpecRefused") and "0 0 30 2 *" in message and not catalog.routines.held

@@ -1,0 +1,240 @@
+"""Routines: list them, look at their runs, run one now, suspend and resume. Layer: gateway, rim; part of the control API.
+
+For the operator scope, and for keys that are not bound to some agents: a run is made in the name of the routine's owner.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
+
+from moorage_api.errors import ApiError, Kind
+from moorage_gateway.auth import OPERATOR, Principal
+from moorage_gateway.refusals import unavailable
+from moorage_gateway.routes import control_requests as requests
+from moorage_gateway.routines.desk import Shown
+from moorage_gateway.routines.running import owner, shown
+from moorage_gateway.routines.state import Alert, Ended
+from moorage_gateway.routines.state import Run as Going
+
+if TYPE_CHECKING:
+    from moorage_gateway.routes.control import Services
+
+Caller = Annotated[Principal, Depends(requests.caller)]
+MOST_RUNS = 500
+
+
+class Run(BaseModel):
+    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them."""
+
+    id: str
+    object: Literal["routine.run"] = "routine.run"
+    scheduled_time: str
+    manual: bool
+    outcome: str | None
+    started_at: str | None
+    ended_at: str | None
+    tries: int
+    response_ids: list[str]
+    error: str
+    output: str
+
+
+class Runs(BaseModel):
+    """Runs, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Run]
+
+
+class DeadLetter(BaseModel):
+    """An alert that reached nobody."""
+
+    id: str
+    target: str
+    run: str
+    given_up_at: str
+    why: str
+
+
+class Routine(BaseModel):
+    """A routine as it is now. `status`: whether due times are run (`stopped`: after too many failures in a row);
+    `revision` is another one for each change of the manifest."""
+
+    id: str
+    object: Literal["routine"] = "routine"
+    name: str
+    revision: str
+    agent: str
+    schedule: str
+    time_zone: str
+    status: Literal["active", "suspended", "stopped"]
+    owner: str
+    session: Literal["persistent", "fresh"]
+    next: list[str]
+    running: Run | None
+    last: Run | None
+    failures: int
+    waiting_alerts: int
+    dead_letters: list[DeadLetter]
+
+
+class Routines(BaseModel):
+    """All routines of the tenant."""
+
+    object: Literal["list"] = "list"
+    data: list[Routine]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes, driving these services."""
+    routes = APIRouter(responses=requests.REFUSALS, tags=["routines"])
+    desk, audit = services.routines, services.audit
+
+    @routes.get("/v1/routines")
+    async def list_routines(caller: Caller) -> Routines:
+        """The tenant's routines."""
+        _may(caller)
+        with unavailable("Routines cannot be listed"):
+            return Routines(data=[_routine(one) for one in await desk.listed(caller.tenant)])
+
+    @routes.get("/v1/routines/{name}")
+    async def get_routine(name: str, caller: Caller) -> Routine:
+        """One routine: its next due times, the run that goes on, the last one."""
+        return _routine(await found(caller, name))
+
+    @routes.get("/v1/routines/{name}/runs")
+    async def list_runs(name: str, caller: Caller, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 20) -> Runs:
+        """Its runs, the one that goes on first."""
+        one = await found(caller, name)
+        with unavailable("Runs cannot be listed"):
+            ended = await desk.runs(caller.tenant, name, limit)
+        going = [_going(one.state.run)] if one.state.run is not None else []
+        return Runs(data=[*going, *[_ended(each) for each in ended]][:limit])
+
+    @routes.post("/v1/routines/{name}/run", status_code=202)
+    async def run_routine(name: str, request: Request, caller: Caller) -> Run:
+        """Runs it now, whatever its schedule says. Refused while a run goes on."""
+        await found(caller, name)
+        async with audit.recording(caller, "routine.run", f"routine/{name}", requests.origin(request)):
+            with unavailable("The routine cannot be run"):
+                run = await desk.run(caller.tenant, name)
+            if run is None:
+                raise ApiError(
+                    Kind.CONFLICT, f"A run of '{name}' goes on: wait for its end, or cancel its response.", param="name"
+                )
+        return _going(run)
+
+    @routes.post("/v1/routines/{name}/suspend")
+    async def suspend_routine(name: str, request: Request, caller: Caller) -> Routine:
+        """No due time is run from now on; what runs, goes on."""
+        return await held(name, request, caller, suspended=True)
+
+    @routes.post("/v1/routines/{name}/resume")
+    async def resume_routine(name: str, request: Request, caller: Caller) -> Routine:
+        """Due times are run from now on, also of a routine that was stopped."""
+        return await held(name, request, caller, suspended=False)
+
+    async def held(name: str, request: Request, caller: Principal, *, suspended: bool) -> Routine:
+        await found(caller, name)
+        action = "routine.suspend" if suspended else "routine.resume"
+        async with audit.recording(caller, action, f"routine/{name}", requests.origin(request)):
+            with unavailable("The routine cannot be changed"):
+                one = await desk.suspend(caller.tenant, name, suspended=suspended)
+            if one is None:
+                raise _missing()
+        return _routine(one)
+
+    async def found(caller: Principal, name: str) -> Shown:
+        with unavailable("Routines cannot be looked up"):
+            one = await desk.get(caller.tenant, name)
+        if one is None:
+            raise _missing()
+        _may(caller)
+        return one
+
+    return routes
+
+
+def _missing() -> ApiError:
+    return ApiError(
+        Kind.NOT_FOUND, "There is no routine of that name. `moorage routines list` shows those of your tenant."
+    )
+
+
+def _may(caller: Principal) -> None:
+    caller.require(OPERATOR)
+    if caller.agents is not None:
+        raise ApiError(
+            Kind.FORBIDDEN, "This API key is bound to some agents: use one of the whole tenant for routines."
+        )
+
+
+def _routine(one: Shown) -> Routine:
+    spec, state, last = one.known.spec, one.state, one.state.last
+    return Routine(
+        id=one.known.name,
+        name=one.known.name,
+        revision=one.known.digest,
+        agent=spec.agent,
+        schedule=spec.schedule or (f"every {spec.every}" if spec.every else f"at {spec.at}"),
+        time_zone=spec.time_zone,
+        status=one.status,
+        owner=owner(one.known),
+        session=spec.session,
+        next=[shown(slot) for slot in one.next],
+        running=_going(state.run) if state.run is not None else None,
+        last=Run(
+            id=last.run,
+            scheduled_time=shown(last.slot),
+            manual=False,
+            outcome=last.outcome,
+            started_at=None,
+            ended_at=shown(last.ended),
+            tries=1,
+            response_ids=[last.response] if last.response else [],
+            error=last.error,
+            output=last.output,
+        )
+        if last is not None
+        else None,
+        failures=state.failures,
+        waiting_alerts=len(state.alerts),
+        dead_letters=[_dead(each) for each in state.dead],
+    )
+
+
+def _going(run: Going) -> Run:
+    return Run(
+        id=run.id,
+        scheduled_time=shown(run.slot),
+        manual=run.manual,
+        outcome=None,
+        started_at=shown(run.began),
+        ended_at=None,
+        tries=run.number,
+        response_ids=list(run.responses),
+        error=run.error,
+        output="",
+    )
+
+
+def _ended(run: Ended) -> Run:
+    return Run(
+        id=run.id,
+        scheduled_time=shown(run.slot),
+        manual=run.manual,
+        outcome=run.outcome,
+        started_at=shown(run.began) if run.began else None,
+        ended_at=shown(run.ended),
+        tries=run.tries,
+        response_ids=list(run.responses),
+        error=run.error,
+        output=run.output,
+    )
+
+
+def _dead(alert: Alert) -> DeadLetter:
+    return DeadLetter(id=alert.id, target=alert.target, run=alert.run, given_up_at=shown(alert.at), why=alert.why)

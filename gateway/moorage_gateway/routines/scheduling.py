@@ -1,0 +1,257 @@
+"""The loop of routines: whatever is due is taken, decided, and done. Layer: gateway. Any number of gateways run it beside each other.
+
+    take ── decide ── history, alerts ── put ── the turn is accepted ── put ── followed to its end ── decide ──
+            (pure)    (written twice      └ under the version that was taken: of two that saw one due time,
+                       it is one)           one claims it
+
+What a gateway leaves undone when it dies is due again a moment later: all of it is in the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from moorage_api.catalog import RoutineEntry
+from moorage_api.errors import ApiError
+from moorage_api.ledger.routines import RoutineLedger, TakenRoutine
+from moorage_api.ledger.script import LedgerError, Lost
+from moorage_gateway.clock import Clock
+from moorage_gateway.routines import deciding
+from moorage_gateway.routines.alerting import Alerts, after
+from moorage_gateway.routines.deciding import Known, decide
+from moorage_gateway.routines.history import History
+from moorage_gateway.routines.running import Running, refused
+from moorage_gateway.routines.state import Decision, Run, State, Turn
+from moorage_gateway.store import StoreUnavailable
+
+AT_ONCE = 64
+"""Routines that one gateway takes in one go, and works on side by side."""
+REST_S = 5.0
+"""Longest sleep: another gateway may have moved a due time without a hint that arrived."""
+PATIENCE_MS = 30_000
+"""An agent that is not there may be published in a moment: with its routine, or to a gateway that has just begun."""
+PAUSE_S = 0.5
+"""After a fault of Redis."""
+FOLLOWED = 500
+"""Runs whose end one gateway waits for; further ones are looked at every `deciding.FOLLOW_MS`."""
+
+log = logging.getLogger(__name__)
+
+
+class Recovery(Protocol):
+    """Founds the ledger anew after a loss."""
+
+    async def recover(self) -> None:
+        """Returns when the ledger can be written again."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A routine in work."""
+
+    entry: RoutineEntry
+    known: Known
+    version: int
+
+
+class Scheduler:
+    """`run` until cancelled; `hint` when something may be due."""
+
+    def __init__(
+        self,
+        ledger: RoutineLedger,
+        running: Running,
+        history: History,
+        alerts: Alerts,
+        recovery: Recovery,
+        clock: Clock,
+        *,
+        run_id: Callable[[], str] = deciding.new_run,
+    ) -> None:
+        self._ledger = ledger
+        self._running = running
+        self._history = history
+        self._alerts = alerts
+        self._recovery = recovery
+        self._clock = clock
+        self._run_id = run_id
+        self._wake = asyncio.Event()
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hint(self, _: str) -> None:
+        """Something is due now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Takes what is due, for ever; whom it follows ends with it."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    rest = await self._round()
+                except Lost:
+                    await self._recovery.recover()
+                    continue
+                except LedgerError:
+                    rest = PAUSE_S
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest):
+                        await self._wake.wait()
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _round(self) -> float:
+        """One go; seconds until the next."""
+        now, taken = await self._ledger.take(AT_ONCE)
+        if taken:
+            await asyncio.gather(*(self._guarded(self._work, one, now) for one in taken))
+            return 0.0
+        earliest = await self._ledger.earliest()
+        return REST_S if earliest is None else min(REST_S, max(0.0, (earliest - now) / 1000))
+
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *what: Any) -> None:
+        """One routine's trouble is its own: it is due again after `HOLD_MS`."""
+        try:
+            await work(*what)
+        except (LedgerError, StoreUnavailable, ApiError) as fault:
+            log.info("a routine is looked at again later: %s", fault)
+        except Exception:
+            log.exception("a routine could not be worked on")
+
+    async def _work(self, taken: TakenRoutine, now: int) -> None:
+        if not taken.spec:
+            await self._forget(taken)
+            return
+        try:
+            entry = RoutineEntry.from_json(taken.spec)
+            known, state = Known.of(entry.name, entry.spec), State.from_json(taken.state)
+        except (ValueError, TypeError, KeyError) as fault:
+            log.warning("the routine %s cannot be read: %s", taken.field, fault)
+            return
+        if not taken.state:
+            state = await self._fresh(entry, taken.since)
+        await self._settle(_Taken(entry, known, taken.version), state, now)
+
+    async def _settle(self, taken: _Taken, state: State, now: int) -> None:
+        """From one state to the next, and what that asks for."""
+        state = await self._tell(taken, state, now)
+        run = state.run
+        turn = None
+        if run is not None and run.phase == "running":
+            turn = await self._running.look(taken.entry.tenant, run.responses[-1])
+        decision = decide(taken.known, state, now, turn, run_id=self._run_id)
+        version = await self.write(taken.entry, taken.known, taken.version, decision)
+        if version is None:
+            return
+        if decision.cancel:
+            self._keep(
+                self._guarded(self._running.cancel, taken.entry.tenant, decision.cancel)
+            )  # an agent may take its time to end
+        if decision.start:
+            await self._accept(replace(taken, version=version), decision.state)
+        elif decision.state.run is not None and decision.state.run.phase == "running":
+            self._follow(taken.entry, decision.state.run)
+
+    async def _tell(self, taken: _Taken, state: State, now: int) -> State:
+        """Tries the alerts whose time has come."""
+        due = [alert for alert in state.alerts if alert.at <= now]
+        if not due:
+            return state
+        entry, spec = taken.entry, taken.known.spec
+        outcomes = await self._alerts.told(entry.tenant, entry.name, spec.agent, spec.alerts, due)
+        return after(state, outcomes, now)
+
+    async def write(self, entry: RoutineEntry, known: Known, version: int, decision: Decision) -> int | None:
+        """What ended, then the state; its version, None when another look was faster."""
+        for run in decision.ended:
+            await self._history.add(entry.tenant, entry.name, run)
+        state, shown = decision.state, deciding.standing(known, decision.state)
+        if not await self._ledger.put(entry.field, version, state.to_json(), decision.look, shown):
+            return None
+        if decision.ended:
+            with suppress(StoreUnavailable):
+                await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
+        return version + 1
+
+    async def _accept(self, taken: _Taken, state: State) -> None:
+        """The claimed run becomes a turn; one that is refused for good has failed."""
+        run = state.run
+        assert run is not None
+        began = self._clock.now_ms()
+        try:
+            response = await self._running.accept(taken.entry.tenant, taken.known, state, run)
+        except ApiError as fault:
+            if not refused(fault) or (fault.status == 404 and began - run.began < PATIENCE_MS):
+                log.info("the routine %s waits for its turn: %s", taken.entry.field, fault)
+                return
+            await self._refused(taken, state, run, str(fault))
+            return
+        until = began + taken.known.spec.timeout_minutes * 60_000  # no later than the turn's own deadline
+        running = replace(run, phase="running", responses=(*run.responses, response), until=until)
+        moved = replace(state, run=running)
+        look = decide(taken.known, moved, self._clock.now_ms(), None, run_id=self._run_id).look
+        shown = deciding.standing(taken.known, moved)
+        if await self._ledger.put(taken.entry.field, taken.version, moved.to_json(), look, shown):
+            self._follow(taken.entry, running)
+
+    async def _refused(self, taken: _Taken, state: State, run: Run, why: str) -> None:
+        failed = replace(state, run=replace(run, phase="running"))
+        turn = Turn("failed", error=why)
+        decision = decide(taken.known, failed, self._clock.now_ms(), turn, run_id=self._run_id)
+        await self.write(taken.entry, taken.known, taken.version, decision)
+
+    def _follow(self, entry: RoutineEntry, run: Run) -> None:
+        """Whoever accepted a turn knows at once when it has ended."""
+        if entry.field in self._following or len(self._following) >= FOLLOWED:
+            return
+        task = self._keep(self._guarded(self._until_its_end, entry, run.responses[-1]))
+        self._following[entry.field] = task
+
+        def over(_: asyncio.Task[None]) -> None:
+            if self._following.get(entry.field) is task:
+                del self._following[entry.field]
+
+        task.add_done_callback(over)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of ours, that ends with `run`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _until_its_end(self, entry: RoutineEntry, response: str) -> None:
+        await self._running.ended(entry.tenant, response)
+        found = await self._ledger.look(entry.field)
+        if found is None or not found.state:
+            return
+        state = State.from_json(found.state)
+        if state.run is None or state.run.phase != "running" or state.run.responses[-1] != response:
+            return
+        held = RoutineEntry.from_json(found.spec)
+        self._following.pop(entry.field, None)  # what comes next is followed by a task of its own
+        await self._settle(_Taken(held, Known.of(held.name, held.spec), found.version), state, self._clock.now_ms())
+
+    async def _fresh(self, entry: RoutineEntry, since: int) -> State:
+        """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run."""
+        newest = await self._history.newest(entry.tenant, entry.name, 1)
+        known = Known.of(entry.name, entry.spec)
+        if not newest:
+            return State(spec=known.digest, timing=known.timing, cursor=since)
+        return State(spec=known.digest, timing=known.timing, cursor=newest[0].slot, last=newest[0].last)
+
+    async def _forget(self, taken: TakenRoutine) -> None:
+        """Taken away: what runs is cancelled."""
+        state = State.from_json(taken.state)
+        if state.run is not None and state.run.phase == "running":
+            with suppress(ApiError):
+                await self._running.cancel(taken.field.partition("/")[0], state.run.responses[-1])
+        await self._ledger.put(taken.field, taken.version, "", None)

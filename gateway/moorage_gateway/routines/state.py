@@ -1,0 +1,171 @@
+"""What is kept of a routine between two looks: JSON in the ledger. Layer: gateway, values only. Times are milliseconds since 1970."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import orjson
+
+Phase = Literal["starting", "running", "waiting"]
+AlertKind = Literal["failed", "resolved", "stopped"]
+"""`failed` opens an incident, `resolved` ends it, `stopped` says that the routine runs no more."""
+Outcome = Literal["succeeded", "failed", "timed_out", "cancelled", "replaced", "skipped", "missed"]
+
+MOST_TEXT = 4000
+"""Characters kept of what a run said, and of why it failed: enough for a template, an alert and a list."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that goes on. A try is one turn; `phase` says of the newest whether it is still to be accepted, runs, or is waited for."""
+
+    id: str
+    slot: int
+    manual: bool = False
+    number: int = 1
+    """Which try it is, from 1."""
+    phase: Phase = "starting"
+    responses: tuple[str, ...] = ()
+    """Ids of the turns, in order; the last is that of this try once it is accepted."""
+    began: int = 0
+    until: int = 0
+    """When this try's time is over; 0 before it was accepted."""
+    again: int = 0
+    """When the next try begins (`waiting`)."""
+    error: str = ""
+    """Why the try before failed."""
+
+
+@dataclass(frozen=True)
+class Last:
+    """The newest run that ended: what a template may hold of it, and a list shows."""
+
+    outcome: Outcome
+    slot: int
+    ended: int
+    response: str = ""
+    output: str = ""
+    error: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something one target is still to be told, or (`dead`) was not told in time. `id` is the same for every try to tell it."""
+
+    id: str
+    target: str
+    kind: AlertKind
+    run: str
+    slot: int
+    ended: int
+    outcome: Outcome
+    failures: int
+    error: str = ""
+    response: str = ""
+    tries: int = 0
+    at: int = 0
+    """When it is tried next; of a dead one, when it was given up."""
+    why: str = ""
+    """How the last try failed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """`cursor`: no due time up to here is looked at again. `timing`: the schedule that the cursor belongs to."""
+
+    spec: str = ""
+    """Digest of the spec that was seen last."""
+    timing: str = ""
+    cursor: int = 0
+    run: Run | None = None
+    queue: tuple[int, ...] = ()
+    """Due times that wait for the run before them."""
+    last: Last | None = None
+    failures: int = 0
+    """Failed runs in a row."""
+    stopped: bool = False
+    suspended: bool = False
+    """By hand, beside what the manifest says."""
+    incident: str = ""
+    """Id of the run that failed first, while people know of it."""
+    alerts: tuple[Alert, ...] = ()
+    dead: tuple[Alert, ...] = ()
+
+    def to_json(self) -> str:
+        """As the ledger keeps it."""
+        return orjson.dumps(asdict(self)).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The state behind `to_json`; a fresh one for "". Raises ValueError, KeyError or TypeError on anything else."""
+        if not text:
+            return cls()
+        data: dict[str, Any] = orjson.loads(text)
+        run, last = data.pop("run"), data.pop("last")
+        if run is not None:
+            run["responses"] = tuple(run["responses"])
+        return cls(
+            run=Run(**run) if run is not None else None,
+            last=Last(**last) if last is not None else None,
+            queue=tuple(data.pop("queue")),
+            alerts=tuple(Alert(**each) for each in data.pop("alerts", ())),
+            dead=tuple(Alert(**each) for each in data.pop("dead", ())),
+            **data,
+        )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over, or that never was: an entry of the history."""
+
+    id: str
+    slot: int
+    outcome: Outcome
+    ended: int
+    began: int = 0
+    manual: bool = False
+    tries: int = 0
+    responses: tuple[str, ...] = ()
+    output: str = ""
+    error: str = ""
+
+    def to_json(self) -> bytes:
+        """As the store keeps it."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """The entry behind `to_json`. Raises ValueError or TypeError."""
+        found: dict[str, Any] = orjson.loads(data)
+        found["responses"] = tuple(found["responses"])
+        return cls(**found)
+
+    @property
+    def last(self) -> Last:
+        """What later runs are told of it."""
+        response = self.responses[-1] if self.responses else ""
+        return Last(self.outcome, self.slot, self.ended, response, self.output, self.error, self.id)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a run's turn stands. `missing`: nobody knows it (it was never accepted, or lost before anything else knew of it)."""
+
+    status: Literal["missing", "open", "completed", "failed", "cancelled"]
+    output: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from a look. `ended` is written before the state is: twice says the same, since it is named by the run."""
+
+    state: State
+    look: int
+    start: bool = False
+    """The state's run is to be accepted."""
+    cancel: str = ""
+    """The response of a run that another one replaced, or whose time is over."""
+    ended: tuple[Ended, ...] = ()

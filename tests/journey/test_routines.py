@@ -1,0 +1,314 @@
+"""Agents that run by themselves, on a laptop: due times, failures, people who are told, two at once. Through the API, the CLI and HTTP."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fakes.commands import Commands
+from fakes.platform import Platform, poll, started
+
+pytestmark = [pytest.mark.journey, pytest.mark.routines, pytest.mark.timeout(240)]
+
+HOST = """
+import os, signal, time
+from pathlib import Path
+from moorage import HostedAgent, step, text_of
+
+def agent(items, ctx):
+    text = text_of(items)
+    yield f"heard: {text}\\n"
+    log = Path("/workspace" if os.access("/workspace", os.W_OK) else ctx.workspace) / "log"
+    with log.open("a") as file:
+        file.write("run\\n")
+    runs = log.read_text().count("run")
+    if "first time" in text and runs == 1:
+        raise ValueError("told to fail")
+    if "always" in text:
+        raise ValueError("it always fails")
+    if "crash" in text and ctx.attempt == 1:
+        yield "half "
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "wait" in text:
+        time.sleep(600)  # somebody ends it
+    yield f"run {runs}"
+
+HostedAgent(agent=agent).serve()
+"""
+AGENT = {
+    "apiVersion": "moorage.dev/v1alpha1",
+    "kind": "HostedAgent",
+    "metadata": {"name": "worker"},
+    "spec": {"source": {"path": ".", "entrypoint": "host.py"}, "pool": {"min": 2, "max": 6}},
+}
+KEY = "a-signing-key-of-the-test"
+
+
+class People:
+    """A real HTTP server that keeps what it is told; `answers` are its next statuses, then 200."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = outer.answers.pop(0) if outer.answers else 200
+                if status == 200:
+                    outer.told.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def of(self, routine: str) -> list[dict[str, Any]]:
+        """What was told of one routine, in order."""
+        found = [json.loads(body) for _, _, body in self.told]
+        return [one for one in found if one.get("routine") == routine]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def people() -> Iterator[People]:
+    made = People()
+    yield made
+    made.close()
+
+
+class Laptop:
+    """A folder under `moorage dev`: its routines are written as files, and count at once."""
+
+    def __init__(self, platform: Platform, folder: Path, commands: Commands) -> None:
+        self.platform = platform
+        self.folder = folder
+        self.commands = commands
+
+    def write(self, name: str, **spec: Any) -> None:
+        """One routine, with everything that is not said."""
+        whole = {"agent": "worker", "input": name, **spec}
+        if not {"schedule", "every", "at"} & set(whole):
+            whole["schedule"] = "0 0 1 1 *"  # not while this test runs
+        document = {
+            "apiVersion": "moorage.dev/v1alpha1",
+            "kind": "Routine",
+            "metadata": {"name": name},
+            "spec": whole,
+        }
+        place = self.folder / name
+        place.mkdir(exist_ok=True)
+        before = self.revision(name)
+        (place / "routines.yaml").write_text(yaml.safe_dump(document))
+        poll(f"{name} is there as written", lambda: self.revision(name) not in (None, before), within=30)
+
+    def revision(self, name: str) -> str | None:
+        found = self.platform.call("/v1/routines")[1]["data"]
+        return next((one["revision"] for one in found if one["name"] == name), None)
+
+    def is_there(self, name: str) -> bool:
+        return self.revision(name) is not None
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        return list(self.platform.call(f"/v1/routines/{name}/runs")[1]["data"])
+
+    def ended(self, name: str, count: int = 1, within: float = 60) -> list[dict[str, Any]]:
+        """The newest first, once there are so many that have ended."""
+
+        def found() -> list[dict[str, Any]] | None:
+            over = [run for run in self.runs(name) if run["outcome"] is not None]
+            return over if len(over) >= count else None
+
+        return list(poll(f"{name} ran", found, within=within))
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Now."""
+        code, found = self.platform.call(f"/v1/routines/{name}/run", method="POST")
+        assert code == 202, found
+        return dict(found)
+
+    def output(self, response: str) -> Any:
+        with self.platform.client("worker") as api:
+            return api.responses.retrieve(response)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory, people: People) -> Iterator[Laptop]:
+    folder = tmp_path_factory.mktemp("routines")
+    (folder / "worker").mkdir()
+    (folder / "worker" / "host.py").write_text(HOST)
+    (folder / "worker" / "agent.yaml").write_text(yaml.safe_dump(AGENT))
+    env = {"OPS_URL": f"{people.url}/hook/secret-part", "OPS_SIGNING": KEY, "CHAT_URL": f"{people.url}/chat"}
+    with started(folder, env=os.environ | env) as platform:
+        poll("the agent serves", lambda: any(a["name"] == "worker" for a in platform.agents), within=120)
+        yield Laptop(platform, folder, Commands(platform.url, platform.api_key, tmp_path_factory.mktemp("home")))
+
+
+OPS = {"name": "ops", "url": {"secret": "ops", "key": "url"}, "signing": {"secret": "ops", "key": "signing"}}
+
+
+def test_a_due_time_is_run_once_and_its_response_is_read_like_any_other(laptop: Laptop) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).replace(microsecond=0)
+    laptop.write("once", at=soon.isoformat(), input="due {{ scheduledTime }} {{ lastRun.outcome }}")
+    (run,) = laptop.ended("once")
+    assert run["outcome"] == "succeeded" and run["scheduled_time"] == soon.isoformat().replace("+00:00", "Z")
+    response = laptop.output(run["response_ids"][0])
+    assert response.status == "completed" and f"heard: due {run['scheduled_time']} \n" in response.output_text
+    shown = laptop.platform.call("/v1/routines/once")[1]
+    assert shown["next"] == [] and shown["last"]["id"] == run["id"] and len(laptop.runs("once")) == 1
+
+
+def test_a_session_lasts_from_run_to_run_and_each_is_told_of_the_one_before(laptop: Laptop) -> None:
+    laptop.write("again", input="before: {{ lastRun.outcome }}, {{ lastRun.output }}")
+    for number in (1, 2):
+        found = laptop.commands.json("routines", "run", "again", "--wait")
+        assert found["outcome"] == "succeeded" and f"run {number}" in found["output"]
+    assert "before: succeeded, heard: before:" in found["output"]
+    laptop.write("alone", session="fresh")
+    for _ in range(2):
+        assert "run 1" in laptop.commands.json("routines", "run", "alone", "--wait")["output"]
+
+
+def test_a_crash_is_the_same_turn_and_no_failure(laptop: Laptop) -> None:
+    laptop.write("crash")
+    found = laptop.commands.json("routines", "run", "crash", "--wait")
+    assert found["outcome"] == "succeeded" and found["tries"] == 1 and len(found["response_ids"]) == 1
+    attempts = laptop.platform.record("worker", found["response_ids"][0])["attempts"]
+    assert len(attempts) == 2, attempts
+
+
+def test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why(laptop: Laptop) -> None:
+    laptop.write("retried", input="first time", onFailure="retry", retries={"backoff": "1s"})
+    laptop.run("retried")
+    (run,) = laptop.ended("retried")
+    assert run["outcome"] == "succeeded" and run["tries"] == 2 and len(set(run["response_ids"])) == 2
+    first, second = (laptop.output(each) for each in run["response_ids"])
+    assert first.status == "failed" and "told to fail" in second.output_text and "run 2" in second.output_text
+
+
+def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: Laptop, people: People) -> None:
+    people.answers = [500]
+    laptop.write("alarm", input="always", alerts=[OPS])
+    for number in (1, 2):
+        laptop.run("alarm")
+        laptop.ended("alarm", number)
+    (failed,) = poll("people are told", lambda: people.of("alarm"), within=60)
+    assert failed["type"] == "routine.failed" and "it always fails" in failed["error"] and failed["failures"] == 1
+    path, headers, body = next(each for each in people.told if b'"alarm"' in each[2])
+    assert path == "/hook/secret-part"
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    wanted = base64.b64encode(hmac.new(KEY.encode(), signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{wanted}"
+    laptop.write("alarm", input="quiet now", alerts=[OPS])
+    laptop.run("alarm")
+    laptop.ended("alarm", 3)
+    told = poll("and that it runs again", lambda: found if len(found := people.of("alarm")) == 2 else None, within=60)
+    assert told[1]["type"] == "routine.resolved"
+    shown = json.dumps(laptop.platform.call("/v1/routines/alarm")[1]) + laptop.platform.log.read_text()
+    assert "secret-part" not in shown and KEY not in shown
+
+
+@pytest.mark.parametrize(("kind", "field"), [("slack", "blocks"), ("teams", "attachments")])
+def test_chats_are_told_in_their_own_shape(laptop: Laptop, people: People, kind: str, field: str) -> None:
+    name = f"loud-{kind}"
+    laptop.write(name, input="always", alerts=[{"name": "chat", "type": kind, "url": {"secret": "chat", "key": "url"}}])
+    laptop.run(name)
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(body) for path, _, body in people.told if path == "/chat" and name.encode() in body]
+
+    (found,) = poll("the chat is told", told, within=60)
+    assert field in found
+
+
+def test_nobody_is_told_where_failures_are_skipped(laptop: Laptop, people: People) -> None:
+    laptop.write("silent", input="always", onFailure="skip", alerts=[OPS])
+    laptop.run("silent")
+    (run,) = laptop.ended("silent")
+    assert run["outcome"] == "failed" and not people.of("silent")
+    assert laptop.platform.call("/v1/routines/silent")[1]["waiting_alerts"] == 0
+
+
+def test_a_routine_that_always_fails_is_stopped_and_resumed_by_hand(laptop: Laptop, people: People) -> None:
+    laptop.write("doomed", input="always", every="10s", stopAfter=2, alerts=[OPS], missedRuns="skip")
+    poll("it is stopped", lambda: laptop.platform.call("/v1/routines/doomed")[1]["status"] == "stopped", within=60)
+    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=60)
+    assert [one["type"] for one in kinds] == ["routine.failed", "routine.stopped"]
+    laptop.commands.run("routines", "resume", "doomed")
+    assert laptop.platform.call("/v1/routines/doomed")[1]["status"] == "active"
+    laptop.commands.run("routines", "suspend", "doomed")
+    shown = laptop.platform.call("/v1/routines/doomed")[1]
+    assert shown["status"] == "suspended" and shown["next"] == []
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("forbid", "skipped"), ("replace", "replaced")])
+def test_two_at_once(laptop: Laptop, policy: str, outcome: str) -> None:
+    name = f"two-{policy}"
+    laptop.write(name, input="wait", every="10s", concurrencyPolicy=policy)
+    run = next(one for one in laptop.ended(name, 1, within=60) if one["outcome"] == outcome)
+    laptop.commands.run("routines", "suspend", name)
+    going = laptop.platform.call(f"/v1/routines/{name}")[1]["running"]
+    assert going is not None and going["id"] != run["id"]
+    if policy == "replace":
+        replaced = run["response_ids"][0]
+        poll("the one before is ended", lambda: laptop.output(replaced).status == "cancelled", within=45)
+    with laptop.platform.client("worker") as api:
+        api.responses.cancel(going["response_ids"][0])
+    ended = next(one for one in laptop.ended(name, 2) if one["id"] == going["id"])
+    assert ended["outcome"] == "cancelled"
+
+
+def test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more(laptop: Laptop) -> None:
+    laptop.write("long", input="wait")
+    run = laptop.run("long")
+    code, refused = laptop.platform.call("/v1/routines/long/run", method="POST")
+    assert code == 409 and "goes on" in refused["error"]["message"]
+    going = poll("its turn runs", lambda: laptop.runs("long")[0]["response_ids"] or None, within=30)
+    (laptop.folder / "long" / "routines.yaml").unlink()
+    poll("it is gone", lambda: not laptop.is_there("long"), within=30)
+    poll("its run is ended", lambda: laptop.output(going[0]).status == "cancelled", within=30)
+    assert laptop.platform.call("/v1/routines/long/run", method="POST")[0] == 404 and run["id"]
+
+
+def test_an_agent_that_is_not_there_is_a_failure_that_says_so(laptop: Laptop) -> None:
+    began = time.monotonic()
+    laptop.write("lost", agent="nowhere")
+    laptop.run("lost")
+    (run,) = laptop.ended("lost", within=90)
+    assert run["outcome"] == "failed" and "no agent named 'nowhere'" in run["error"], time.monotonic() - began
+
+
+def test_only_operators_of_the_tenant_see_routines(laptop: Laptop) -> None:
+    laptop.write("seen")
+    code, made = laptop.platform.call("/v1/keys", method="POST", body={"name": "narrow", "scopes": ["invoke"]})
+    assert code == 201
+    narrow = made["key"]
+    assert laptop.platform.call("/v1/routines/seen", api_key=narrow)[0] == 403
+    laptop.run("seen")
+    (run,) = laptop.ended("seen")
+    place = f"/v1/agents/worker/responses/{run['response_ids'][0]}"
+    assert laptop.platform.call(place)[0] == 200 and laptop.platform.call(place, api_key=narrow)[0] == 404
+    assert laptop.platform.call("/v1/routines/seen/run", method="POST", api_key=narrow)[0] == 403
