@@ -18,6 +18,8 @@ Limits: tools only; JSON answers, or an event stream for `stream`; one process, 
     asks            asks for input of a person
     leak            its own headers as text
     refuse          a JSON-RPC error
+
+Where `posts` is set, a call with a `key` is a post of it there, and says so: `posted KEY`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from fakes.effects import Effects
 
 WAIT_S = 60.0
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
@@ -51,6 +55,7 @@ class Tools:
         self.forgets = 404
         """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
+        self.posts: Effects | None = None
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -172,10 +177,18 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                         "headers": headers,
                     }
                     count, text = tools.note(entry), str(arguments.get("text", ""))
-                    told = f"{params['name']} {count}: {text}"
+                    told, key = f"{params['name']} {count}: {text}", str(arguments.get("key", ""))
+                    if tools.posts is not None and key:
+                        if not tools.posts.post(key):
+                            self.close_connection = True
+                            return
+                        told = f"posted {key}"
                     if text == "leak":
                         told = json.dumps(headers)
-                    self._behave(number, text, {"content": [{"type": "text", "text": told}], "isError": False})
+                    with contextlib.suppress(OSError):
+                        self._behave(number, text, {"content": [{"type": "text", "text": told}], "isError": False})
+                    if tools.posts is not None and key:
+                        tools.posts.see("answered", key)
                 case _:
                     error = {"code": -32601, "message": "Method not found"}
                     self._whole(404 if tools.era == "new" else 200, {"jsonrpc": "2.0", "id": number, "error": error})

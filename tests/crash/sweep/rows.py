@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from crash.sweep import plan
+from fakes import tools
 from fakes.effects import Effects, counting
 from fakes.models import Models, serving
 from fakes.platform import Platform, poll, started
@@ -19,16 +21,39 @@ AGENTS = Path(__file__).with_name("agents")
 
 @dataclass(frozen=True)
 class Row:
-    """One agent: its file, and the endpoint that it asks."""
+    """One agent: its file, the endpoint that it asks, the set of packages that it needs beside the plain ones.
+
+    `over_mcp`: its effects that are tools of a toolbox; the others are steps. `by_model`: its model says what is called, one question after
+    the other, and the answer is the last one's; otherwise its own code does (`agents/work.py`). `twice`: its adapter records the toolbox's
+    tools as steps too, so that one is told as unknown when the sandbox dies.
+    """
 
     name: str
     file: str
-    endpoint: str
+    endpoint: str = "chat"
+    needs: str = ""
+    over_mcp: frozenset[int] = frozenset()
+    by_model: bool = False
+    twice: bool = False
+
+    @property
+    def requirements(self) -> str:
+        """The file that lists them."""
+        return f"requirements-{self.needs}.txt" if self.needs else "requirements.txt"
+
+
+def _framework(name: str, file: str, *, twice: bool = False) -> Row:
+    return Row(name, file, needs=name, over_mcp=plan.OVER_MCP, by_model=True, twice=twice)
 
 
 ROWS = (
-    Row("plain-openai", "plain_openai.py", "chat"),
+    Row("plain-openai", "plain_openai.py"),
     Row("plain-anthropic", "plain_anthropic.py", "messages"),
+    Row("plain-mcp", "plain_mcp.py", over_mcp=frozenset(range(1, 6))),
+    _framework("agent-framework", "by_agent_framework.py", twice=True),
+    _framework("langgraph", "by_langgraph.py", twice=True),
+    _framework("openai-agents", "in_openai_agents.py"),
+    _framework("pydantic-ai", "in_pydantic_ai.py"),
 )
 
 AGENT = """
@@ -36,9 +61,10 @@ apiVersion: moorage.dev/v1alpha1
 kind: HostedAgent
 metadata: {{name: {row.name}}}
 spec:
-  source: {{path: ., entrypoint: {row.file}}}
+  source: {{path: ., entrypoint: {row.file}, requirements: {row.requirements}}}
   pool: {{min: 2, max: 6}}
   models: [{row.endpoint}]
+  toolboxes: [desk, all]
   env: [{{name: LEDGER_URL, value: "{ledger}"}}]
 """
 ENDPOINTS = """
@@ -51,7 +77,26 @@ apiVersion: moorage.dev/v1alpha1
 kind: ModelEndpoint
 metadata: {{name: messages}}
 spec: {{protocol: anthropic, baseUrl: "{models}"}}
+---
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {{name: all}}
+spec:
+  upstreams: [{{name: desk, mcp: {{url: "{tools}"}}}}]
+---
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {{name: desk}}
+spec:
+  upstreams: [{{name: desk, mcp: {{url: "{tools}"}}, allow: [{few}]}}]
 """
+POSTING = {
+    "type": "object",
+    "properties": {"key": {"type": "string"}, "note": {"type": "string"}},
+    "required": ["key", "note"],
+}
+FEW = ("book", *(f"post_{n}" for n in sorted(plan.OVER_MCP)))
+OFFERED = ("book", "post", *(f"post_{n}" for n in range(1, 6)))
 
 
 @dataclass(frozen=True)
@@ -66,13 +111,20 @@ class Ground:
 @contextlib.contextmanager
 def ground(folder: Path) -> Iterator[Ground]:
     """A platform with every agent of the table."""
-    with serving() as models, counting() as effects, pytest.MonkeyPatch.context() as patch:
+    with (
+        serving() as models,
+        counting() as effects,
+        tools.serving() as desk,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        models.script, desk.posts = plan.read, effects
+        desk.tools = [{"name": name, "description": "Posts a key.", "inputSchema": POSTING} for name in OFFERED]
         place = folder / "sweep"
         shutil.copytree(AGENTS, place, ignore=shutil.ignore_patterns("__pycache__"))
         documents = [AGENT.format(row=row, ledger=effects.url) for row in ROWS]
-        documents.append(ENDPOINTS.format(models=models.url))
+        documents.append(ENDPOINTS.format(models=models.url, tools=desk.url, few=", ".join(FEW)))
         (place / "agent.yaml").write_text("---".join(documents))
-        patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{models.port}")
+        patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{models.port},127.0.0.1:{desk.port}")
         with started(folder, "--plain") as platform:
             names = {row.name for row in ROWS}
             poll("the agents serve", lambda: names <= {a["name"] for a in platform.agents}, within=240)
