@@ -11,16 +11,20 @@ No effect happens twice, no completed model call is paid twice, the client's str
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
 from crash.sweep.points import SANDBOX, Point, points
 from crash.sweep.rows import ROWS, Ground, ground
 from crash.sweep.striking import Strikers, strike
+from fakes.platform import Platform
 
 LONG = os.environ.get("MOORAGE_LONG") == "1"
 
@@ -28,7 +32,9 @@ pytestmark = [pytest.mark.crash, pytest.mark.sweep, pytest.mark.index, pytest.ma
 
 AT_ONCE = 3
 FEW = 2 * len(ROWS)  # the share of an ordinary run: a minute
-SANDBOXES, VALKEYS, GATEWAYS = (2_730, 280, 210) if LONG else (273, 28, 28)
+SANDBOXES, VALKEYS, GATEWAYS = (2_800, 240, 208) if LONG else (280, 24, 32)
+RESTARTS, WITHIN_S = 5, 61.0  # more ends of Valkey within a minute than these, and a platform gives up
+END_S = 5.0
 WRONG = 10  # faults after which it is plain that something is
 
 
@@ -45,6 +51,7 @@ def sweep(
     victims: Sequence[str],
     *,
     at_once: int = 1,
+    restarts: int = 0,
 ) -> None:
     seed = request.config.getoption("--crash-seed") or int(time.time()) // 86_400
     start = request.config.getoption("--sweep-from")
@@ -54,16 +61,21 @@ def sweep(
     print(f"sweep seed {seed}, {count} points of {'/'.join(victims)} from {start} on: replay with --crash-seed {seed}")
     fell: Counter[str] = Counter()
     faults: list[str] = []
+    ends: list[float] = []
     began = time.monotonic()
 
     def one(numbered: tuple[int, Point]) -> None:
         number, point = numbered
+        if restarts and len(ends) >= restarts:
+            threading.Event().wait(max(0.0, ends[-restarts] + WITHIN_S - time.monotonic()))
         if len(faults) >= WRONG:
             return
         try:
             blows, unknown = strike(*field, point)
-        except AssertionError as fault:
-            faults.append(f"--crash-seed {seed} --sweep-from {number} --sweep-count 1, {point}: {fault}")
+            ends.append(time.monotonic())
+        except (AssertionError, openai.OpenAIError, OSError) as fault:
+            again = f"--crash-seed {seed} --sweep-from {number} --sweep-count 1"
+            faults.append(f"{again}, {point}: {type(fault).__name__} {fault}{ended(field[0].platform)}")
             print(faults[-1], flush=True)
             return
         fell[point.row.name] += bool(blows)
@@ -79,6 +91,15 @@ def sweep(
     assert sum(fell[row.name] for row in ROWS) == count, fell
 
 
+def ended(platform: Platform) -> str:
+    """What a platform said last that does not run any more."""
+    try:
+        platform.process.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    return f"\nthe platform ended:\n{platform.log.read_text()[-5000:]}"
+
+
 def test_a_few_points_of_every_kind(field: tuple[Ground, Strikers], request: pytest.FixtureRequest) -> None:
     sweep(field, request, FEW, SANDBOX, at_once=AT_ONCE)
 
@@ -92,7 +113,7 @@ def test_no_killed_sandbox_makes_an_effect_happen_twice(
 
 @pytest.mark.long
 def test_no_killed_valkey_does(field: tuple[Ground, Strikers], request: pytest.FixtureRequest) -> None:
-    sweep(field, request, VALKEYS, ("valkey",))
+    sweep(field, request, VALKEYS, ("valkey",), restarts=RESTARTS)
 
 
 @pytest.mark.long

@@ -42,6 +42,12 @@ class Effects:
             self.counts[key] += 1
         return True
 
+    def look(self, key: str) -> bool:
+        """Whether it was posted."""
+        with self._lock:
+            self.looked[key] += 1
+            return self.counts[key] > 0
+
     def see(self, edge: str, key: str) -> Any:
         """Tells whoever watches."""
         return self.watch(edge, key) if self.watch is not None else None
@@ -61,10 +67,7 @@ def _handler(effects: Effects) -> type[BaseHTTPRequestHandler]:
             return
 
         def do_GET(self) -> None:
-            key = self.path.rpartition("/")[2]
-            with effects._lock:
-                effects.looked[key] += 1
-            self._say({"found": effects.counts[key] > 0})
+            self._say({"found": effects.look(self.path.rpartition("/")[2])})
 
         def do_POST(self) -> None:
             key = str(json.loads(self.rfile.read(int(self.headers["content-length"])))["key"])

@@ -147,7 +147,11 @@ class Platform:
 
     def valkey_pid(self) -> int:
         """Of the embedded server, as the platform noted it."""
-        return int(json.loads((self.state / "valkey.pids.json").read_text())[0]["pid"])
+        return self.valkey_pids()[0]
+
+    def valkey_pids(self) -> list[int]:
+        """None for a moment where one has ended and the next one has not begun."""
+        return [int(each["pid"]) for each in json.loads((self.state / "valkey.pids.json").read_text())]
 
     def start_gateway(self) -> Gateway:
         """Another replica on the same Valkey and object store."""

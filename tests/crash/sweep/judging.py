@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crash.stream import Seen
 from crash.sweep.points import Point, effect
-from crash.sweep.rows import Ground, Row
+from crash.sweep.rows import Row, Servers
 
 OWN = (("q1",), ("e1",), ("q2", "e2", "e3"), ("q3",), ("e4",), ("q4", "q5"), ("e5",))
 BY_MODEL = (("q1",), ("e1",), ("q2",), ("e2", "e3"), ("q3",), ("e4",), ("q4",), ("e5",), ("q5",))
@@ -13,23 +13,23 @@ REACH = 3
 """Stages that a gateway may carry something of, when it dies a moment after an answer of the first of them."""
 
 
-def judge(ground: Ground, point: Point, run: str, seen: Seen) -> int:
+def judge(servers: Servers, point: Point, run: str, seen: Seen) -> int:
     """The stream is whole, the turn completed, every effect there once, no question paid again that need not be. How many effects were
     told as unknown."""
     seen.check()
     assert seen.events[-1].type == "response.completed", seen.events[-1]
-    done = [ground.effects.counts[f"{run}-{n}"] for n in range(1, 6)]
+    done = [servers.effects.counts[f"{run}-{n}"] for n in range(1, 6)]
     assert done == [1] * 5, done
-    unknown = _judge_unknown(ground, point, run)
-    _judge_questions(ground, point, run)
+    unknown = _judge_unknown(servers, point, run)
+    _judge_questions(servers, point, run)
     if point.mode == "same" or not point.row.by_model:
-        _judge_answer(ground, point, run, seen)
+        _judge_answer(servers, point, run, seen)
     return unknown
 
 
-def _judge_unknown(ground: Ground, point: Point, run: str) -> int:
+def _judge_unknown(servers: Servers, point: Point, run: str) -> int:
     """An effect is told as unknown where its carrier died under it, and only there. Who is told so, looks."""
-    looked = {n for n in range(1, 6) if ground.effects.looked[f"{run}-{n}"]}
+    looked = {n for n in range(1, 6) if servers.effects.looked[f"{run}-{n}"]}
     blow, row = point.blows[0], point.row
     if blow.victim == "valkey":
         assert not looked, looked
@@ -43,9 +43,9 @@ def _judge_unknown(ground: Ground, point: Point, run: str) -> int:
     return len(looked)
 
 
-def _judge_questions(ground: Ground, point: Point, run: str) -> None:
+def _judge_questions(servers: Servers, point: Point, run: str) -> None:
     """Who asks the same is answered from the journal; where a gateway dies, what it carried may be asked again."""
-    texts = [each["text"] for each in ground.models.asked if each["text"].startswith(f"{run} ")]
+    texts = [each["text"] for each in servers.models.asked if each["text"].startswith(f"{run} ")]
     gateway = point.blows[0].victim == "gateway"
     again = len(texts) - len(set(texts))
     assert again <= (_together(point) if gateway else 0), texts
@@ -59,7 +59,7 @@ def _judge_questions(ground: Ground, point: Point, run: str) -> None:
         assert [each for each in asked if each in alone] == alone, texts
 
 
-def _judge_answer(ground: Ground, point: Point, run: str, seen: Seen) -> None:
+def _judge_answer(servers: Servers, point: Point, run: str, seen: Seen) -> None:
     """The model's own counters stand in what the client was told."""
     messages = [item for item in seen.events[-1].response.output if item.type == "message"]
     last = messages[-1]
@@ -69,7 +69,7 @@ def _judge_answer(ground: Ground, point: Point, run: str, seen: Seen) -> None:
     if point.mode != "same":
         assert [line for line in lines if line.startswith("did ")] == did, lines
         return
-    answers = [[f"answer {n} to {run} q{k}" for n in ground.models.numbers(f"{run} q{k}")] for k in range(1, 6)]
+    answers = [[f"answer {n} to {run} q{k}" for n in servers.models.numbers(f"{run} q{k}")] for k in range(1, 6)]
     if point.row.by_model:
         order = [answers[4]]
     else:

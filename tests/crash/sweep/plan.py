@@ -63,7 +63,8 @@ def _said(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(body.get("instructions"), str):
         yield "system", body["instructions"]
     given = body.get("messages") or body.get("input") or []
-    for each in [{"role": "user", "content": given}] if isinstance(given, str) else given:
+    messages: list[Any] = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    for each in messages:
         kind, role = each.get("type", "message"), each.get("role", "")
         for call in each.get("tool_calls") or ():
             yield f"call {call['id']}", call["function"]["arguments"]

@@ -51,11 +51,12 @@ def points(seed: int, start: int, count: int, rows: Sequence[Row], victims: Sequ
         for deck in decks:
             dice.shuffle(deck)
         for each in zip(*decks, strict=True):
-            found += [_point(dice, row, *told, victims) for row, told in zip(rows, each, strict=True)]
+            found += [_point(dice, row, told, victims) for row, told in zip(rows, each, strict=True)]
     return found[start : start + count]
 
 
-def _point(dice: random.Random, row: Row, mode: str, event: str, edge: str, victims: Sequence[str]) -> Point:
+def _point(dice: random.Random, row: Row, told: tuple[str, str, str], victims: Sequence[str]) -> Point:
+    mode, event, edge = told
     blows = [_blow(dice, row, event, edge, victims)]
     if victims == SANDBOX and dice.random() < 0.25:
         blows.append(_blow(dice, row, dice.choice(EVENTS), dice.choice(EDGES), victims))

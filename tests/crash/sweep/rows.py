@@ -50,6 +50,7 @@ ROWS = (
     Row("plain-openai", "plain_openai.py"),
     Row("plain-anthropic", "plain_anthropic.py", "messages"),
     Row("plain-mcp", "plain_mcp.py", over_mcp=frozenset(range(1, 6))),
+    Row("plain-http", "in_pod.py", over_mcp=frozenset(range(1, 6)), twice=True),
     _framework("agent-framework", "by_agent_framework.py", twice=True),
     _framework("langgraph", "by_langgraph.py", twice=True),
     _framework("openai-agents", "in_openai_agents.py"),
@@ -82,7 +83,7 @@ apiVersion: moorage.dev/v1alpha1
 kind: Toolbox
 metadata: {{name: all}}
 spec:
-  upstreams: [{{name: desk, mcp: {{url: "{tools}"}}}}]
+  upstreams: [{{name: desk, mcp: {{url: "{tools}"}}, readOnly: [is_there]}}]
 ---
 apiVersion: moorage.dev/v1alpha1
 kind: Toolbox
@@ -96,36 +97,45 @@ POSTING = {
     "required": ["key", "note"],
 }
 FEW = ("book", *(f"post_{n}" for n in sorted(plan.OVER_MCP)))
-OFFERED = ("book", "post", *(f"post_{n}" for n in range(1, 6)))
+OFFERED = ("book", "post", "is_there", *(f"post_{n}" for n in range(1, 6)))
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The platform and both servers. Plain processes: an isolated one does not reach a ledger on this machine's loopback."""
+class Servers:
+    """Who counts: the scripted models, and the ledger of effects."""
 
-    platform: Platform
     models: Models
     effects: Effects
+
+
+@dataclass(frozen=True)
+class Ground(Servers):
+    """The platform beside them. Plain processes: an isolated one does not reach a ledger on this machine's loopback."""
+
+    platform: Platform
+
+
+@contextlib.contextmanager
+def posting(effects: Effects, host: str = "127.0.0.1") -> Iterator[tools.Tools]:
+    """A server of tools whose calls are posts."""
+    with tools.serving(host=host) as desk:
+        desk.posts = effects
+        desk.tools = [{"name": name, "description": "Posts a key.", "inputSchema": POSTING} for name in OFFERED]
+        yield desk
 
 
 @contextlib.contextmanager
 def ground(folder: Path) -> Iterator[Ground]:
     """A platform with every agent of the table."""
-    with (
-        serving() as models,
-        counting() as effects,
-        tools.serving() as desk,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        models.script, desk.posts = plan.read, effects
-        desk.tools = [{"name": name, "description": "Posts a key.", "inputSchema": POSTING} for name in OFFERED]
+    with serving() as models, counting() as effects, posting(effects) as desk, pytest.MonkeyPatch.context() as patch:
+        models.script = plan.read
         place = folder / "sweep"
         shutil.copytree(AGENTS, place, ignore=shutil.ignore_patterns("__pycache__"))
         documents = [AGENT.format(row=row, ledger=effects.url) for row in ROWS]
         documents.append(ENDPOINTS.format(models=models.url, tools=desk.url, few=", ".join(FEW)))
         (place / "agent.yaml").write_text("---".join(documents))
-        patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{models.port},127.0.0.1:{desk.port}")
+        patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"{models.named},{desk.named}")
         with started(folder, "--plain") as platform:
             names = {row.name for row in ROWS}
             poll("the agents serve", lambda: names <= {a["name"] for a in platform.agents}, within=240)
-            yield Ground(platform, models, effects)
+            yield Ground(models, effects, platform)

@@ -55,8 +55,8 @@ async def by_step(name, n, key, more):
 
 
 class Work:
-    def __init__(self, run, mode, effect):
-        self.run, self.mode, self.make = run, mode, effect
+    def __init__(self, run, mode, effect, look):
+        self.run, self.mode, self.make, self.look = run, mode, effect, look
 
     def question(self, n):
         return " ".join((self.run, f"q{n}", *now(self.mode)))
@@ -69,13 +69,13 @@ class Work:
             if verdict == AGAIN:
                 verdict = await self.make(name, n, key, more)
             else:
-                verdict = DONE if (await asyncio.to_thread(look, key)).startswith(FOUND) else AGAIN
+                verdict = DONE if (await asyncio.to_thread(self.look, key)).startswith(FOUND) else AGAIN
         return key
 
 
-async def run(items, ask, stream, effect=by_step):
-    """`ask(text)` gives the whole answer, `stream(text)` its pieces; `effect` is one try at one."""
-    work = Work(*text_of(items).split(), effect)
+async def run(items, ask, stream, effect=by_step, look=look):
+    """`ask(text)` gives the whole answer, `stream(text)` its pieces; `effect` is one try at one, `look` says whether it happened."""
+    work = Work(*text_of(items).split(), effect, look)
     yield f"{await ask(work.question(1))}\n"
     yield f"did {await work.effect(1)}\n"
     answer, one, two = await asyncio.gather(ask(work.question(2)), work.effect(2), work.effect(3))
