@@ -72,12 +72,13 @@ def sweep(
             return
         try:
             blows, unknown = strike(*field, point)
-            ends.append(time.monotonic())
         except (AssertionError, openai.OpenAIError, OSError) as fault:
             again = f"--crash-seed {seed} --sweep-from {number} --sweep-count 1"
             faults.append(f"{again}, {point}: {type(fault).__name__} {fault}{ended(field[0].platform)}")
             print(faults[-1], flush=True)
             return
+        finally:
+            ends.append(time.monotonic())
         fell[point.row.name] += bool(blows)
         fell["of two blows both"] += blows == 2
         fell["told as unknown"] += unknown
