@@ -22,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sim-schedules", type=int, default=0, help="schedules per fault set (0: the group's own number)")
     parser.addoption("--platform", default="", help="a file that tells of a running platform, for the journeys")
     parser.addoption("--crash-seed", type=int, default=0, help="seed of the crash group (0: one by the day's date)")
+    parser.addoption("--sweep-from", type=int, default=0, help="number of the first point of each kind of the sweep")
+    parser.addoption("--sweep-count", type=int, default=0, help="points of each kind (0: all that are left)")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -103,7 +103,8 @@ class Environments:
 
     def _digest(self, source: Path, wanted: Requirements | None, python: str | None) -> str:
         whole = hashlib.sha256()
-        parts = [sys.version, sys.platform, os.uname().machine, python or sys.executable, self._wheel.digest]
+        named = wanted.named if wanted else ""  # of several lists in one folder
+        parts = [sys.version, sys.platform, os.uname().machine, python or sys.executable, self._wheel.digest, named]
         for part in parts:
             whole.update(part.encode() + b"\0")
         for name, content in _inputs(source, wanted):

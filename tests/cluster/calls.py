@@ -61,11 +61,15 @@ class Call:
         """The end was not seen yet."""
         return not self.seen.ended
 
-    def whole(self, said: str, within: float = LONGEST_SECONDS) -> list[dict[str, Any]]:
-        """Waits for its end; its attempts, as the record has them. Raises AssertionError unless it came whole and once."""
+    def ended(self, within: float = LONGEST_SECONDS) -> Seen:
+        """Waits for its end; what was seen of it."""
         assert self._done is not None
         self._done.result(timeout=within)
-        self.seen.check()
+        return self.seen
+
+    def whole(self, said: str, within: float = LONGEST_SECONDS) -> list[dict[str, Any]]:
+        """Waits for its end; its attempts, as the record has them. Raises AssertionError unless it came whole and once."""
+        self.ended(within).check()
         last = self.seen.events[-1]
         assert last.type == "response.completed", last
         assert last.response.output_text == said

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SANDBOX_IMAGE = "localhost/moorage-sandbox:test"
 AGENT_IMAGE = "localhost/moorage-agent:test"
 CHECKPOINT_BENCH_IMAGE = "localhost/moorage-checkpoint-bench:test"
+SWEEP_IMAGE = "localhost/moorage-sweep:test"
 REVIEW_IMAGE = "localhost/moorage-review:test"
 
 
@@ -46,6 +47,15 @@ def review_image(node: Node) -> str:
     images.build(REVIEW_IMAGE, dockerfile, ROOT / "examples" / "review-agent", SANDBOX_IMAGE, archive)
     node.load(archive)
     return REVIEW_IMAGE
+
+
+def sweep_image(node: Node) -> str:
+    """The agent of the crash sweep, as an image."""
+    archive = plan.cache() / "sweep-test.oci.tar"
+    dockerfile = ROOT / "tests" / "cluster" / "sweep" / "Dockerfile"
+    images.build(SWEEP_IMAGE, dockerfile, ROOT / "tests" / "crash" / "sweep" / "agents", SANDBOX_IMAGE, archive)
+    node.load(archive)
+    return SWEEP_IMAGE
 
 
 def checkpoint_bench_image(node: Node) -> str:

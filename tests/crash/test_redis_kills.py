@@ -11,7 +11,7 @@ import pytest
 
 from crash.kills import LONG_ASKS, words
 from crash.stream import Seen
-from fakes.platform import Platform
+from fakes.platform import Platform, poll
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -51,3 +51,13 @@ def test_a_restarted_valkey_is_not_noticed(struck: Platform) -> None:
     with struck.client("paced") as client:
         stored = client.responses.create(model="paced", input="3 5")
     assert stored.status == "completed"
+
+
+def test_a_valkey_that_dies_as_it_starts_is_started_again(struck: Platform) -> None:
+    before = struck.valkey_pid()
+    os.kill(before, signal.SIGKILL)
+    (starting,) = poll("the next one starts", lambda: set(struck.valkey_pids()) - {before}, every=0.001)
+    os.kill(starting, signal.SIGKILL)
+    poll("it was met as it started", lambda: b"as it was started" in struck.log.read_bytes())
+    with struck.client("paced", max_retries=5) as client:
+        assert client.responses.create(model="paced", input="3 5").status == "completed"

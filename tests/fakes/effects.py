@@ -1,7 +1,8 @@
 """A server whose every `POST /post` is an effect: it counts them by key, and says of a key whether it is there.
 
 `watch`, where it is set, is called with ("asked", key) before a post is counted and ("answered", key) after its answer was written; a post
-of which it says "lost" is not counted, and not answered. Limits: one process, a thread a connection.
+of which it says "lost" is not counted, and not answered. `looked` counts who asked whether a key is there. Limits: one process, a
+thread a connection.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Effects:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.looked: Counter[str] = Counter()
         self.watch: Callable[[str, str], Any] | None = None
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -40,6 +42,12 @@ class Effects:
             self.counts[key] += 1
         return True
 
+    def look(self, key: str) -> bool:
+        """Whether it was posted."""
+        with self._lock:
+            self.looked[key] += 1
+            return self.counts[key] > 0
+
     def see(self, edge: str, key: str) -> Any:
         """Tells whoever watches."""
         return self.watch(edge, key) if self.watch is not None else None
@@ -59,7 +67,7 @@ def _handler(effects: Effects) -> type[BaseHTTPRequestHandler]:
             return
 
         def do_GET(self) -> None:
-            self._say({"found": effects.counts[self.path.rpartition("/")[2]] > 0})
+            self._say({"found": effects.look(self.path.rpartition("/")[2])})
 
         def do_POST(self) -> None:
             key = str(json.loads(self.rfile.read(int(self.headers["content-length"])))["key"])

@@ -3,7 +3,7 @@
 Limits: chat completions, Responses and messages only; one process, a thread a connection; tools only as `model_tools` says, no checks of a
 body's shape. Every answer carries a counter, so that a question asked twice shows, and counts 11 tokens in, of which 3 are cached, and one
 a word out; a streamed chat completion only where it is asked to, and of what it says twice the last counts. The last text of a request
-steers it:
+steers it, unless `script` reads another out of the whole request, and the calls of tools that are made:
 
     pause NAME        waits, before its head, until `release(NAME)`
     hold NAME         sends the first half, then waits until `release(NAME)`
@@ -40,6 +40,7 @@ class Models:
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[dict[str, Any]] = []
         self.watch: Callable[[str, str], Any] | None = None
+        self.script: Callable[[dict[str, Any]], tuple[str, str] | None] | None = None
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
         self._server = ThreadingHTTPServer((host, port), _handler(self))
@@ -145,7 +146,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             body = json.loads(raw)
-            text = _text(body)
+            text, order = (models.script(body) if models.script else None) or (_text(body),) * 2
             before = models.times(text)
             headers = {name.lower(): value for name, value in self.headers.items()}
             number = models.note({"path": self.path, "text": text, "headers": headers, "body": body})
@@ -160,7 +161,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 self.send_header("content-length", "0")
                 self.end_headers()
                 return
-            calls = model_tools.asked(text, body, number)
+            calls = model_tools.asked(order, body, number)
             if not calls and (found := re.search(r"pause (\S+)", text)):
                 models.gate(found[1]).wait(WAIT_S)
             words = f"answer {number} to {text}".split(" ")

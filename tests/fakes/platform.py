@@ -147,7 +147,11 @@ class Platform:
 
     def valkey_pid(self) -> int:
         """Of the embedded server, as the platform noted it."""
-        return int(json.loads((self.state / "valkey.pids.json").read_text())[0]["pid"])
+        return self.valkey_pids()[0]
+
+    def valkey_pids(self) -> list[int]:
+        """None for a moment where one has ended and the next one has not begun."""
+        return [int(each["pid"]) for each in json.loads((self.state / "valkey.pids.json").read_text())]
 
     def start_gateway(self) -> Gateway:
         """Another replica on the same Valkey and object store."""
@@ -205,8 +209,10 @@ def started(
     state: Path | None = None,
     env: dict[str, str] | None = None,
     prefix: Sequence[str] = (),
+    within: float = READY_S,
 ) -> Iterator[Platform]:
-    """A platform that serves the agents of `folder`; ended with everything under it. `prefix`: a command it is started by."""
+    """A platform that serves the agents of `folder`; ended with everything under it. `prefix`: a command it is started by; `within`: how
+    long their environments may take."""
     with tempfile.TemporaryDirectory(prefix="mp-", ignore_cleanup_errors=True) as scratch:
         root = state or Path(scratch) / "s"
         log = Path(scratch) / "dev.log"
@@ -217,7 +223,7 @@ def started(
             )
         platform = None
         try:
-            line = _line(process, log)
+            line = _line(process, log, within)
             said = json.loads(line)
             platform = Platform(process, said["url"], said["api_key"], said["agents"], root, log)
             yield platform
@@ -246,12 +252,12 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _line(process: subprocess.Popen[bytes], log: Path) -> bytes:
+def _line(process: subprocess.Popen[bytes], log: Path, within: float) -> bytes:
     assert process.stdout is not None
     chosen = selectors.DefaultSelector()
     chosen.register(process.stdout, selectors.EVENT_READ)
     with chosen:
-        deadline, data = time.monotonic() + READY_S, b""
+        deadline, data = time.monotonic() + within, b""
         while b"\n" not in data:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
             if chosen.select(1.0):

@@ -18,6 +18,9 @@ Limits: tools only; JSON answers, or an event stream for `stream`; one process, 
     asks            asks for input of a person
     leak            its own headers as text
     refuse          a JSON-RPC error
+
+Where `posts` is set, a call with a `key` is a post of it there, and says so: `posted KEY`; of a tool `is_there` it is a look: `found KEY`,
+`missing KEY`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from fakes.effects import Effects
+
 WAIT_S = 60.0
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 
@@ -37,7 +42,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 class Tools:
     """The server; `url` is what a manifest's `mcp.url` says."""
 
-    def __init__(self, era: str = "new") -> None:
+    def __init__(self, era: str = "new", host: str = "127.0.0.1") -> None:
         self.era = era
         self.tools: list[Any] = [
             {"name": name, "description": f"{name} a text", "inputSchema": SCHEMA} for name in ("add", "get_one", "put")
@@ -51,9 +56,10 @@ class Tools:
         self.forgets = 404
         """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
+        self.posts: Effects | None = None
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer((host, 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -66,7 +72,12 @@ class Tools:
     @property
     def url(self) -> str:
         """Its one URL."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://{self.named}/mcp"
+
+    @property
+    def named(self) -> str:
+        """As `allowedUpstreams` names it."""
+        return f"{self._server.server_address[0]!s}:{self.port}"
 
     def gate(self, name: str) -> threading.Event:
         """What a text of that name waits for."""
@@ -99,9 +110,9 @@ class Tools:
 
 
 @contextlib.contextmanager
-def serving(era: str = "new") -> Iterator[Tools]:
+def serving(era: str = "new", host: str = "127.0.0.1") -> Iterator[Tools]:
     """A server for as long as the context lasts."""
-    made = Tools(era)
+    made = Tools(era, host)
     try:
         yield made
     finally:
@@ -172,10 +183,21 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                         "headers": headers,
                     }
                     count, text = tools.note(entry), str(arguments.get("text", ""))
-                    told = f"{params['name']} {count}: {text}"
+                    told, key = f"{params['name']} {count}: {text}", str(arguments.get("key", ""))
+                    posts = tools.posts if key else None
+                    if posts is not None and params["name"] == "is_there":
+                        told, posts = f"{'found' if posts.look(key) else 'missing'} {key}", None
+                    if posts is not None:
+                        if not posts.post(key):
+                            self.close_connection = True
+                            return
+                        told = f"posted {key}"
                     if text == "leak":
                         told = json.dumps(headers)
-                    self._behave(number, text, {"content": [{"type": "text", "text": told}], "isError": False})
+                    with contextlib.suppress(OSError):
+                        self._behave(number, text, {"content": [{"type": "text", "text": told}], "isError": False})
+                    if posts is not None:
+                        posts.see("answered", key)
                 case _:
                     error = {"code": -32601, "message": "Method not found"}
                     self._whole(404 if tools.era == "new" else 200, {"jsonrpc": "2.0", "id": number, "error": error})

@@ -78,6 +78,15 @@ async def test_two_agents_with_conflicting_versions_run_side_by_side(
     assert run(two, "import importlib.util as u; print(u.find_spec('moorage_gateway'))") == "None"
 
 
+async def test_two_lists_in_one_folder_are_two_environments(tmp_path: Path, environments: Environments) -> None:
+    links = tmp_path / "links"
+    lists = {f"{n}__txt": f"parrot @ {fake_package(links, 'parrot', f'{n[-1]}.0').as_uri()}\n" for n in ("v1", "v2")}
+    folder = source(tmp_path, "agent", **lists)
+    for name, version in (("v1.txt", "1.0"), ("v2.txt", "2.0")):
+        made = await environments.of(folder, requirements=name, python=None)
+        assert run(made, "import parrot; print(parrot.VERSION)") == version
+
+
 async def test_a_second_request_finds_it_made(tmp_path: Path, environments: Environments) -> None:
     folder = source(tmp_path, "agent", host__py="")
     one, two = await asyncio.gather(

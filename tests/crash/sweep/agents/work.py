@@ -10,6 +10,8 @@ import time
 import urllib.request
 import uuid
 
+from reading import AGAIN, DONE, FOUND, LOOK, MISSING, POSTED
+
 import moorage
 from moorage import text_of
 
@@ -19,52 +21,61 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the led
 def post(key, *_):
     body = json.dumps({"key": key}).encode()
     with DIRECT.open(urllib.request.Request(f"{os.environ['LEDGER_URL']}/post", body), timeout=60) as answer:
-        return json.load(answer)["posted"]
+        return f"{POSTED} {json.load(answer)['posted']}"
 
 
-def is_there(key):
+def look(key):
     with DIRECT.open(f"{os.environ['LEDGER_URL']}/is/{key}", timeout=60) as answer:
-        return json.load(answer)["found"]
+        return f"{FOUND if json.load(answer)['found'] else MISSING} {key}"
 
 
 async def post_later(key, *more):
     return await asyncio.to_thread(post, key, *more)
 
 
-class Work:
-    def __init__(self, run, mode):
-        self.run, self.mode = run, mode
+def now(mode):
+    """What makes it another question, or another effect, in every attempt."""
+    return {"same": (), "clock": (f"at {time.time()}",), "fresh": (f"at {time.time()} {uuid.uuid4()}",)}[mode]
 
-    def now(self):
-        """What makes it another question, or another effect, in every attempt."""
-        return {"same": (), "clock": (f"at {time.time()}",), "fresh": (f"at {time.time()} {uuid.uuid4()}",)}[self.mode]
+
+async def by_step(name, n, key, more):
+    """One try at an effect of one's own: a verdict."""
+    try:
+        if n % 2:
+            await asyncio.to_thread(moorage.step, name, post, key, *more)
+        else:
+            await moorage.step(name, post_later, key, *more)
+    except moorage.AlreadyDone as earlier:
+        if (earlier.arguments or {}).get("args", [])[:1] != [key]:
+            return AGAIN  # something else of this tool: this one is meant
+        return DONE if earlier.known else LOOK
+    except moorage.OutcomeUnknown:
+        return LOOK
+    return DONE
+
+
+class Work:
+    def __init__(self, run, mode, effect, look):
+        self.run, self.mode, self.make, self.look = run, mode, effect, look
 
     def question(self, n):
-        return " ".join((self.run, f"q{n}", *self.now()))
+        return " ".join((self.run, f"q{n}", *now(self.mode)))
 
     async def effect(self, n):
         """Who asks otherwise has a tool for each; who asks the same has one for all."""
-        key, more = f"{self.run}-{n}", self.now()
-        name = f"post-{n}" if more else "post"
-        while True:
-            try:
-                if n % 2:
-                    return await asyncio.to_thread(moorage.step, name, post, key, *more)
-                return await moorage.step(name, post_later, key, *more)
-            except moorage.AlreadyDone as earlier:
-                if (earlier.arguments or {}).get("args", [])[:1] != [key]:
-                    continue  # something else of this tool: this one is meant
-                if earlier.known:
-                    return earlier.result
-            except moorage.OutcomeUnknown:
-                pass
-            if await asyncio.to_thread(is_there, key):
-                return key
+        key, more = f"{self.run}-{n}", now(self.mode)
+        name, verdict = f"post_{n}" if more else "post", AGAIN
+        while verdict != DONE:
+            if verdict == AGAIN:
+                verdict = await self.make(name, n, key, more)
+            else:
+                verdict = DONE if (await asyncio.to_thread(self.look, key)).startswith(FOUND) else AGAIN
+        return key
 
 
-async def run(items, ask, stream):
-    """`ask(text)` gives the whole answer, `stream(text)` its pieces."""
-    work = Work(*text_of(items).split())
+async def run(items, ask, stream, effect=by_step, look=look):
+    """`ask(text)` gives the whole answer, `stream(text)` its pieces; `effect` is one try at one, `look` says whether it happened."""
+    work = Work(*text_of(items).split(), effect, look)
     yield f"{await ask(work.question(1))}\n"
     yield f"did {await work.effect(1)}\n"
     answer, one, two = await asyncio.gather(ask(work.question(2)), work.effect(2), work.effect(3))
