@@ -62,7 +62,7 @@ class Endpoints:
         kept_boxes = {name: one for name, one in self._boxes.items() if str(one.file) in broken}
         self._boxes = {**kept_boxes, **(toolboxes or {})}
         urls = [each.spec.base_url for each in self._endpoints]
-        urls += [upstream.mcp.url for each in self._toolboxes for upstream in each.spec.upstreams]
+        urls += [url for each in self._toolboxes for upstream in each.spec.upstreams for url in upstream.urls]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
         return [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]
@@ -83,9 +83,9 @@ class Endpoints:
                 yield _Needed(name, f"model endpoint {endpoint.name}", endpoint.spec.credential)
         for box in self._toolboxes:
             for upstream in box.spec.upstreams:
-                if upstream.credential is not None:
+                if upstream.secret is not None:
                     name = tool_credential_name(self._tenant, box.name, upstream.name)
-                    yield _Needed(name, f"toolbox {box.name}, upstream {upstream.name}", upstream.credential)
+                    yield _Needed(name, f"toolbox {box.name}, upstream {upstream.name}", upstream.secret)
 
     def allowed(self) -> frozenset[str]:
         """Hosts that may be on this machine or its network."""

@@ -19,21 +19,20 @@ from typing import Any, Final
 import orjson
 
 from moorage_api.errors import ApiError
-from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
+from moorage_gateway.models.asking import Coming, Upstreams
 from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
+from moorage_gateway.tools.opening import Opening
+from moorage_gateway.tools.reading import answered, request
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
 from moorage_gateway.tools.sessions import Kept, Sessions
 
-CONNECT_S = 10.0
 PROBE_S = 10.0
 """For `server/discover`, and no more than a third of the call's time: some servers of the older era never answer what they do not know."""
 GOODBYE_S = 2.0
 MOST_PAGES = 32
 MOST_ERAS = 4096
-LEAST_SECRET = 6
-"""Characters of a credential that is looked for in answers: shorter ones are no secrets."""
 
 _GONE: Final = 404
 """Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
@@ -48,8 +47,7 @@ class Place:
 
     key: str
     url: str
-    opening: tuple[tuple[str, str], ...]
-    secret: str
+    opening: Opening
     most: int
     whose: str = ""
     """The agent's session for which the server keeps one of its own; empty: none is kept."""
@@ -111,6 +109,7 @@ class McpUpstream:
         self._sessions = known.sessions
         self._taken = 0
         self._client = {"name": "moorage", "version": version}
+        self.left_out: dict[str, str] = {}
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
@@ -148,7 +147,7 @@ class McpUpstream:
                 self._taken = 0
                 yield session
         except TimeoutError:
-            raise ToolFault(f"it did not answer within {seconds:g} s", sent=session is not None, late=True) from None
+            raise ToolFault(f"it did not answer within {seconds:.3g} s", sent=session is not None, late=True) from None
         finally:
             if session is not None and session.id and session.kept is None:
                 await self._goodbye(session)
@@ -254,22 +253,14 @@ class McpUpstream:
             own = {"protocolVersion": rpc.NEW, "clientCapabilities": {}, "clientInfo": self._client}
             params = {**params, "_meta": {**params.get("_meta", {}), **{rpc.META + k: v for k, v in own.items()}}}
         said = {"jsonrpc": "2.0", "method": method, "params": params} | ({} if number is None else {"id": number})
-        request = Request("POST", self._place.url, headers, orjson.dumps(said), CONNECT_S, _FOREVER, _FOREVER)
-        try:
-            async with self._upstreams.ask(request) as coming:
-                if 300 <= coming.status < 400:
-                    raise ToolFault("it redirects elsewhere; write the place it means as url", sent=True, final=True)
-                yield coming
-        except AskFault as fault:
-            raise ToolFault(str(fault), sent=fault.sent, late=fault.late, final=fault.final) from None
+        async with answered(self._upstreams, request("POST", self._place.url, headers, orjson.dumps(said))) as coming:
+            yield coming
 
     def _headers(self, session: _Session) -> dict[str, str]:
         found = {
             "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
             "content-type": "application/json",
-            "user-agent": "moorage",
-            **dict(self._place.opening),
+            **dict(self._place.opening.headers),
         }
         if session.version:
             found["mcp-protocol-version"] = session.version
@@ -327,27 +318,19 @@ class McpUpstream:
 
     def _parsed(self, data: bytes) -> dict[str, Any] | None:
         """A message. A server that says its own credential does not get it past here."""
-        secret = self._place.secret
-        if len(secret) >= LEAST_SECRET:
-            data = data.replace(secret.encode(), b"[credential]")
-            data = data.replace(orjson.dumps(secret)[1:-1], b"[credential]")
         try:
-            found = parse_json(data, rpc.LIMITS)
+            found = parse_json(self._place.opening.concealed(data), rpc.LIMITS)
         except ApiError:
             return None
         return found if isinstance(found, dict) else None
 
     async def _goodbye(self, session: _Session) -> None:
-        request = Request("DELETE", self._place.url, self._headers(session), b"", GOODBYE_S, GOODBYE_S, GOODBYE_S)
-        with contextlib.suppress(AskFault, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S), self._upstreams.ask(request):
+        asked = request("DELETE", self._place.url, self._headers(session))
+        with contextlib.suppress(ToolFault, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S), answered(self._upstreams, asked):
                 pass
 
 
 def _is_to(message: dict[str, Any], number: int) -> bool:
     """Whether it answers that request: an error to what could not be read has no id."""
     return message.get("id") == number or isinstance(message.get("error"), dict)
-
-
-_FOREVER = 3600.0
-"""Seconds: the deadline of the whole call stands around each wait."""
