@@ -54,6 +54,8 @@ class HttpApi:
     def __init__(self) -> None:
         self.document: Any = DOCUMENT
         self.document_status = 200
+        self.guarded = False
+        """Whether the document is opened by a token, too."""
         self.documents: list[dict[str, str]] = []
         """Headers of each reading of the document."""
         self.ran: list[dict[str, Any]] = []
@@ -62,6 +64,8 @@ class HttpApi:
         """What the token endpoint says in place of a token."""
         self.tokens: set[str] | None = None
         """Those that are accepted; None: everybody is."""
+        self.stale = 0
+        """How many tokens it gives first that are not accepted."""
         self._lock = threading.Lock()
         self.gate = threading.Event()
         """What `hang` waits for."""
@@ -101,7 +105,7 @@ class HttpApi:
         with self._lock:
             self.token_requests.append(entry)
             made = f"access-token-canary-{len(self.token_requests)}"
-            if self.tokens is not None:
+            if self.tokens is not None and len(self.token_requests) > self.stale:
                 self.tokens.add(made)
             return made
 
@@ -143,14 +147,15 @@ def _handler(api: HttpApi) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             place = urlsplit(self.path)
+            known = api.tokens is None or headers.get("authorization", "")[7:] in api.tokens
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                if place.path == "/openapi.json":
+                if place.path == "/openapi.json" and (known or not api.guarded):
                     api.documents.append(headers)
                     said = api.document if isinstance(api.document, bytes) else json.dumps(api.document).encode()
                     self._whole(api.document_status, said)
                 elif place.path == "/token":
                     self._token(headers, body)
-                elif api.tokens is not None and headers.get("authorization", "")[7:] not in api.tokens:
+                elif not known:
                     self._whole(401, b'{"error":"token"}')
                 else:
                     self._carried_out(place.path, dict(parse_qsl(place.query)), headers, body)

@@ -81,11 +81,14 @@ class ToolCredential(Credential):
 
 
 class McpServer(Part):
-    """A server that speaks MCP over streamable HTTP, of either era (2025-11-25 and older, 2026-07-28)."""
+    """A server that speaks MCP: over streamable HTTP, of either era (2025-11-25 and older, 2026-07-28), or over the older HTTP with SSE."""
 
     url: str = Field(max_length=1024)
-    """Its one URL, as `https://tools.example.com/mcp`. `http://`, and private addresses, only where the platform's `allowedUpstreams`
-    names the host."""
+    """Its one URL, as `https://tools.example.com/mcp`; with `sse` the one of the stream. `http://`, and private addresses, only where the
+    platform's `allowedUpstreams` names the host."""
+    transport: Literal["streamable-http", "sse"] = "streamable-http"
+    """`sse`: the transport of 2024-11-05. Each call has a stream of its own, so that nothing that such a server keeps in a session lasts
+    from call to call."""
 
     @field_validator("url")
     @classmethod

@@ -15,6 +15,10 @@ from moorage_gateway.openapi.operations import BODY, FORM, Operation
 
 LONGEST_VALUE = 8192
 """Characters of one value outside of the body."""
+MOST_VALUES = 1000
+"""Of one argument that is a list."""
+MOST_TARGET = 64 * 1024
+"""Bytes of path and query, encoded."""
 MOST_BODY = 4 * 2**20
 
 
@@ -47,7 +51,7 @@ def build(operation: Operation, arguments: Mapping[str, Any]) -> Request:
             if place.required:
                 raise ArgumentError(f"{operation.name} needs {name!r}.")
             continue
-        texts = [_text(name, each) for each in (value if isinstance(value, list) else [value])]
+        texts = _texts(name, value)
         if place.where == "path":
             path = path.replace(f"{{{place.wire}}}", _segment(name, ",".join(texts)))
         elif place.where == "header":
@@ -59,7 +63,16 @@ def build(operation: Operation, arguments: Mapping[str, Any]) -> Request:
     body = _body(operation, arguments.get(BODY))
     if body is not None and operation.body:
         headers["content-type"] = operation.body
-    return Request(operation.method, path + (f"?{urlencode(query)}" if query else ""), headers, body)
+    target = path + (f"?{urlencode(query)}" if query else "")
+    if len(target) > MOST_TARGET:
+        raise ArgumentError(f"The arguments that stand in the URL are {len(target)} bytes; {MOST_TARGET} are the most.")
+    return Request(operation.method, target, headers, body)
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, list) and len(value) > MOST_VALUES:
+        raise ArgumentError(f"{name!r} has {len(value)} values; {MOST_VALUES} are the most.")
+    return [_text(name, each) for each in (value if isinstance(value, list) else [value])]
 
 
 def _text(name: str, value: Any) -> str:
@@ -90,6 +103,8 @@ def _segment(name: str, text: str) -> str:
 def _header(name: str, text: str) -> str:
     if not text.isascii() or not text.isprintable():
         raise ArgumentError(f"{name!r} is sent as a header: printable ASCII only.")
+    if len(text) > LONGEST_VALUE:
+        raise ArgumentError(f"{name!r} is longer than {LONGEST_VALUE} characters.")
     return text
 
 

@@ -31,6 +31,7 @@ FETCH_S = 20.0
 LIMITS = JsonLimits(size=4 * 2**20, depth=96, containers=200_000)
 MOST = 64
 """Documents that are held; the one that was used least recently goes first."""
+UNAUTHORIZED = 401
 CALL_KEY = "idempotency-key"
 """The header in which an API is told a call's id."""
 
@@ -93,7 +94,8 @@ class Documents:
             log.warning("%s: %s; what was read earlier serves on", key, fault)
             held.until = now + AGAIN_S
             return held.api
-        held.api, held.fault, held.until = None, fault, now + BROKEN_S
+        held.api, held.fault = None, fault
+        held.until = now if fault.status == UNAUTHORIZED else now + BROKEN_S  # another token may open it at once
         raise fault
 
     async def _read(self, described: dict[str, Any], opening: Opening, reserved: frozenset[tuple[str, str]]) -> Api:

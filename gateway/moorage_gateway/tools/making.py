@@ -19,6 +19,7 @@ from moorage_gateway.tools.names import Upstream
 from moorage_gateway.tools.opening import Opening, by_credential, by_token
 from moorage_gateway.tools.servers import ToolFault, ToolServer
 from moorage_gateway.tools.sessions import Sessions
+from moorage_gateway.tools.sse import SseUpstream
 from moorage_gateway.tools.tokens import Tokens, ordered
 
 
@@ -38,14 +39,18 @@ class Making:
     def made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
         """The upstream, for one call: `most` bytes of an answer, else the manifest's. Raises ToolFault when what opens it is missing."""
         spec = upstream.spec
-        key, size = f"{entry.field}/{upstream.name} {place(spec)}", most or quantities.octets(str(spec["maxResult"]))
+        key = f"{entry.field}/{upstream.name} {place(spec)}"
+        size = most or quantities.octets(str(spec["maxResult"]))
 
         def opened(opening: Opening) -> ToolServer:
             if spec.get("openapi"):
                 where = ApiPlace(key, spec["openapi"], opening, size, upstream.may)
                 return ApiUpstream(where, self._upstreams, self._documents)
-            where_ = Place(key, str(spec["mcp"]["url"]), opening, size, session)
-            return McpUpstream(where_, self._upstreams, self._known, self._version)
+            spoken = spec["mcp"]
+            at = Place(key, str(spoken["url"]), opening, size, session)
+            if spoken.get("transport") == "sse":
+                return SseUpstream(at, self._upstreams, self._version)
+            return McpUpstream(at, self._upstreams, self._known, self._version)
 
         oauth, named = spec.get("oauth"), spec.get("credential")
         if oauth:

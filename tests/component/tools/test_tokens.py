@@ -73,6 +73,14 @@ async def test_a_tool_that_reads_is_asked_again_after_a_401_and_an_effect_is_not
     assert [each["method"] for each in box.api.ran] == ["GET", "GET", "POST"] and len(box.api.token_requests) == 3
 
 
+async def test_a_401_before_the_call_itself_costs_not_even_an_effect(box: Box) -> None:
+    box.put_secret("one")
+    box.api.tokens, box.api.guarded, box.api.stale = set(), True, 1
+    await box.toolbox("t", api(box))
+    assert (await called(box, "create_ticket", body={}))[1] is False, "the document was refused, and nothing else asked"
+    assert len(box.api.token_requests) == 2 and len(box.api.ran) == len(box.api.documents) == 1
+
+
 async def test_a_server_that_accepts_no_token_is_asked_twice_and_no_more(box: Box) -> None:
     box.put_secret("one")
     await box.toolbox("t", api(box))

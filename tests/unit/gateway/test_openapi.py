@@ -158,6 +158,16 @@ def test_a_body_is_bounded_and_asked_for_where_it_is_needed() -> None:
         build(found, {"body": "x" * MOST_BODY})
 
 
+def test_lists_are_bounded_where_they_are_sent() -> None:
+    found = one("/a", {"parameters": [query("q"), {"name": "X-A", "in": "header", "schema": {}}]})
+    with pytest.raises(ArgumentError, match="stand in the URL are"):
+        build(found, {"q": ["x" * 1000] * 70})
+    with pytest.raises(ArgumentError, match="'q' has 1001 values"):
+        build(found, {"q": [""] * 1001})
+    with pytest.raises(ArgumentError, match="'X-A' is longer than 8192"):
+        build(found, {"X-A": ["x" * 1000] * 9})
+
+
 def refused(described: dict[str, Any], path: str = "/a", **more: Any) -> str:
     api: Api = read(document({path: {"post": described}}, **more))
     assert api.operations == ()
