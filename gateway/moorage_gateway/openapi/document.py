@@ -48,7 +48,7 @@ def read(document: Any, reserved: Reserved = NOTHING) -> Api:
             described = item.get(method) if isinstance(item, Mapping) else None
             if not isinstance(described, Mapping):
                 continue
-            where = f"{method.upper()} {str(path)[:200]}"
+            where = _line(f"{method.upper()} {str(path)[:200]}")
             name = _name(described.get("operationId"), method, str(path))
             if len(found) + len(refused) >= MOST_OPERATIONS:
                 raise DocumentError(
@@ -65,8 +65,13 @@ def read(document: Any, reserved: Reserved = NOTHING) -> Api:
                 listed = shared if isinstance(shared, list) else []
                 found[name] = operation(schemas, name, method, str(path), listed, described)
             except SchemaError as fault:
-                refused[where] = str(fault)
+                refused[where] = _line(str(fault))
     return Api(tuple(found.values()), refused)
+
+
+def _line(text: str) -> str:
+    """What a document says, as part of one line of a log."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _is_path(path: str) -> bool:

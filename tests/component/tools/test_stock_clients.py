@@ -120,3 +120,15 @@ async def test_a_stock_server_of_the_older_transport_is_an_upstream(box: Box) ->
                 assert (await made.call_tool("double", {"number": 21})).structured_content == {"result": 42}
             await box.attempt()
     assert ran == [21]
+
+
+async def test_a_stock_client_reads_what_an_api_answers(box: Box) -> None:
+    await box.toolbox("t", {"name": "one", "openapi": {"server": box.api.url, "url": box.api.document_url}})
+    async with client(box, "auto") as made:
+        tools = {tool.name: tool for tool in (await made.list_tools()).tools}
+        assert tools["get_ticket"].input_schema["required"] == ["id"]
+        kinds = []
+        for text in ("x", "picture", "bytes", "status 404"):
+            result = await made.call_tool("list_tickets", {"text": text})
+            kinds.append((result.is_error, [part.type for part in result.content]))
+    assert kinds == [(False, ["text"]), (False, ["image"]), (False, ["resource"]), (True, ["text", "text"])]

@@ -214,6 +214,14 @@ def test_a_document_that_grows_without_end_is_refused_at_once() -> None:
     assert "more than" in refused({"requestBody": body}, components={"schemas": bomb})
 
 
+def test_what_a_document_says_makes_no_line_of_its_own_in_a_log() -> None:
+    body = {"required": True, "content": {"text/x\nERROR": {}}}
+    assert read(document({"/a\n\x1b[1mb": {"get": {}}, "/b": {"post": {"requestBody": body}}})).refused == {
+        "GET /a??[1mb": "has a path that is none",
+        "POST /b": "needs a body of text/x?ERROR, not of JSON",
+    }
+
+
 def test_the_schemas_of_a_whole_document_are_bounded() -> None:
     wide = {"properties": {f"p{n}": {"type": "string"} for n in range(3000)}}
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Wide"}}}}
