@@ -123,11 +123,23 @@ async def test_a_token_server_that_gives_none_is_named_and_nothing_is_sent(box: 
         assert TOKEN not in text and SECRET not in text and box.api.ran == []
 
 
-async def test_an_mcp_server_may_be_opened_by_a_token_too_and_a_401_before_the_call_costs_nothing(box: Box) -> None:
+@pytest.mark.parametrize("era", ["old", "new"])
+async def test_an_mcp_server_may_be_opened_by_a_token_too(box: Box, era: str) -> None:
     box.put_secret("one")
-    await box.toolbox("t", {"name": "one", "mcp": {"url": box.old.url}, "oauth": oauth(box)})
-    assert await box.run("x") == ("add 1: x", False)
-    assert box.old.ran[0]["headers"]["authorization"] == f"Bearer {TOKEN}-1"
+    server = box.old if era == "old" else box.tools
+    server.tokens = box.api.tokens = set()
+    box.api.stale = 1
+    await box.toolbox("t", {"name": "one", "mcp": {"url": server.url}, "oauth": oauth(box), "readOnly": ["get_*"]})
+    assert await box.run("x") == ("add 1: x", False), "the handshake met the 401"
+    assert server.ran[0]["headers"]["authorization"] == f"Bearer {TOKEN}-2"
+    server.tokens.clear()
+    text, error = await box.run("y")
+    assert error and "it answered 401. It was not carried out." in text
+    assert await box.run("z") == ("add 2: z", False)
+    server.tokens.clear()
+    assert await box.run("w", tool="get_one") == ("get_one 3: w", False)
+    assert [each["arguments"]["text"] for each in server.ran] == ["x", "z", "w"]
+    assert len(box.api.token_requests) == 4
 
 
 async def test_neither_token_nor_secret_is_in_answers_logs_or_traces(
