@@ -74,7 +74,7 @@ class Endpoints:
         kept_routines = {name: one for name, one in self._timed.items() if str(one.file) in broken}
         self._timed = {**kept_routines, **(routines or {})}
         urls = [each.spec.base_url for each in self._endpoints]
-        urls += [upstream.mcp.url for each in self._toolboxes for upstream in each.spec.upstreams]
+        urls += [url for each in self._toolboxes for upstream in each.spec.upstreams for url in upstream.urls]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
         return [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]
@@ -99,9 +99,9 @@ class Endpoints:
                 yield _Needed(name, f"model endpoint {endpoint.name}", endpoint.spec.credential)
         for box in self._toolboxes:
             for upstream in box.spec.upstreams:
-                if upstream.credential is not None:
+                if upstream.secret is not None:
                     name = tool_credential_name(self._tenant, box.name, upstream.name)
-                    yield _Needed(name, f"toolbox {box.name}, upstream {upstream.name}", upstream.credential)
+                    yield _Needed(name, f"toolbox {box.name}, upstream {upstream.name}", upstream.secret)
         for routine in self._routines:
             for target in routine.spec.alerts:
                 whose = f"routine {routine.name}, alert {target.name}"

@@ -129,7 +129,7 @@ def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
     needs = tuple(
         Needed(tool_credential_name(one.tenant, one.name, each.name), namespace, named.secret, named.key)
         for each in made.spec.upstreams
-        if (named := each.credential) is not None
+        if (named := each.secret) is not None
     )
     return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs)
 

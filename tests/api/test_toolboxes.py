@@ -22,6 +22,13 @@ pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 NAMESPACE = "moorage-tools"
 KEY = "tok-canary-0123456789"
 ONE = {"name": "one", "mcp": {"url": "https://tools.example.com/mcp"}}
+API = {"server": "https://api.example.com/v1", "url": "https://api.example.com/openapi.json"}
+OAUTH = {
+    "tokenUrl": "https://login.example.com/token",
+    "clientId": "m",
+    "clientSecret": {"secret": "s"},
+    "scopes": ["a"],
+}
 
 
 def document(name: str, spec: dict[str, Any], namespace: str = NAMESPACE) -> dict[str, Any]:
@@ -44,6 +51,8 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
         {"upstreams": [ONE]},
         {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
+        {"upstreams": [ONE, {"name": "two", "openapi": API, "oauth": OAUTH}]},
+        {"upstreams": [ONE, {"name": "two", "openapi": {**API, "url": None, "document": {"paths": {"/a": {"get": {"x": [1]}}}}}}]},
     ],
 )  # fmt: skip
 def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
@@ -60,7 +69,11 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     [
         ({}, "spec.upstreams"),
         ({"upstreams": []}, "spec.upstreams"),
-        ({"upstreams": [{"name": "one"}]}, "spec.upstreams[0].mcp"),
+        ({"upstreams": [{"name": "one"}]}, "an upstream has either mcp or openapi"),
+        ({"upstreams": [{**ONE, "openapi": API}]}, "an upstream has either mcp or openapi"),
+        ({"upstreams": [{"name": "one", "openapi": {"server": "https://a"}}]}, "openapi has either url or document"),
+        ({"upstreams": [{**ONE, "oauth": OAUTH, "credential": {"secret": "s"}}]}, "either credential or oauth"),
+        ({"upstreams": [{**ONE, "credential": {"secret": "s", "query": "q"}}]}, "credential.query is for openapi"),
         (
             {"upstreams": [{"name": "one", "mcp": {"url": "https://u:p@a"}}]},
             "what opens the server goes under credential",

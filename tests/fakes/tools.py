@@ -57,6 +57,8 @@ class Tools:
         """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
         self.posts: Effects | None = None
+        self.tokens: set[str] | None = None
+        """Bearer tokens that are accepted; None: everybody is."""
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
         self._server = ThreadingHTTPServer((host, 0), _handler(self))
@@ -139,7 +141,9 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
             method, number = said.get("method"), said.get("id")
             tools.methods.append(method)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                if number is None:
+                if tools.tokens is not None and str(self.headers.get("authorization"))[7:] not in tools.tokens:
+                    self._whole(401, {"error": "invalid_token"})
+                elif number is None:
                     self._whole(202, None)
                 elif tools.deaf and method == "server/discover":
                     self._behave(number, "hang", {})

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from fakes.commands import Commands
+from fakes.http_api import HttpApi
+from fakes.http_api import serving as serving_api
 from fakes.platform import Platform, poll, started
 from fakes.tools import Tools, serving
 from moorage_gateway.tools.pins import digest
@@ -42,6 +44,16 @@ spec:
   upstreams:
     - {{name: new, mcp: {{url: "{new}"}}, credential: {{secret: desk, key: token}}, deny: [put]}}
     - {{name: old, mcp: {{url: "{old}"}}, readOnly: [get_*]}}
+---
+apiVersion: moorage.dev/v1alpha1
+kind: Toolbox
+metadata: {{name: office}}
+spec:
+  upstreams:
+    - name: api
+      openapi: {{server: "{api}", url: "{document}"}}
+      oauth: {{tokenUrl: "{tokens}", clientId: moorage, clientSecret: {{secret: office, key: secret}}}}
+      readOnly: [get_*, list_*]
 """
 
 
@@ -59,14 +71,24 @@ def old() -> Iterator[Tools]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def office() -> Iterator[HttpApi]:
+    """An API that is opened by tokens."""
+    with serving_api() as made:
+        made.tokens = set()
+        yield made
+
+
 @contextlib.contextmanager
-def platform_of(new: Tools, old: Tools, folder: Path) -> Iterator[Platform]:
+def platform_of(new: Tools, old: Tools, office: HttpApi, folder: Path) -> Iterator[Platform]:
     shutil.copytree(AGENT, folder / "caller", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "caller" / "agent.yaml").write_text(MANIFEST.format(new=new.url, old=old.url))
+    places = {"api": office.url, "document": office.document_url, "tokens": office.token_url}
+    (folder / "caller" / "agent.yaml").write_text(MANIFEST.format(new=new.url, old=old.url, **places))
     (folder / "gateway-keys").mkdir()
     (folder / "gateway-keys" / "dev_toolboxes_desk_new").write_text(CANARY)
     env = {
         "DESK_TOKEN": CANARY,
+        "OFFICE_SECRET": CANARY,
         "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{new.port},127.0.0.1:{old.port}",
         "MOORAGE_CREDENTIALS": str(folder / "gateway-keys"),
     }
@@ -79,8 +101,8 @@ def platform_of(new: Tools, old: Tools, folder: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="module")
-def platform(new: Tools, old: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with platform_of(new, old, tmp_path_factory.mktemp("tools")) as found:
+def platform(new: Tools, old: Tools, office: HttpApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_of(new, old, office, tmp_path_factory.mktemp("tools")) as found:
         yield found
 
 
@@ -148,6 +170,24 @@ def test_who_runs_a_platform_lists_and_tries_tools(platform: Platform, new: Tool
     assert "no toolbox of that name" in commands.run("toolboxes", "tools", "other", fails=True).err
     audited = commands.run("audit", "--since", "1h").out
     assert "toolbox.call" in audited and "toolbox/desk/new_add" in audited and text not in audited
+
+
+def test_operations_of_an_api_are_listed_and_tried_as_tools(
+    platform: Platform, office: HttpApi, tmp_path: Path
+) -> None:
+    commands, text = Commands(platform.url, platform.api_key, tmp_path / "config"), name("api")
+    listed = commands.run("toolboxes", "list").out
+    assert office.url in listed and "openapi" in listed
+    shown = commands.run("toolboxes", "tools", "office")
+    assert "create_ticket" in shown.out and "no tool is api: POST /upload: it needs a body of multipart" in shown.err
+    said = commands.run("toolboxes", "call", "office", "create_ticket", json.dumps({"body": {"title": text}}))
+    assert json.loads(said.out)["path"] == "/v1/tickets"
+    (made,) = [each for each in office.ran if each["body"].get("title") == text]
+    assert made["method"] == "POST" and made["headers"]["authorization"].startswith("Bearer access-token-canary-")
+    wrong = commands.run("toolboxes", "call", "office", "get_ticket", "{}", fails=True)
+    assert wrong.code == 1 and "get_ticket needs 'id'" in wrong.out
+    assert CANARY not in platform.log.read_text() and "access-token-canary" not in platform.log.read_text()
+    assert platform.holding(b"access-token-canary") == []
 
 
 def test_a_killed_sandbox_runs_no_tool_twice(platform: Platform, new: Tools, old: Tools) -> None:

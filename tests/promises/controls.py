@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from promises.shape import (
     API,
+    APIS,
     CALLS,
     CLUSTER,
     CONTROL,
@@ -173,6 +174,9 @@ ROWS: dict[str, Row] = {
             f"{TOOLS}::test_a_call_of_a_pinned_tool_asks_for_the_definitions_that_nobody_has_listed",
             f"{TOOLS}::test_definitions_that_are_none_are_left_out_and_the_rest_counts",
             f"{TOOLS}::test_what_the_manifest_hides_and_renames",
+            f"{APIS}::test_references_out_of_a_document_are_not_followed",
+            f"{APIS}::test_what_opens_the_api_is_not_sent_to_another_host_that_has_its_document",
+            f"{APIS}::test_a_document_that_changes_is_seen_and_a_pinned_tool_of_it_held_back",
             "unit/tools/test_tools.py::test_the_longest_prefix_has_the_name_and_nobody_takes_anothers",
         ),
         lacking="a tool is pinned by its manifest naming the digest; without that it is not",

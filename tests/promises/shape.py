@@ -17,6 +17,7 @@ class Row:
 CALLS = "component/journal/test_calls.py"
 USAGE = "component/journal/test_usage.py"
 TOOLS = "component/tools/test_tool_calls.py"
+APIS = "component/tools/test_http_apis.py"
 SIM = "sim/test_simulation.py"
 CRASH = "crash/test_{}_kills.py"
 BOUNDARY = "crash/test_sweep.py"

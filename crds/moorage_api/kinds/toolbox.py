@@ -13,7 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from moorage_api.kinds import quantities
 from moorage_api.kinds.model_endpoint import Credential
-from moorage_api.kinds.values import Duration, Metadata, Part, Size, server_url
+from moorage_api.kinds.tool_servers import ClientCredentials, McpServer, OpenApiServer, ToolCredential
+from moorage_api.kinds.values import Duration, Metadata, Part, Size
 
 KIND: Final = "Toolbox"
 
@@ -27,68 +28,6 @@ _TOOL = re.compile(r"[A-Za-z0-9_./-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9_./*-]{1,128}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9_./-]{0,32}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_HEADER = re.compile(r"[A-Za-z0-9!#$&'^_`|~.+-]{1,64}\Z")
-_SCHEME = re.compile(r"[A-Za-z0-9-]{0,32}\Z")
-_TAKEN = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-
-
-class ToolCredential(Credential):
-    """What opens the server, and in which header the gateway sends it; never the value itself.
-
-    Where it is found is said as for a ModelEndpoint: a Secret in the manifest's namespace; on a laptop the file `SECRET/KEY` in the folder
-    given by `--credentials`, else the environment variable `SECRET_KEY` in capitals.
-    """
-
-    header: str = "authorization"
-    """The header it is sent in."""
-    scheme: str | None = None
-    """What stands before it in that header. Default: `Bearer` in `authorization`, nothing elsewhere."""
-
-    @field_validator("header")
-    @classmethod
-    def _is_a_header(cls, value: str) -> str:
-        name = value.lower()
-        if _HEADER.match(name) is None or name in _TAKEN or name.startswith("mcp-"):
-            raise ValueError(
-                f"{value[:40]!r} is not a header for a credential; write it like authorization or x-api-key"
-            )
-        return name
-
-    @field_validator("scheme")
-    @classmethod
-    def _is_a_scheme(cls, value: str | None) -> str | None:
-        if value is not None and _SCHEME.match(value) is None:
-            raise ValueError("is not a scheme like Bearer or Basic; the credential itself goes into the Secret")
-        return value
-
-
-class McpServer(Part):
-    """A server that speaks MCP over streamable HTTP, of either era (2025-11-25 and older, 2026-07-28)."""
-
-    url: str = Field(max_length=1024)
-    """Its one URL, as `https://tools.example.com/mcp`. `http://`, and private addresses, only where the platform's `allowedUpstreams`
-    names the host."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_place(cls, value: str) -> str:
-        return server_url(value, like="https://tools.example.com/mcp", key="credential")
 
 
 class ToolUpstream(Part):
@@ -96,10 +35,14 @@ class ToolUpstream(Part):
 
     name: str
     """Unique in the toolbox: lower-case letters, digits and `-`, at most 32."""
-    mcp: McpServer
-    """Where it is."""
+    mcp: McpServer | None = None
+    """A server that speaks MCP. An upstream has either this or `openapi`."""
+    openapi: OpenApiServer | None = None
+    """An HTTP API that an OpenAPI document describes: its operations are the tools."""
     credential: ToolCredential | None = None
     """What opens it. Default: nothing is sent."""
+    oauth: ClientCredentials | None = None
+    """The same, where what opens it is a token that the gateway asks for. Either this or `credential`."""
     prefix: str | None = None
     """Put before the names of its tools. Default: none where it is the only upstream, else its name and `_`."""
     allow: list[str] = Field(default_factory=list, max_length=256)
@@ -179,6 +122,29 @@ class ToolUpstream(Part):
             raise ValueError(f"{value} is not between 1Ki and {MOST_RESULT // 2**20}Mi")
         return value
 
+    @model_validator(mode="after")
+    def _is_of_one_type(self) -> ToolUpstream:
+        if (self.mcp is None) == (self.openapi is None):
+            raise ValueError("has either mcp or openapi, and not both")
+        if self.credential is not None and self.oauth is not None:
+            raise ValueError("has either credential or oauth, and not both")
+        if self.credential is not None and self.credential.query is not None and self.openapi is None:
+            raise ValueError("credential.query is for openapi: MCP servers are opened by a header")
+        return self
+
+    @property
+    def secret(self) -> Credential | None:
+        """What must be found for it: its credential, or the secret that tokens are asked for with."""
+        return self.oauth.client_secret if self.oauth is not None else self.credential
+
+    @property
+    def urls(self) -> list[str]:
+        """Every place that the gateway connects to for it."""
+        found = [self.mcp.url] if self.mcp is not None else []
+        if self.openapi is not None:
+            found += [url for url in (self.openapi.server, self.openapi.url) if url is not None]
+        return [*found, self.oauth.token_url] if self.oauth is not None else found
+
 
 class Breaker(Part):
     """When a server that fails is left alone for a while: each gateway counts for itself."""
@@ -213,7 +179,7 @@ class ToolboxSpec(Part):
 class Toolbox(Part):
     """Tools under one MCP URL. Agents name it under `spec.toolboxes`; its credentials never reach them.
 
-    The smallest manifest has `metadata.name` and one upstream with a name and a URL.
+    The smallest manifest has `metadata.name` and one upstream with a name and a place.
     """
 
     api_version: Literal["moorage.dev/v1alpha1"] = "moorage.dev/v1alpha1"

@@ -177,6 +177,8 @@ def _structural(node: Mapping[str, Any]) -> dict[str, Any]:
         found["enum"] = [node["const"]]
     if "properties" in node:
         found["properties"] = {name: _property(inner) for name, inner in node["properties"].items()}
+    elif found.get("type") == "object" and node.get("additionalProperties") is True:
+        found["x-kubernetes-preserve-unknown-fields"] = True  # anything at all, as a document of somebody else's format
     elif found.get("type") == "object":
         found["additionalProperties"] = {"type": "string", "maxLength": MAX_TEXT}
         found.setdefault("maxProperties", MAX_PAIRS)

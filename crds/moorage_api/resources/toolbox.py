@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from moorage_api.resources.definition import STATUS, Column, Resource, Rule, named
 
+UPSTREAM = ("spec", "upstreams", "[]")
+
+
+def _place(part: str, field: str) -> Rule:
+    """A URL that holds nothing but a place."""
+    return Rule(
+        (*UPSTREAM, part),
+        f"!has(self.{field}) || self.{field}.matches('^https?://[^@?#]*$')",
+        f"{field} is an http(s) URL without a user, a password, a query or a fragment; what opens the server goes under credential",
+    )
+
+
 TOOLBOX = Resource(
     kind="Toolbox",
     plural="toolboxes",
@@ -16,11 +28,18 @@ TOOLBOX = Resource(
     ),
     rules=(
         named("tickets"),
+        Rule(UPSTREAM, "has(self.mcp) != has(self.openapi)", "an upstream has either mcp or openapi"),
+        Rule(UPSTREAM, "!has(self.credential) || !has(self.oauth)", "an upstream has either credential or oauth"),
         Rule(
-            ("spec", "upstreams", "[]", "mcp"),
-            "self.url.matches('^https?://[^@?#]*$')",
-            "url is an http(s) URL without a user, a password, a query or a fragment; what opens the server goes under credential",
+            UPSTREAM,
+            "!has(self.credential) || !has(self.credential.query) || has(self.openapi)",
+            "credential.query is for openapi: MCP servers are opened by a header",
         ),
+        Rule((*UPSTREAM, "openapi"), "has(self.url) != has(self.document)", "openapi has either url or document"),
+        _place("mcp", "url"),
+        _place("openapi", "server"),
+        _place("openapi", "url"),
+        _place("oauth", "tokenUrl"),
     ),
     status=STATUS,
     more={

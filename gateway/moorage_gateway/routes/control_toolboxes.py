@@ -15,6 +15,7 @@ from moorage_api.errors import ApiError, Kind
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routes.control_models import In
+from moorage_gateway.tools.making import place
 
 if TYPE_CHECKING:
     from moorage_gateway.routes.control import Services
@@ -36,7 +37,7 @@ class Upstream(BaseModel):
     """One server of a toolbox."""
 
     name: str
-    type: Literal["mcp"] = "mcp"
+    type: Literal["mcp", "openapi"]
     url: str
 
 
@@ -72,11 +73,12 @@ class Tool(BaseModel):
 
 
 class Tools(BaseModel):
-    """Every tool of every server; `unavailable` says why a server told none."""
+    """Every tool of every server; `unavailable` says why a server told none, `left_out` what of an OpenAPI document is no tool, and why."""
 
     object: Literal["list"] = "list"
     data: list[Tool]
     unavailable: dict[str, str]
+    left_out: dict[str, str]
 
 
 class Tried(BaseModel):
@@ -100,7 +102,7 @@ def router(services: Services) -> APIRouter:
     async def list_tools(name: str, caller: Caller) -> Tools:
         """Asks every server of a toolbox for its tools."""
         entry = _found(services, caller, name)
-        found, unavailable = await services.trials.tools(entry)
+        found = await services.trials.tools(entry)
         data = [
             Tool(
                 name=each.name or None,
@@ -111,9 +113,9 @@ def router(services: Services) -> APIRouter:
                 digest=each.digest,
                 held_back=each.held,
             )
-            for each in found
+            for each in found.tools
         ]
-        return Tools(data=data, unavailable=unavailable)
+        return Tools(data=data, unavailable=found.unavailable, left_out=found.left_out)
 
     @routes.post("/v1/toolboxes/{name}/call", tags=["toolboxes"], openapi_extra=requests.documented(TriedCall))
     async def call_tool(name: str, request: Request, caller: Caller) -> Tried:
@@ -150,5 +152,8 @@ def _may(caller: Principal) -> None:
 
 
 def _shown(entry: ToolboxEntry) -> Toolbox:
-    upstreams = [Upstream(name=each["name"], url=each["mcp"]["url"]) for each in entry.spec["upstreams"]]
+    upstreams = [
+        Upstream(name=each["name"], type="openapi" if each.get("openapi") else "mcp", url=place(each))
+        for each in entry.spec["upstreams"]
+    ]
     return Toolbox(id=entry.name, name=entry.name, description=entry.spec["description"], upstreams=upstreams)

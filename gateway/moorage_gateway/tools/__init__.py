@@ -9,6 +9,12 @@ pins           which definition of a tool was approved
 gates          how many calls a server gets at a time, and when it is left alone
 servers        what a type of upstream must do; a further type is one class
 mcp            the type `mcp`: a server that speaks MCP over streamable HTTP
+sse            the same over the older HTTP with SSE; messages: what servers say, checked
+http_api       the type `openapi`: an HTTP API whose operations are the tools; documents: what describes it
+opening        what opens a server, and how it stays out of answers
+tokens         OAuth tokens; authorized: a server that is opened by one
+reading        answers of servers, no redirect followed, no more read than may be
+making         of which type an upstream is
 sessions       what a server of the older era keeps for an agent's session
 kind           the call kind that joins them; calling, listing: its two calls
 trying         the same for people, by the control API

@@ -18,13 +18,11 @@ from moorage_gateway.journal.kinds import NoOutcome, Outlet
 from moorage_gateway.tools import results, rpc
 from moorage_gateway.tools.definitions import MOST_LIST
 from moorage_gateway.tools.fingerprints import lasting
-from moorage_gateway.tools.servers import ToolFault, ToolRefusal
+from moorage_gateway.tools.servers import CALL_ID, ToolFault, ToolRefusal
 
 if TYPE_CHECKING:
     from moorage_gateway.tools.kind import Reached
 
-CALL_ID = "dev.moorage/callId"
-"""In `_meta` of what a server is asked: the same for every try of a call, in every attempt, and no other call's."""
 _TRACE = ("traceparent", "tracestate", "baggage")
 PLACE_S = 30.0
 """For one of `concurrency` places to come free."""

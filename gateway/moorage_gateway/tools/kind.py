@@ -1,7 +1,7 @@
 """The call kind of tools: `/toolboxes/NAME/mcp`, one MCP URL a toolbox. Layer: engine; I/O by the upstreams.
 
 `tools/call` and `tools/list` are calls of the journal; handshakes, `ping` and notifications are answered here, and nobody is asked. An
-upstream is of a type: a field of the manifest (`mcp`) and a class behind `ToolServer`.
+upstream is of a type: a field of the manifest (`mcp`, `openapi`) and a class behind `ToolServer` (`making.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.catalog import ToolboxEntry, tool_credential_name
+from moorage_api.catalog import ToolboxEntry
 from moorage_api.kinds import quantities
 from moorage_api.wire.calls import TOOLBOXES
 from moorage_gateway.clock import Clock
@@ -23,11 +23,10 @@ from moorage_gateway.tools import fingerprints, rpc
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
+from moorage_gateway.tools.making import Making, place
 from moorage_gateway.tools.names import Names, Upstream
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.servers import ToolFault, ToolServer
-from moorage_gateway.tools.sessions import Sessions
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
 _SHOWN = 20
@@ -73,13 +72,11 @@ class Toolboxes:
         self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str
     ) -> None:
         self._find = find
-        self._upstreams = upstreams
-        self._credentials = credentials
         self._clock = clock
         self._version = version
         self._gates = Gates()
-        self.sessions = Sessions(clock.monotonic, clock.sleep)
-        self._known = Known(Eras(), self.sessions)
+        self._making = Making(upstreams, credentials, clock, version=version)
+        self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
 
@@ -165,35 +162,9 @@ class Toolboxes:
         gate = self._gates.of(entry.field, upstream, entry.spec["breaker"])
 
         def make(upstream: Upstream, most: int | None) -> ToolServer:
-            return self._made(entry, upstream, most, session)
+            return self._making.made(entry, upstream, most, session)
 
         # By what is asked, too: another server's definitions say nothing of this one's.
-        key = entry.field, f"{upstream.name} {upstream.spec['mcp']['url']}"
+        key = entry.field, f"{upstream.name} {place(upstream.spec)}"
         seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
         return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
-
-    def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
-        spec, secret = upstream.spec, ""
-        opening: tuple[tuple[str, str], ...] = ()
-        named = spec.get("credential")
-        if named:
-            found = self._credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
-            if found is None:
-                text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
-                raise ToolFault(text, sent=False, final=True)
-            secret, opening = found, (_opening(named, found),)
-        url = str(spec["mcp"]["url"])
-        place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec), session)
-        return McpUpstream(place, self._upstreams, self._known, self._version)
-
-
-def _octets(spec: dict[str, Any]) -> int:
-    return quantities.octets(str(spec["maxResult"]))
-
-
-def _opening(named: dict[str, Any], secret: str) -> tuple[str, str]:
-    """The header that opens the server."""
-    header, scheme = str(named["header"]), named.get("scheme")
-    if scheme is None:
-        scheme = "Bearer" if header == "authorization" else ""
-    return header, f"{scheme} {secret}" if scheme else secret

@@ -18,22 +18,18 @@ from typing import Any, Final
 
 import orjson
 
-from moorage_api.errors import ApiError
-from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
-from moorage_gateway.request import parse_json
+from moorage_gateway.models.asking import Coming, Upstreams
 from moorage_gateway.tools import rpc
-from moorage_gateway.tools.results import MOST_TEXT
+from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of
+from moorage_gateway.tools.opening import Opening
+from moorage_gateway.tools.reading import answered, request
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
 from moorage_gateway.tools.sessions import Kept, Sessions
 
-CONNECT_S = 10.0
 PROBE_S = 10.0
 """For `server/discover`, and no more than a third of the call's time: some servers of the older era never answer what they do not know."""
 GOODBYE_S = 2.0
-MOST_PAGES = 32
 MOST_ERAS = 4096
-LEAST_SECRET = 6
-"""Characters of a credential that is looked for in answers: shorter ones are no secrets."""
 
 _GONE: Final = 404
 """Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
@@ -48,8 +44,7 @@ class Place:
 
     key: str
     url: str
-    opening: tuple[tuple[str, str], ...]
-    secret: str
+    opening: Opening
     most: int
     whose: str = ""
     """The agent's session for which the server keeps one of its own; empty: none is kept."""
@@ -109,25 +104,14 @@ class McpUpstream:
         self._upstreams = upstreams
         self._eras = known.eras
         self._sessions = known.sessions
-        self._taken = 0
+        self._reading = Reading(place.opening, place.most)
         self._client = {"name": "moorage", "version": version}
+        self.left_out: dict[str, str] = {}
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
-        found: list[Any] = []
         async with self._session(seconds) as session:
-            cursor: str | None = None
-            for _ in range(MOST_PAGES):
-                params = {} if cursor is None else {"cursor": cursor}
-                answer = await self._request(session, "tools/list", params)
-                tools, following = answer.get("tools"), answer.get("nextCursor")
-                if not isinstance(tools, list):
-                    raise ToolFault("its list of tools is none", sent=True)
-                found += tools
-                if not isinstance(following, str):
-                    return found
-                cursor = following
-        raise ToolFault(f"its list of tools has more than {MOST_PAGES} pages", sent=True)
+            return await listed(lambda params: self._request(session, "tools/list", params))
 
     async def call(
         self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], seconds: float, sending: Sending
@@ -145,10 +129,10 @@ class McpUpstream:
         try:
             async with asyncio.timeout(seconds):
                 session = await self._opened(min(PROBE_S, seconds / 3))
-                self._taken = 0
+                self._reading.begin()
                 yield session
         except TimeoutError:
-            raise ToolFault(f"it did not answer within {seconds:g} s", sent=session is not None, late=True) from None
+            raise ToolFault(f"it did not answer within {seconds:.3g} s", sent=session is not None, late=True) from None
         finally:
             if session is not None and session.id and session.kept is None:
                 await self._goodbye(session)
@@ -254,22 +238,14 @@ class McpUpstream:
             own = {"protocolVersion": rpc.NEW, "clientCapabilities": {}, "clientInfo": self._client}
             params = {**params, "_meta": {**params.get("_meta", {}), **{rpc.META + k: v for k, v in own.items()}}}
         said = {"jsonrpc": "2.0", "method": method, "params": params} | ({} if number is None else {"id": number})
-        request = Request("POST", self._place.url, headers, orjson.dumps(said), CONNECT_S, _FOREVER, _FOREVER)
-        try:
-            async with self._upstreams.ask(request) as coming:
-                if 300 <= coming.status < 400:
-                    raise ToolFault("it redirects elsewhere; write the place it means as url", sent=True, final=True)
-                yield coming
-        except AskFault as fault:
-            raise ToolFault(str(fault), sent=fault.sent, late=fault.late, final=fault.final) from None
+        async with answered(self._upstreams, request("POST", self._place.url, headers, orjson.dumps(said))) as coming:
+            yield coming
 
     def _headers(self, session: _Session) -> dict[str, str]:
         found = {
             "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
             "content-type": "application/json",
-            "user-agent": "moorage",
-            **dict(self._place.opening),
+            **dict(self._place.opening.headers),
         }
         if session.version:
             found["mcp-protocol-version"] = session.version
@@ -286,68 +262,24 @@ class McpUpstream:
         else:
             parts: list[bytes] = []
             async for piece in coming.pieces():
-                self._take(piece)
+                self._reading.take(piece)
                 parts.append(piece)
-            message = self._parsed(b"".join(parts))
-        if message is None or message.get("jsonrpc") != "2.0" or not _is_to(message, number):
-            if coming.status != 200:
-                raise ToolFault(f"it answered {coming.status}", sent=True, status=coming.status)
-            raise ToolFault("its answer is no answer of MCP", sent=True)
-        error = message.get("error")
-        if isinstance(error, dict):
-            code, text = error.get("code"), error.get("message")
-            code = code if isinstance(code, int) else rpc.INTERNAL
-            raise ToolRefusal(code, str(text)[:MOST_TEXT], status=coming.status)
-        result = message.get("result")
-        if not isinstance(result, dict):
-            raise ToolFault("its answer has no result", sent=True)
-        return result
+            message = self._reading.parsed(b"".join(parts))
+        return result_of(message, number, coming.status)
 
     async def _streamed(self, coming: Coming, number: int) -> dict[str, Any] | None:
         """The message under that id, out of an event stream: what comes beside it (progress, logs) is nobody's here."""
-        held = bytearray()
+        events = Events()
         async for piece in coming.pieces():
-            self._take(piece)
-            looked = max(0, len(held) - 1)
-            held += piece.replace(b"\r", b"")
-            while (end := held.find(b"\n\n", looked)) >= 0:
-                event, looked = bytes(held[:end]), 0
-                del held[: end + 2]
-                lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-                message = self._parsed(b"\n".join(lines)) if lines else None
-                if message is not None and message.get("id") == number and "method" not in message:
+            self._reading.take(piece)
+            for _, data in events.of(piece):
+                message = self._reading.parsed(data)
+                if answers(message, number):
                     return message
         raise ToolFault("its stream ended without an answer", sent=True)
 
-    def _take(self, piece: bytes) -> None:
-        """Counts it, over all pages of a list."""
-        self._taken += len(piece)
-        if self._taken > self._place.most:
-            raise ToolFault(f"its answer is longer than {self._place.most} bytes", sent=True, large=True)
-
-    def _parsed(self, data: bytes) -> dict[str, Any] | None:
-        """A message. A server that says its own credential does not get it past here."""
-        secret = self._place.secret
-        if len(secret) >= LEAST_SECRET:
-            data = data.replace(secret.encode(), b"[credential]")
-            data = data.replace(orjson.dumps(secret)[1:-1], b"[credential]")
-        try:
-            found = parse_json(data, rpc.LIMITS)
-        except ApiError:
-            return None
-        return found if isinstance(found, dict) else None
-
     async def _goodbye(self, session: _Session) -> None:
-        request = Request("DELETE", self._place.url, self._headers(session), b"", GOODBYE_S, GOODBYE_S, GOODBYE_S)
-        with contextlib.suppress(AskFault, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S), self._upstreams.ask(request):
+        asked = request("DELETE", self._place.url, self._headers(session))
+        with contextlib.suppress(ToolFault, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S), answered(self._upstreams, asked):
                 pass
-
-
-def _is_to(message: dict[str, Any], number: int) -> bool:
-    """Whether it answers that request: an error to what could not be read has no id."""
-    return message.get("id") == number or isinstance(message.get("error"), dict)
-
-
-_FOREVER = 3600.0
-"""Seconds: the deadline of the whole call stands around each wait."""

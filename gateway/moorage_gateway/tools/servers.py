@@ -1,4 +1,4 @@
-"""What a type of upstream must do. Layer: shapes; a further type (OpenAPI documents, agents, processes) is one class beside `mcp.py`.
+"""What a type of upstream must do. Layer: shapes; a further type (agents, processes) is one class beside `mcp.py` and `http_api.py`.
 
 ToolFault     no answer of the server's: `sent` says whether the call itself may have reached it
 ToolRefusal   the server's own error: an answer
@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 LOST = frozenset({502, 504})
 """Of HTTP: said by what stands before a server. Whether the server itself got the call is not known (turns.md §6)."""
+
+CALL_ID = "dev.moorage/callId"
+"""In `_meta` of what a server is asked: the same for every try of a call, in every attempt, and no other call's."""
 
 Sending = Callable[[], Awaitable[None]]
 """Awaited right before anything is sent that may have an effect. Raises NothingSent."""
@@ -51,7 +54,10 @@ class ToolRefusal(Exception):
 
 
 class ToolServer(Protocol):
-    """One upstream, reachable. Seconds bound the whole of a method, but for a goodbye."""
+    """One upstream, reachable. Seconds bound the whole of a method, but for a goodbye. `left_out`: what of the list that was told last is
+    no tool, and why, where that can be said."""
+
+    left_out: dict[str, str]
 
     async def tools(self, seconds: float) -> list[Any]:
         """What it says of its tools, unchecked. Raises ToolFault, ToolRefusal."""

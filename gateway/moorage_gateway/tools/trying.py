@@ -23,6 +23,8 @@ from moorage_gateway.tools.pins import digest, held_back
 from moorage_gateway.tools.servers import ToolFault, ToolRefusal
 
 LIST_S = 30.0
+MOST_LEFT_OUT = 100
+"""Of one server, that are named."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Shown:
     held: bool
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What servers say. `unavailable`: why one told nothing; `left_out`: what of one's list is no tool, and why."""
+
+    tools: list[Shown]
+    unavailable: dict[str, str]
+    left_out: dict[str, str]
+
+
 class Trials:
     """What the control API asks of toolboxes."""
 
@@ -47,21 +58,27 @@ class Trials:
         self.find = find
         self.listed = listed
 
-    async def tools(self, entry: ToolboxEntry) -> tuple[list[Shown], dict[str, str]]:
-        """Every tool of every server, also those that agents may not call; and why a server told none."""
-        told = await asyncio.gather(*(self._of(entry, each) for each in self._boxes.reached(entry)))
-        tools = [tool for _, found in told if not isinstance(found, str) for tool in found]
-        return tools, {name: found for name, found in told if isinstance(found, str)}
+    async def tools(self, entry: ToolboxEntry) -> Listed:
+        """Every tool of every server, also those that agents may not call."""
+        found = Listed([], {}, {})
+        await asyncio.gather(*(self._of(entry, each, found) for each in self._boxes.reached(entry)))
+        order = [each.name for each in self._boxes.names(entry).upstreams]
+        found.tools.sort(key=lambda each: order.index(each.upstream))
+        return found
 
-    async def _of(self, entry: ToolboxEntry, reached: Reached) -> tuple[str, list[Shown] | str]:
+    async def _of(self, entry: ToolboxEntry, reached: Reached, into: Listed) -> None:
         upstream, names = reached.upstream, self._boxes.names(entry)
         try:
-            found = await reached.server(definitions.MOST_LIST).tools(min(LIST_S, reached.seconds))
+            server = reached.server(definitions.MOST_LIST)
+            found = await server.tools(min(LIST_S, reached.seconds))
         except (ToolFault, ToolRefusal) as fault:
-            return upstream.name, str(fault)
+            into.unavailable[upstream.name] = str(fault)
+            return
+        left_out = list(server.left_out.items())[:MOST_LEFT_OUT]
+        into.left_out.update({f"{upstream.name}: {what}": why for what, why in left_out})
         reached.seen.put(found)
         good = [(each, tool) for each in found[: definitions.MOST_TOOLS] if (tool := definitions.checked(each))]
-        return upstream.name, [
+        into.tools.extend(
             Shown(
                 name=names.shown(upstream, tool["name"]) or "",
                 upstream=upstream.name,
@@ -72,7 +89,7 @@ class Trials:
                 held=held_back(upstream, each),
             )
             for each, tool in good
-        ]
+        )
 
     async def call(self, entry: ToolboxEntry, name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         """The result of one call, as an agent would read it; None where agents have no such tool."""

@@ -61,7 +61,9 @@ def tools(name: Name, url: options.Url = None, key: options.Key = None, as_json:
     }
     printing.table(rows, columns, empty="No tools.")
     for server, why in found["unavailable"].items():
-        printing.note(f"{server}: {why}")
+        printing.note(printing.clean(f"{server}: {why}"))
+    for what, why in found.get("left_out", {}).items():
+        printing.note(printing.clean(f"no tool is {what}: it {why}"))
 
 
 @app.command("call")

@@ -13,6 +13,8 @@ import httpx2
 import pytest
 
 from component.journal.conftest import KEY, WITHIN, Desk, Said
+from fakes.http_api import HttpApi
+from fakes.http_api import serving as serving_api
 from fakes.models import Models
 from fakes.models import serving as serving_models
 from fakes.tools import Tools, serving
@@ -30,6 +32,7 @@ class Box(Desk):
 
     tools: Tools = field(kw_only=True)
     old: Tools = field(kw_only=True)
+    api: HttpApi = field(kw_only=True)
     given: list[str] = field(default_factory=list)
 
     async def toolbox(self, name: str = "t", *upstreams: dict[str, Any], **spec: Any) -> None:
@@ -66,6 +69,17 @@ class Box(Desk):
         folder.mkdir(exist_ok=True)
         (folder / tool_credential_name("acme", name, upstream)).write_text(text + "\n")
 
+    async def everything(self) -> list[Any]:
+        """All that Redis holds in hashes and texts."""
+        found: list[Any] = []
+        for key in await self.ledger.read("KEYS", "*"):
+            kind = await self.ledger.read("TYPE", key)
+            if kind in (b"hash", "hash"):
+                found.append(await self.ledger.read("HGETALL", key))
+            elif kind in (b"string", "string"):
+                found.append(await self.ledger.read("GET", key))
+        return found
+
     async def rpc(
         self, method: str, params: dict[str, Any] | None = None, *, box: str = "t", number: Any = None, **over: Any
     ) -> Said:
@@ -98,6 +112,13 @@ def old() -> Iterator[Tools]:
 
 
 @pytest.fixture
+def api() -> Iterator[HttpApi]:
+    """An HTTP API with its document, and tokens."""
+    with serving_api() as made:
+        yield made
+
+
+@pytest.fixture
 def models() -> Iterator[Models]:
     """Nobody asks it here."""
     with serving_models() as made:
@@ -116,14 +137,14 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 async def box(
-    valkey: Valkey, ledger: LedgerClient, models: Models, tools: Tools, old: Tools, tmp_path: Path
+    valkey: Valkey, ledger: LedgerClient, models: Models, tools: Tools, old: Tools, api: HttpApi, tmp_path: Path
 ) -> AsyncIterator[Box]:
     """One gateway, one toolbox `t` with the newer server, one attempt."""
     async with httpx2.AsyncClient(timeout=WITHIN) as http:
-        made = Box(models, valkey, tmp_path, ledger, http, tools=tools, old=old)
+        made = Box(models, valkey, tmp_path, ledger, http, tools=tools, old=old, api=api)
         await made.provider.set_token_key(KEY)
         await made.publish()
-        hosts = f"127.0.0.1:{tools.port},127.0.0.1:{old.port}"
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in (tools, old, api))
         await made.gateway(allowed_upstreams=hosts)
         await made.toolbox()
         await made.begin()

@@ -47,8 +47,8 @@ async def client(box: Box, mode: str) -> AsyncIterator[Client]:
 
 
 @contextlib.asynccontextmanager
-async def stock_server(ran: list[int], **options: Any) -> AsyncIterator[int]:
-    """A server made with the stock library; its port."""
+async def stock_server(ran: list[int], *, sse: bool = False, **options: Any) -> AsyncIterator[int]:
+    """A server made with the stock library; its port. `sse`: over the older transport."""
     made = MCPServer("stock")
 
     @made.tool()
@@ -58,7 +58,7 @@ async def stock_server(ran: list[int], **options: Any) -> AsyncIterator[int]:
         return 2 * number
 
     listener = socket.create_server(("127.0.0.1", 0))
-    app = made.streamable_http_app(**options)
+    app = made.sse_app() if sse else made.streamable_http_app(**options)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on", ws="none"))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
@@ -106,3 +106,29 @@ async def test_a_stock_server_is_an_upstream(box: Box, options: dict[str, Any]) 
         async with client(box, "legacy") as made:
             assert (await made.call_tool("double", {"number": 21})).structured_content == {"result": 42}
     assert ran == [21]
+
+
+async def test_a_stock_server_of_the_older_transport_is_an_upstream(box: Box) -> None:
+    ran: list[int] = []
+    async with stock_server(ran, sse=True) as port:
+        await box.gateway(allowed_upstreams=f"127.0.0.1:{port}")
+        box.gateways.reverse()
+        await box.toolbox("t", {"name": "s", "mcp": {"url": f"http://127.0.0.1:{port}/sse", "transport": "sse"}})
+        for _ in range(2):
+            async with client(box, "auto") as made:
+                assert [tool.name for tool in (await made.list_tools()).tools] == ["double"]
+                assert (await made.call_tool("double", {"number": 21})).structured_content == {"result": 42}
+            await box.attempt()
+    assert ran == [21]
+
+
+async def test_a_stock_client_reads_what_an_api_answers(box: Box) -> None:
+    await box.toolbox("t", {"name": "one", "openapi": {"server": box.api.url, "url": box.api.document_url}})
+    async with client(box, "auto") as made:
+        tools = {tool.name: tool for tool in (await made.list_tools()).tools}
+        assert tools["get_ticket"].input_schema["required"] == ["id"]
+        kinds = []
+        for text in ("x", "picture", "bytes", "status 404"):
+            result = await made.call_tool("list_tickets", {"text": text})
+            kinds.append((result.is_error, [part.type for part in result.content]))
+    assert kinds == [(False, ["text"]), (False, ["image"]), (False, ["resource"]), (True, ["text", "text"])]

@@ -78,7 +78,15 @@ async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -
             "mcp": {"url": "http://127.0.0.1:9000/mcp"},
             "credential": {"secret": "tracker", "key": "token"},
         },
-        {"name": "two", "mcp": {"url": "https://b.example/mcp"}},
+        {
+            "name": "two",
+            "openapi": {"server": "https://b.example/v1", "url": "http://127.0.0.1:9001/openapi.json"},
+            "oauth": {
+                "tokenUrl": "https://c.example/token",
+                "clientId": "moorage",
+                "clientSecret": {"secret": "api", "key": "secret"},
+            },
+        },
     ]
     document = {
         "kind": "Toolbox",
@@ -89,14 +97,16 @@ async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -
     box = FoundToolbox(Toolbox.model_validate(document, by_alias=True, by_name=False), Path("/f/toolboxes.yaml"))
     environment: dict[str, str] = {}
     made = Endpoints("dev", environment, None)
-    (sentence,) = made.use({}, (), {"t": box})
-    assert "toolbox t, upstream one" in sentence and "TRACKER_TOKEN" in sentence
+    one, two = made.use({}, (), {"t": box})
+    assert "toolbox t, upstream one" in one and "TRACKER_TOKEN" in one
+    assert "toolbox t, upstream two" in two and "API_SECRET" in two
     environment["TRACKER_TOKEN"] = "tok"
     assert made.get(tool_credential_name("dev", "t", "one")) == "tok"
     assert made.get(tool_credential_name("dev", "t", "two")) is None
-    assert made.allowed() == {"127.0.0.1:9000", "b.example:443"}
+    hosts = {"127.0.0.1:9000", "127.0.0.1:9001", "b.example:443", "c.example:443"}
+    assert made.allowed() == hosts
     made.use({}, {"/f/toolboxes.yaml"})
-    assert made.allowed() == {"127.0.0.1:9000", "b.example:443"}, "its file is broken just now: it was not removed"
+    assert made.allowed() == hosts, "its file is broken just now: it was not removed"
     made.use({})
     assert made.allowed() == frozenset()
 

@@ -266,10 +266,13 @@ def test_a_condition_keeps_its_time_while_its_status_holds() -> None:
 
 def toolbox(*secrets: str, name: str = "openai", namespace: str = "team") -> dict[str, Any]:
     """A toolbox with an upstream a Secret."""
-    upstreams = [
+    upstreams: list[dict[str, Any]] = [
         {"name": f"u{n}", "mcp": {"url": "https://tools.example.com/mcp"}, "credential": {"secret": secret}}
         for n, secret in enumerate(secrets)
     ]
+    for each in upstreams[1:]:  # what is asked for with a secret is brought like what is sent
+        asked = {"tokenUrl": "https://login.example.com/token", "clientId": "moorage"}
+        each["oauth"] = {**asked, "clientSecret": each.pop("credential")}
     meta = {"name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3}
     return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Toolbox", "metadata": meta, "spec": {"upstreams": upstreams}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ def names(*upstreams: dict[str, Any]) -> Names:
 
 # -- the manifest
 
+OAUTH = {"tokenUrl": "https://a/token", "clientId": "m", "clientSecret": {"secret": "s"}}
+API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
+
 
 @pytest.mark.parametrize(
     ("upstreams", "says"),
@@ -49,7 +53,18 @@ def names(*upstreams: dict[str, Any]) -> Names:
         ([{"pin": {"a": "1234"}}], "'1234' is not a digest: sha256: and 64 hex digits"),
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
-        ([{"openapi": {"url": "https://a"}}], "is not a field here"),
+        ([{"agent": {"name": "a"}}], "is not a field here"),
+        ([{"mcp": None}], "has either mcp or openapi, and not both"),
+        ([{"openapi": {"server": "https://a", "url": "https://a"}}], "has either mcp or openapi, and not both"),
+        ([{**API}], "spec.upstreams[0].openapi: has either url or document, and not both"),
+        ([{**API, "openapi": {"server": "https://u:hunter2@h", "url": "https://a"}}], "give the key as credential"),
+        ([{**API, "openapi": {"server": "https://a", "document": {"x": "y" * 2**18}}}], "is larger than 256 KiB"),
+        ([{**API, "openapi": {"server": "https://a", "document": {"x": date(2026, 1, 1)}}}], "quote dates"),
+        ([{"credential": {"secret": "s", "query": "key"}}], "credential.query is for openapi"),
+        ([{"credential": {"secret": "s"}, "oauth": OAUTH}], "has either credential or oauth, and not both"),
+        ([{"oauth": {**OAUTH, "scopes": ["a b"]}}], "'a b' is not a scope"),
+        ([{"oauth": {**OAUTH, "parameters": {"client_secret": "hunter2"}}}], "a secret by clientSecret alone"),
+        ([{"oauth": {**OAUTH, "tokenUrl": "https://u:hunter2@h/token"}}], "give the key as clientSecret"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_says_why(upstreams: list[dict[str, Any]], says: str) -> None:

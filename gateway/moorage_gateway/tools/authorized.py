@@ -1,0 +1,85 @@
+"""A server that is opened by a token. Layer: engine; I/O by the server within.
+
+One that answers 401 has done nothing: its token is forgotten, and where nothing else was sent, or the tool may be run again, it is asked
+once more with a new one. An effect is not: what answers 401 after it may not be who carried it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from moorage_gateway.tools.servers import Sending, ToolFault, ToolRefusal, ToolServer
+from moorage_gateway.tools.tokens import Order, Tokens
+
+T = TypeVar("T")
+
+_UNAUTHORIZED = 401
+_LEAST_S = 0.001
+
+
+class Authorized:
+    """See `ToolServer`. `make` makes the server that shows this token; `again`: whether this tool may be run again; `now` in seconds that
+    only go forward."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        order: Order,
+        *,
+        make: Callable[[str], ToolServer],
+        again: Callable[[str], bool],
+        now: Callable[[], float],
+    ) -> None:
+        self._tokens = tokens
+        self._order = order
+        self._make = make
+        self._again = again
+        self._now = now
+        self.left_out: dict[str, str] = {}
+
+    async def tools(self, seconds: float) -> list[Any]:
+        """See ToolServer."""
+
+        async def listed(server: ToolServer, left: float) -> list[Any]:
+            found = await server.tools(left)
+            self.left_out = server.left_out
+            return found
+
+        return await self._with(seconds, listed, lambda: True)
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], seconds: float, sending: Sending
+    ) -> dict[str, Any]:
+        """See ToolServer."""
+        sent = False
+
+        async def noting() -> None:
+            nonlocal sent
+            await sending()
+            sent = True
+
+        async def called(server: ToolServer, left: float) -> dict[str, Any]:
+            return await server.call(tool, arguments, meta, left, noting)
+
+        return await self._with(seconds, called, lambda: not sent or self._again(tool))
+
+    async def _with(
+        self, seconds: float, act: Callable[[ToolServer, float], Awaitable[T]], again: Callable[[], bool]
+    ) -> T:
+        ends = self._now() + seconds
+
+        def left() -> float:
+            return max(ends - self._now(), _LEAST_S)
+
+        token = await self._tokens.get(self._order, seconds)
+        try:
+            return await act(self._make(token), left())
+        except (ToolFault, ToolRefusal) as no:
+            if no.status != _UNAUTHORIZED:
+                raise
+            self._tokens.drop(self._order, token)
+            if not again():
+                raise
+        token = await self._tokens.get(self._order, left())
+        return await act(self._make(token), left())

@@ -1,0 +1,78 @@
+"""An upstream of a manifest as a server that can be asked: of its type, with what opens it. Layer: composition; a further type is a branch
+here and a class behind `ToolServer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moorage_api.catalog import ToolboxEntry, tool_credential_name
+from moorage_api.kinds import quantities
+from moorage_gateway.clock import Clock
+from moorage_gateway.models.asking import Upstreams
+from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.tools.authorized import Authorized
+from moorage_gateway.tools.documents import Documents
+from moorage_gateway.tools.http_api import ApiPlace, ApiUpstream
+from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
+from moorage_gateway.tools.names import Upstream
+from moorage_gateway.tools.opening import Opening, by_credential, by_token
+from moorage_gateway.tools.servers import ToolFault, ToolServer
+from moorage_gateway.tools.sessions import Sessions
+from moorage_gateway.tools.sse import SseUpstream
+from moorage_gateway.tools.tokens import Tokens, ordered
+
+
+class Making:
+    """Makes them, and holds what this process remembers of servers. `version` is told to them."""
+
+    def __init__(self, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str) -> None:
+        self._upstreams = upstreams
+        self._credentials = credentials
+        self._clock = clock
+        self._version = version
+        self.sessions = Sessions(clock.monotonic, clock.sleep)
+        self._known = Known(Eras(), self.sessions)
+        self._documents = Documents(upstreams, clock.monotonic)
+        self._tokens = Tokens(upstreams, clock.monotonic)
+
+    def made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
+        """The upstream, for one call: `most` bytes of an answer, else the manifest's. Raises ToolFault when what opens it is missing."""
+        spec = upstream.spec
+        key = f"{entry.field}/{upstream.name} {place(spec)}"
+        size = most or quantities.octets(str(spec["maxResult"]))
+
+        def opened(opening: Opening) -> ToolServer:
+            if spec.get("openapi"):
+                where = ApiPlace(key, spec["openapi"], opening, size, upstream.may)
+                return ApiUpstream(where, self._upstreams, self._documents)
+            spoken = spec["mcp"]
+            at = Place(key, str(spoken["url"]), opening, size, session)
+            if spoken.get("transport") == "sse":
+                return SseUpstream(at, self._upstreams, self._version)
+            return McpUpstream(at, self._upstreams, self._known, self._version)
+
+        oauth, named = spec.get("oauth"), spec.get("credential")
+        if oauth:
+            secret = self._secret(entry, upstream, oauth["clientSecret"])
+            return Authorized(
+                self._tokens,
+                ordered(key, oauth, secret),
+                make=lambda token: opened(by_token(token, secret)),
+                again=lambda tool: upstream.permits(tool) == "again",
+                now=self._clock.monotonic,
+            )
+        return opened(by_credential(named, self._secret(entry, upstream, named)) if named else Opening())
+
+    def _secret(self, entry: ToolboxEntry, upstream: Upstream, named: dict[str, Any]) -> str:
+        found = self._credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
+        if found is None:
+            text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
+            raise ToolFault(text, sent=False, final=True)
+        return found
+
+
+def place(spec: dict[str, Any]) -> str:
+    """Where an upstream is: a server's one URL, an API's base."""
+    found = spec.get("mcp")
+    return str(found["url"] if found else spec["openapi"]["server"])
