@@ -105,6 +105,11 @@ ROWS: dict[str, Row] = {
             f"{HOSTILE.format('credentials')}::test_no_credential_is_found_inside",
             f"{HOSTILE.format('credentials')}::test_no_credential_is_found_while_a_turn_runs",
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
+            f"{HOSTILE.format('canaries')}::test_servers_are_shown_the_credentials_and_what_they_repeat_is_hidden",
+            f"{HOSTILE.format('canaries')}::test_an_agent_that_used_them_finds_none_in_all_it_can_read",
+            f"{HOSTILE.format('canaries')}::test_nothing_that_answers_at_the_shims_door_tells_one",
+            f"{HOSTILE.format('canaries')}::test_the_shims_token_and_secret_are_nowhere_an_agent_looks",
+            f"{CALLS}::test_a_server_that_repeats_its_key_does_not_tell_it",
             f"{JOURNEY.format('models')}::test_an_agent_sees_no_key_and_its_files_and_the_platforms_hold_none",
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
             f"{_INSTALLED}::test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed",
@@ -302,6 +307,9 @@ ROWS: dict[str, Row] = {
     "S7": Row(
         "no canary in logs, traces, environment, errors",
         (
+            f"{HOSTILE.format('canaries')}::test_no_sink_holds_one",
+            f"{HOSTILE.format('canaries')}::test_no_error_that_a_caller_gets_tells_one",
+            f"{HOSTILE.format('canaries')}::test_the_search_of_the_sinks_finds_what_is_planted",
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
             f"{USAGE}::test_calls_are_spans_of_the_turns_trace_with_their_usage_and_without_a_word",

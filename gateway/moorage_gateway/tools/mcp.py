@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from moorage_api.errors import ApiError
+from moorage_gateway.models import hiding
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
@@ -32,8 +33,6 @@ PROBE_S = 10.0
 GOODBYE_S = 2.0
 MOST_PAGES = 32
 MOST_ERAS = 4096
-LEAST_SECRET = 6
-"""Characters of a credential that is looked for in answers: shorter ones are no secrets."""
 
 _GONE: Final = 404
 """Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
@@ -327,10 +326,7 @@ class McpUpstream:
 
     def _parsed(self, data: bytes) -> dict[str, Any] | None:
         """A message. A server that says its own credential does not get it past here."""
-        secret = self._place.secret
-        if len(secret) >= LEAST_SECRET:
-            data = data.replace(secret.encode(), b"[credential]")
-            data = data.replace(orjson.dumps(secret)[1:-1], b"[credential]")
+        data = hiding.whole(data, self._place.secret)
         try:
             found = parse_json(data, rpc.LIMITS)
         except ApiError:
