@@ -10,21 +10,23 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moorage_api.wire import http1
 from moorage_gateway.egress import hello
 from moorage_gateway.egress.budgets import Way
 from moorage_gateway.egress.connecting import Streams
+from moorage_gateway.egress.counts import Why
 from moorage_gateway.egress.rules import Target
 
 Moved = Callable[[Way, int], bool]
 
 
 class Cut(Exception):
-    """A tunnel is ended by us. `told` is what its client gets to read of that; `name`: for what it said first."""
+    """A connection is ended by us. `told` is what its client gets to read of that."""
 
-    def __init__(self, reason: str, told: bytes = b"", *, name: bool = False) -> None:
+    def __init__(self, why: Why, reason: str, told: bytes = b"") -> None:
         super().__init__(reason)
+        self.why: Why = why
         self.told = told
-        self.name = name
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Passing:
     size: int
     moved: Moved
 
-    async def both(self, inside: Streams, outside: Streams, *, tunnel: bool) -> None:
-        """Until both have said all. Raises Cut, OSError, TimeoutError."""
+    async def both(self, inside: Streams, outside: Streams, body: http1.Body | None) -> None:
+        """Until both have said all; without a body it is a tunnel. Raises Cut, OSError, TimeoutError."""
         now = asyncio.get_running_loop().time
         async with asyncio.timeout(self.idle) as limit:
 
@@ -47,7 +49,11 @@ class Passing:
                 if until - now() < self.idle - min(1.0, self.idle / 10):  # not at every byte: moving a deadline costs
                     limit.reschedule(now() + self.idle)
 
-            sending = self._send(inside[0], outside[1], passed, tunnel=tunnel)
+            sending = (
+                self._tunnel(inside[0], outside[1], passed)
+                if body is None
+                else self._request(inside[0], outside[1], passed, body)
+            )
             receiving = self._pump(outside[0], inside[1], "received", passed)
             pumps = [asyncio.create_task(each) for each in (sending, receiving)]
             try:
@@ -58,16 +64,42 @@ class Passing:
                     pump.cancel()
                 await asyncio.wait(pumps)
 
-    async def _send(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[], None], *, tunnel: bool
+    async def _tunnel(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[], None]
     ) -> None:
-        if tunnel:
-            first = await self._first(reader)
-            self._count("sent", first)
-            writer.write(first)
-            await writer.drain()
-            passed()
+        first = await self._first(reader)
+        self._count("sent", first)
+        writer.write(first)
+        await writer.drain()
+        passed()
         await self._pump(reader, writer, "sent", passed)
+
+    async def _request(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[], None], body: http1.Body
+    ) -> None:
+        """The body of one request, and of what follows nothing: a second request could name another host. Raises Cut."""
+        chunked, over = isinstance(body, http1.Chunked), b""
+
+        def put(piece: bytes) -> None:
+            said = http1.chunk(piece) if chunked else piece
+            self._count("sent", said)
+            writer.write(said)
+
+        while not body.done:
+            data = await reader.read(self.size)
+            if not data:
+                return  # in the middle: the server waits for the rest, and is told by the end of the connection
+            passed()
+            try:
+                over = body.feed(data, put)
+            except http1.BadMessage as error:
+                raise Cut("malformed", str(error)) from None
+            await writer.drain()
+        if chunked:
+            writer.write(http1.LAST_CHUNK)
+        if over or await reader.read(self.size):
+            raise Cut("malformed", "one request a connection")
+        writer.write_eof()
 
     async def _first(self, reader: asyncio.StreamReader) -> bytes:
         """What the client says first, when it may pass. Raises Cut."""
@@ -80,15 +112,15 @@ class Passing:
                     if not data and not held:
                         return b""
                     if not data:
-                        raise Cut("it ended in the middle of a ClientHello", name=True)
+                        raise Cut("name", "it ended in the middle of a ClientHello")
                     held += data
                     if limit.when() is None:
                         limit.reschedule(asyncio.get_running_loop().time() + self.first)
         except TimeoutError:
-            raise Cut("its ClientHello did not come in time", hello.NO_NAME, name=True) from None
+            raise Cut("name", "its ClientHello did not come in time", hello.NO_NAME) from None
         refusal = hello.judge(found, self.target)
         if refusal is not None:
-            raise Cut(refusal.reason, refusal.told, name=True)
+            raise Cut("name", refusal.reason, refusal.told)
         return held
 
     async def _pump(
@@ -106,4 +138,4 @@ class Passing:
 
     def _count(self, way: Way, data: bytes) -> None:
         if data and not self.moved(way, len(data)):
-            raise Cut(f"no more bytes may be {way} in this hour")
+            raise Cut("budget", f"no more bytes may be {way} in this hour")

@@ -261,20 +261,19 @@ class EgressProxy:
             self.counts.bytes[way] += count if may else 0
             return may
 
-        limits, tunnel = self._limits, not request.upstream
+        limits = self._limits
         passing = Passing(request.target, limits.head, limits.idle, limits.buffer, moved)
         try:
-            if tunnel:
+            if request.body is None:
                 inside[1].write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             elif not moved("sent", len(request.upstream)):
-                raise Cut("no more bytes may be sent in this hour")
+                raise Cut("budget", "no more bytes may be sent in this hour")
             else:
                 outside[1].write(request.upstream)
-            await passing.both(inside, outside, tunnel=tunnel)
+            await passing.both(inside, outside, request.body)
         except Cut as cut:
-            why: Why = "name" if cut.name else "budget"
-            self.counts.refuse(why)
-            self._refused(caller, account, request.target, why, str(cut))
+            self.counts.refuse(cut.why)
+            self._refused(caller, account, request.target, cut.why, str(cut))
             await self._say(inside[1], cut.told)
 
     async def _refuse(self, writer: asyncio.StreamWriter, answer: _Answer) -> None:
