@@ -16,6 +16,7 @@ from fakes.isolated_agents import need_isolation, write_agents
 from fakes.otlp import Collector, collecting
 from fakes.platform import Platform, started
 from fakes.prober import Prober, canary
+from isolation import networks
 
 CANARY = "canary-env-7a41c0ffee"
 STATE_CANARY = "canary-state-0ddba11"
@@ -74,6 +75,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def told(world: World) -> Any:
     """`tell` of the hostile agent."""
     return world.prober.tell
+
+
+@pytest.fixture(scope="session")
+def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[networks.Outside]:
+    """Two joined networks; after `world`, so that the agents' environment is in the cache: there is no package index in there."""
+    if (reason := networks.why_not()) is not None:
+        pytest.skip(reason)
+    folder = write_agents(tmp_path_factory.mktemp("agents"), egress=networks.EGRESS)
+    with networks.joined(folder, tmp_path_factory.mktemp("outside")) as made:
+        yield made
 
 
 NEVER = """

@@ -48,6 +48,8 @@ ROWS: dict[str, Row] = {
             f"{CALLS}::test_places_that_nobody_named_are_not_connected_to",
             f"{CALLS}::test_metadata_addresses_are_refused_though_somebody_named_them",
             f"{CALLS}::test_a_server_that_redirects_is_not_followed",
+            f"{EGRESS.format('addresses')}::test_no_form_of_an_address_is_dialled",
+            f"{EGRESS.format('addresses')}::test_a_redirect_leads_nowhere",
         ),
     ),
     "T3": Row(
@@ -89,6 +91,7 @@ ROWS: dict[str, Row] = {
     "T7": Row(
         "nothing leaves but to declared hosts",
         (
+            f"{HOSTILE.format('ways_out')}::test_no_byte_gets_out",
             f"{HOSTILE.format('reach')}::test_through_the_door_only_declared_public_hosts_are_reached",
             f"{HOSTILE.format('reach')}::test_no_other_host_is_reached_by_address",
             f"{EGRESS.format('proxy')}::test_a_target_that_is_not_listed_is_403_and_says_what_to_add",
@@ -282,13 +285,23 @@ ROWS: dict[str, Row] = {
         "no byte out over any technique",
         (
             f"{EGRESS.format('rules')}::test_any_bytes_are_a_request_or_refused",
+            f"{HOSTILE.format('ways_out')}::test_no_byte_gets_out",
+            f"{HOSTILE.format('ways_out')}::test_there_are_enough_of_them",
+            f"{HOSTILE.format('ways_out')}::test_what_is_listed_is_reached_in_the_same_way",
             f"{HOSTILE.format('reach')}::test_no_other_host_is_reached_by_address",
         ),
-        lacking="the list of 60 techniques",
     ),
     "S3": Row(
-        "no address form passes",
+        "no address form passes, wherever a URL or a host is taken, nor after a redirect, nor when a name rebinds",
         (
+            f"{EGRESS.format('addresses')}::test_the_proxy_reaches_no_form_of_an_address_though_it_is_listed",
+            f"{EGRESS.format('addresses')}::test_the_proxy_reaches_no_address_that_a_listed_name_resolves_to",
+            f"{EGRESS.format('addresses')}::test_a_name_that_rebinds_changes_nothing_for_the_proxy",
+            f"{EGRESS.format('addresses')}::test_a_build_reaches_no_form_of_an_address_that_a_manifest_names",
+            f"{EGRESS.format('addresses')}::test_no_form_of_an_address_is_dialled",
+            f"{EGRESS.format('addresses')}::test_nothing_is_dialled_that_a_name_resolves_to",
+            f"{EGRESS.format('addresses')}::test_a_name_that_rebinds_is_judged_each_time_it_is_dialled",
+            f"{EGRESS.format('addresses')}::test_a_redirect_leads_nowhere",
             f"{EGRESS.format('rules')}::test_the_lists_hold_enough_forms",
             f"{EGRESS.format('rules')}::test_no_ipv4_address_passes_inside_an_ipv6_one",
         ),
