@@ -67,7 +67,7 @@ def hidden(text: str) -> list[int]:
 
 # Finds needles (given by `hidden`) without ever holding one: what is searched is turned round instead.
 SEARCH = """
-import os, sys
+import os, stat, sys
 flip = bytes(n ^ 0xFF for n in range(256))
 needles = [bytes(one) for one in NEEDLES]
 found = []
@@ -101,6 +101,8 @@ for pid in [n for n in os.listdir("/proc") if n.isdigit()] + ["self"]:
     for fd in (os.listdir(f"/proc/{pid}/fd") if os.access(f"/proc/{pid}/fd", os.R_OK) else ()):
         try:
             look(f"/proc/{pid}/fd/{fd}", os.fsencode(os.readlink(f"/proc/{pid}/fd/{fd}")))
+            if stat.S_ISREG(os.stat(f"/proc/{pid}/fd/{fd}").st_mode):
+                read(f"/proc/{pid}/fd/{fd}, its file", f"/proc/{pid}/fd/{fd}")
         except OSError:
             pass
 look("environ", repr(dict(os.environ)).encode())

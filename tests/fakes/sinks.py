@@ -51,7 +51,7 @@ class Sinks:
             yield f"spans {span.name}", span.raw
         for port in listening(family(self.platform.process.pid)):
             yield "metrics", metrics_of(port)
-        yield "records audit", _text(self.platform.call("/v1/audit?limit=1000"))
+        yield "audit", _text(self.platform.call("/v1/audit?limit=1000"))
 
     def holding(self, secrets: Mapping[str, str]) -> list[tuple[str, str]]:
         """(what it is, where it stands) of every secret that stands somewhere."""

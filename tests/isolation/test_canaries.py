@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from fakes.objects import FolderObjects
 from fakes.platform import poll
@@ -137,7 +138,7 @@ def test_no_sink_holds_one(world: Any, leaked: dict[str, Any], sinks: Sinks) -> 
     poll("its spans came", lambda: len([s for s in world.spans.trace(trace) if s.name.startswith("chat ")]) >= 6)
     poll("the journal has what they repeated", lambda: _journaled(world) >= 5)
     read = [where.partition(" ")[0] for where, _ in sinks.read()]
-    assert set(read) == {"ledger", "kept", "printed", "logs", "spans", "metrics", "records"}
+    assert set(read) == {"ledger", "kept", "printed", "logs", "spans", "metrics", "audit"}
     secrets = secrets_of(world)
     assert (
         sinks.holding({name: secrets[name] for name in ("model key", "tool credential", "environment", "state folder")})
@@ -156,27 +157,49 @@ def _journaled(world: Any) -> int:
     )
 
 
-def test_the_search_of_the_sinks_finds_what_is_planted(world: Any, sinks: Sinks) -> None:
+def test_the_search_of_the_sinks_finds_what_is_planted_in_each(world: Any, sinks: Sinks) -> None:
     planted = "planted-canary-3c0ffee5"
+    objects = FolderObjects(world.platform.objects())
     world.prober.tell("canaries-planted", f"print({planted!r}, flush=True)")
-    turn = world.prober.turn("canaries-planted", CLIENTS + f"result = model({planted!r})")
-    assert turn["status"] == "completed"
-    with ledger(world.platform) as client:
+    code = CLIENTS + f"result = model({planted!r}), model('x', model={planted!r})"
+    assert world.prober.turn("canaries-planted", code)["status"] == "completed"
+    world.platform.call(f"/v1/agents/{planted}", method="DELETE")
+    world.spans.take(span(planted))
+    objects.write("planted", planted.encode())
+    with ledger(world.platform) as client, world.platform.log.open("a") as printed:
         client.set("planted", planted)
-    FolderObjects(world.platform.objects()).write("planted", planted.encode())
-    try:
-        wanted = {"ledger planted", "kept objects/planted", "logs"}
-        poll(
-            "it is found in each",
-            lambda: wanted <= {where for _, where in sinks.holding({"it": planted})},
-            within=15,
-        )
-        found = {where for _, where in sinks.holding({"it": planted})}
-        assert len([where for where in found if where.startswith("ledger ")]) >= 2, "the journal's entry, packed or not"
-    finally:
-        with ledger(world.platform) as client:
+        print(planted, file=printed, flush=True)
+        try:
+            places = {
+                "ledger planted",
+                "kept objects/planted",
+                "printed",
+                "logs",
+                f"spans {planted}",
+                "metrics",
+                "audit",
+            }
+            holding = poll(
+                "it is found in each", lambda: whole if places <= (whole := found_in(sinks, planted)) else None
+            )
+            assert len([where for where in holding if where.startswith("ledger ")]) >= 2, (
+                "the journal's entry, which is packed"
+            )
+        finally:
             client.delete("planted")
-        FolderObjects(world.platform.objects()).remove("planted")
+            objects.remove("planted")
+
+
+def found_in(sinks: Sinks, planted: str) -> set[str]:
+    """Where it stands."""
+    return {where for _, where in sinks.holding({"it": planted})}
+
+
+def span(name: str) -> bytes:
+    """An export of one span of that name."""
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.add(name=name, trace_id=bytes(16), span_id=bytes(8))
+    return bytes(request.SerializeToString())
 
 
 def test_no_error_that_a_caller_gets_tells_one(world: Any, leaked: dict[str, Any]) -> None:

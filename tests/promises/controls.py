@@ -324,7 +324,7 @@ ROWS: dict[str, Row] = {
         (
             f"{HOSTILE.format('canaries')}::test_no_sink_holds_one",
             f"{HOSTILE.format('canaries')}::test_no_error_that_a_caller_gets_tells_one",
-            f"{HOSTILE.format('canaries')}::test_the_search_of_the_sinks_finds_what_is_planted",
+            f"{HOSTILE.format('canaries')}::test_the_search_of_the_sinks_finds_what_is_planted_in_each",
             f"{HOSTILE.format('credentials')}::test_no_credential_lies_in_what_the_platform_keeps_or_prints",
             f"{HOSTILE.format('credentials')}::test_the_search_finds_what_is_there",
             f"{USAGE}::test_calls_are_spans_of_the_turns_trace_with_their_usage_and_without_a_word",

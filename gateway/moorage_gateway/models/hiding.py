@@ -43,6 +43,7 @@ class Hiding:
         self._forms = forms(secret)
         self._longest = max(map(len, self._forms), default=1)
         self._bytes = frozenset(b"".join(self._forms))
+        self._firsts = frozenset(form[0] for form in self._forms)
         self._rest = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -65,7 +66,7 @@ class Hiding:
             return 0  # as after every whole event
         tail = data[1 - self._longest :]
         for at in range(len(tail)):
-            if any(form.startswith(tail[at:]) for form in self._forms):
+            if tail[at] in self._firsts and any(form.startswith(tail[at:]) for form in self._forms):
                 return len(tail) - at
         return 0
 
