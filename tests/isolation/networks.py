@@ -248,6 +248,8 @@ def why_not() -> str | None:
     for tool in ("ip", "unshare", "nsenter", "mount"):
         if shutil.which(tool) is None:
             return f"there is no '{tool}' on this machine"
+    if not Path("/proc/net/if_inet6").exists():
+        return "this machine has no IPv6"
     trial = subprocess.run(
         ["unshare", "--net", "ip", "link", "add", "a0", "type", "veth", "peer", "name", "a1"], check=False
     )
@@ -264,7 +266,7 @@ def holder(*flags: str) -> subprocess.Popen[bytes]:
 
 def within(pid: int) -> tuple[str, ...]:
     """The beginning of a command that runs in the namespaces of that process."""
-    return ("nsenter", "--target", str(pid), "--net", "--mount", "--")
+    return ("nsenter", "--target", str(pid), "--net", "--mount", "--ipc", "--")
 
 
 def wire(near: int, far: int, scratch: Path) -> None:
@@ -307,7 +309,7 @@ def enter(pid: int) -> None:
 @contextmanager
 def joined(agents: Path, scratch: Path) -> Iterator[Outside]:
     """The two networks, with a platform that serves these agents."""
-    near, far = holder("--mount", "--propagation", "private"), holder()
+    near, far = holder("--mount", "--ipc", "--propagation", "private"), holder()
     servers: list[subprocess.Popen[bytes]] = []
     try:
         wire(near.pid, far.pid, scratch)
