@@ -23,6 +23,7 @@ from moorage_api.kinds import quantities
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import layers, package_index, telemetry
 from moorage_gateway.access_log import AccessLog
+from moorage_gateway.auth import Principal
 from moorage_gateway.boundary.announce import SandboxPort
 from moorage_gateway.boundary.builds import BuildPort
 from moorage_gateway.boundary.calls import CallPort
@@ -32,7 +33,8 @@ from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
 from moorage_gateway.core import Core, Outside, background, build
 from moorage_gateway.deploy import Deployer
-from moorage_gateway.egress.proxy import EgressProxy, Own
+from moorage_gateway.egress.budgets import Bounds
+from moorage_gateway.egress.proxy import EgressLimits, EgressProxy, Own
 from moorage_gateway.egress.rules import Target, parse_authority
 from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.metrics import Metrics
@@ -114,8 +116,14 @@ class Gateway:
             proofs,
             core.clock,
             named=named_hosts if index is None else index.named,
-            own=Own(None if index is None else _looking(index), frozenset(map(parse_authority, settings.build_hosts))),
+            own=Own(
+                None if index is None else _looking(index),
+                frozenset(map(parse_authority, settings.build_hosts)),
+                self._record_egress,
+            ),
+            limits=EgressLimits(session=_egress_bounds(settings)),
         )
+        self.metrics.registry.register(self.egress.counts)
         self.egress_port = 0
 
     def _services(self, logs: LogSource) -> Services:
@@ -145,6 +153,11 @@ class Gateway:
     def _watch(self) -> None:
         core, watch = self.core, self.metrics.watch
         self.metrics.registry.register(core.call_counts)
+        watch(
+            "moorage_egress_connections",
+            "Connections of sandboxes and builds that are open.",
+            lambda: self.egress.connections,
+        )
         watch("moorage_connections", "Open public connections.", lambda: self.public.connections)
         watch("moorage_redis_commands", "Commands sent to Redis, a script counts one.", lambda: core.client.commands)
         watch("moorage_turns_held", "Turns this gateway drives.", lambda: core.keeper.count)
@@ -154,6 +167,10 @@ class Gateway:
         watch("moorage_ledger_losses", "Times Redis had lost writes.", lambda: core.recovery.losses)
         watch("moorage_spans_dropped", "Spans lost to a full queue or a failed export.", lambda: self._traces.dropped)
         watch("moorage_access_lines_dropped", "Access lines lost to a slow sink.", lambda: self._access_log.dropped)
+
+    def _record_egress(self, tenant: str, agent: str, target: str, why: str) -> None:
+        """An agent has no principal of its own: the record names it as what it is."""
+        self.core.audit.record(Principal(tenant, f"agent/{agent}"), "egress.refuse", f"host/{target}", why)
 
     # Addresses, once started
 
@@ -284,6 +301,15 @@ def _looking(index: package_index.Offer) -> Callable[[], Awaitable[None]]:
             log.warning("package-index: %s", why)
 
     return look
+
+
+def _egress_bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        settings.egress_connections,
+        settings.egress_requests,
+        quantities.octets(settings.egress_sent),
+        quantities.octets(settings.egress_received),
+    )
 
 
 def connect(settings: Settings) -> aioredis.Redis:

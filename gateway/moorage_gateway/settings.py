@@ -105,6 +105,18 @@ class Settings(BaseSettings):
     egress_port: Port = 8082
     """Port of the egress proxy; 0 picks a free one."""
 
+    egress_connections: int = Field(default=128, ge=1)
+    """Connections that one session may have open past the egress proxy of one gateway."""
+
+    egress_requests: int = Field(default=600, ge=1)
+    """Requests of one session at it in a minute; each may look up a name."""
+
+    egress_sent: str = "1Gi"
+    """Bytes that one session may send through it in an hour. What is over ends the connection."""
+
+    egress_received: str = "16Gi"
+    """Bytes that one session may receive through it in an hour."""
+
     build_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts, as `host:port`, that builds may reach although their addresses are private: git servers of your own network. A build
     reaches only the one its agent's manifest names, and only by name."""
@@ -277,7 +289,7 @@ class Settings(BaseSettings):
             raise ValueError("must be hosts with a port, as models.example:443 or 127.0.0.1:11434, comma separated")
         return value
 
-    @field_validator("scratch", "call_room")
+    @field_validator("scratch", "call_room", "egress_sent", "egress_received")
     @classmethod
     def _is_a_size(cls, value: str) -> str:
         quantities.octets(value)

@@ -16,8 +16,9 @@ REQUIRED = "MOORAGE_REQUIRE_ISOLATION"
 AGENTS = Path(__file__).parent.parent / "isolation" / "agents"
 
 
-def write_agents(folder: Path, *, egress: list[str]) -> Path:
-    """The two agents with their manifests, small limits so that reaching one takes no time."""
+def write_agents(folder: Path, *, egress: list[str], models: str = "", tools: str = "") -> Path:
+    """The two agents with their manifests, small limits so that reaching one takes no time. `models` and `tools` are where the hostile
+    one's model endpoint `chat` and its toolbox `desk` lead, each with a credential of that name."""
     small = {"memory": "160Mi", "cpu": "500m", "pids": 64, "ephemeralStorage": "32Mi"}
     specs = {
         "prober": {
@@ -26,6 +27,8 @@ def write_agents(folder: Path, *, egress: list[str]) -> Path:
             "pool": {"min": 2, "max": 4},
             "turn": {"maxAttempts": 2},
             "egress": egress,
+            **({"models": ["chat"]} if models else {}),
+            **({"toolboxes": ["desk"]} if tools else {}),
         },
         "neighbour": {"pool": {"min": 1, "max": 2}},
     }
@@ -38,6 +41,21 @@ def write_agents(folder: Path, *, egress: list[str]) -> Path:
             "spec": {"source": {"path": "."}, **spec},
         }
         (folder / name / "agent.yaml").write_text(json.dumps(document))
+    credential = {"secret": "chat", "key": "key"}
+    endpoint = {
+        "protocol": "compatible",
+        "baseUrl": f"{models}/v1",
+        "credential": credential,
+        "retries": {"attempts": 0},
+    }
+    upstream = {"name": "desk", "mcp": {"url": tools}, "credential": credential | {"secret": "desk"}}
+    for file, kind, name, spec in (
+        ("models", "ModelEndpoint", "chat", endpoint if models else None),
+        ("toolboxes", "Toolbox", "desk", {"upstreams": [upstream]} if tools else None),
+    ):
+        if spec is not None:
+            document = {"apiVersion": bundling.API, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            (folder / f"{file}.yaml").write_text(json.dumps(document))
     return folder
 
 

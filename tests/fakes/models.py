@@ -10,6 +10,7 @@ steers it, unless `script` reads another out of the whole request, and the calls
     cut               sends the first half and breaks off
     fail STATUS N     answers STATUS, the first N times it is asked this
     slow MS           so many ms between two pieces of a stream
+    leak              says every header that it was sent in its words, and in two of its own headers; a stream's pieces are of 7 bytes
 
 `watch`, where it is set, is called with ("asked", text) before a request is handled and ("answered", text) after its answer was written.
 `asked` is read through `GET /asked`, so that another process may run it (`python -m fakes.models PORT`).
@@ -151,6 +152,9 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             number = models.note({"path": self.path, "text": text, "headers": headers, "body": body})
             models.see("asked", text)
+            if text.startswith("leak"):
+                self._leak(text, body, number, " ".join(headers.values()))
+                return
             if found := re.search(r"fail (\d+) (\d+)", text):
                 if before < int(found[2]):
                     self._whole(int(found[1]), {"error": {"message": "told to fail", "type": "x"}}, **_after(text))
@@ -182,6 +186,17 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._whole(200, _answer(self.path, body, number, " ".join(words)))
             models.see("answered", text)
+
+        def _leak(self, text: str, body: dict[str, Any], number: int, said: str) -> None:
+            found = re.search(r"fail (\d+)", text)
+            if found:
+                also = {"x_request_id": said, "openai_organization": said}
+                self._whole(int(found[1]), {"error": {"message": f"wrong: {said}", "type": "x"}}, **also)
+            elif body.get("stream"):
+                whole = b"".join(_events(self.path, body, number, [said]))
+                self._stream([whole[at : at + 7] for at in range(0, len(whole), 7)], "")
+            else:
+                self._whole(200, _answer(self.path, body, number, said), x_request_id=said)
 
         def _whole(self, status: int, value: Any, **headers: str) -> None:
             data = json.dumps(value).encode()

@@ -43,6 +43,11 @@ class Collector:
         with self._lock:
             return [span for span in self._spans if span.trace_id == trace_id]
 
+    def all(self) -> list[SpanSeen]:
+        """Every span, in order of arrival."""
+        with self._lock:
+            return list(self._spans)
+
     def take(self, body: bytes) -> None:
         """One export."""
         request = ExportTraceServiceRequest()

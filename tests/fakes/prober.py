@@ -67,7 +67,7 @@ def hidden(text: str) -> list[int]:
 
 # Finds needles (given by `hidden`) without ever holding one: what is searched is turned round instead.
 SEARCH = """
-import os, sys
+import os, stat, sys
 flip = bytes(n ^ 0xFF for n in range(256))
 needles = [bytes(one) for one in NEEDLES]
 found = []
@@ -101,28 +101,38 @@ for pid in [n for n in os.listdir("/proc") if n.isdigit()] + ["self"]:
     for fd in (os.listdir(f"/proc/{pid}/fd") if os.access(f"/proc/{pid}/fd", os.R_OK) else ()):
         try:
             look(f"/proc/{pid}/fd/{fd}", os.fsencode(os.readlink(f"/proc/{pid}/fd/{fd}")))
+            if stat.S_ISREG(os.stat(f"/proc/{pid}/fd/{fd}").st_mode):
+                read(f"/proc/{pid}/fd/{fd}, its file", f"/proc/{pid}/fd/{fd}")
         except OSError:
             pass
 look("environ", repr(dict(os.environ)).encode())
 """
 SEARCH_MEMORY = """
-size = 0
-with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
-    for line in maps.read().splitlines():
-        first, _, last = line.split()[0].partition("-")
-        if "r" not in line.split()[1] or line.endswith(("[vvar]", "[vsyscall]")):
-            continue
-        at, end, rest = int(first, 16), int(last, 16), b""
-        while at < end:
-            memory.seek(at)
-            try:
-                piece = memory.read(min(1 << 20, end - at))
-            except OSError:
-                break
-            if not piece:
-                break
-            look(line, rest + piece)
-            at, size, rest = at + len(piece), size + len(piece), piece[-200:]
+size, opened = 0, []
+def memory_of(pid):
+    global size
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        opened.append(pid)
+        for line in maps.read().splitlines():
+            first, _, last = line.split()[0].partition("-")
+            if "r" not in line.split()[1] or line.endswith(("[vvar]", "[vsyscall]")):
+                continue
+            at, end, rest = int(first, 16), int(last, 16), b""
+            while at < end:
+                memory.seek(at)
+                try:
+                    piece = memory.read(min(1 << 20, end - at))
+                except OSError:
+                    break
+                if not piece:
+                    break
+                look(f"{pid} {line}", rest + piece)
+                at, size, rest = at + len(piece), size + len(piece), piece[-200:]
+for pid in ["self"] + [n for n in os.listdir("/proc") if n.isdigit() and int(n) != os.getpid()]:
+    try:
+        memory_of(pid)
+    except OSError:
+        continue
 """
 
 

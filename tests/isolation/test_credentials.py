@@ -12,7 +12,9 @@ from moorage_api import tokens
 
 pytestmark = pytest.mark.isolation
 
-CANARIES = ("canary-env-7a41c0ffee", "canary-state-0ddba11")  # as in conftest.py
+# As in conftest.py.
+CANARIES = ("canary-env-7a41c0ffee", "canary-state-0ddba11")
+MODEL, TOOL = "canary-model/5e11ab1e-0042", "canary-tool/ba5eba11-0017"
 
 
 def secrets_of(world: Any) -> dict[str, str]:
@@ -20,7 +22,7 @@ def secrets_of(world: Any) -> dict[str, str]:
     state, key = world.platform.state, world.platform.api_key
     token_key = (state / "token_key").read_text().strip()
     found = {"environment": CANARIES[0], "state folder": CANARIES[1], "API key": key.rpartition("_")[2]}
-    found["token key"] = token_key
+    found |= {"token key": token_key, "model key": MODEL, "tool credential": TOOL}
     for one in descriptors(world.platform):
         identity = tokens.Identity(*(one[name] for name in ("sandbox", "tenant", "agent", "revision", "volume")))
         found[f"bind secret of {one['sandbox']}"] = one["secret"]

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from fakes.platform import Platform, poll
 from fakes.prober import SEARCH_FILES, SEARCH_PROC, descriptors, family, listening, search
+from fakes.sinks import metrics_of
 
 pytestmark = pytest.mark.isolation
 
@@ -191,3 +193,15 @@ for name, head in {{
     assert "loopback" in declared, "the policy allows the host, its address is refused: " + declared
     assert "spec.egress" in answers["CONNECT example.com:443"], "the refusal says what to add"
     assert world.heard == []
+    told = poll("the audit log tells", lambda: audited(world.platform, "host/example.com:443"))
+    assert [each["outcome"] for each in told] == ["not_listed"] and told[0]["user"] == "agent/prober"
+    (figures,) = (found for port in listening(family(world.platform.process.pid)) if (found := metrics_of(port)))
+    assert b'moorage_egress_refused_total{why="not_listed"}' in figures
+    assert b'moorage_egress_refused_total{why="address"}' in figures
+
+
+def audited(platform: Platform, what: str) -> list[dict[str, Any]]:
+    """Records of refusals of that host."""
+    status, found = platform.call("/v1/audit?limit=1000")
+    assert status == 200, found
+    return [each for each in found["data"] if each["action"] == "egress.refuse" and each["object"] == what]

@@ -1,4 +1,6 @@
-"""The way out of a sandbox: one CONNECT proxy that decides on host and port, resolves itself, and pins what it resolved.
+"""The way out of a sandbox: one CONNECT proxy that decides on host, port and the name that TLS tells, resolves itself, and pins what it
+resolved.
 
-Layer: gateway. `addresses` and `rules` are pure; `proxy` is the server on the egress port.
+Layer: gateway. `addresses`, `rules`, `requests`, `hello` and `budgets` are pure; `connecting` and `passing` move bytes; `counts` is what
+is counted; `proxy` is the server on the egress port.
 """

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from moorage_api.tokens import MAX_POD_TOKEN, MAX_TOKEN
+from moorage_api.wire import http1
 from moorage_api.wire.headers import HOP_BY_HOP, POD_TOKEN
 from moorage_gateway.egress.rules import Refused, Target, parse_authority
 
@@ -30,13 +31,14 @@ class Malformed(Exception):
 @dataclass(frozen=True)
 class Request:
     """`token` and `pod_token` are what the shim shows. `upstream` is what the server behind is sent first: nothing for a tunnel, a
-    head of our own for plain http.
+    head of our own for plain http, whose `body` says where the request ends: what comes after it is another one, and nobody's.
     """
 
     target: Target
     token: str | None
     pod_token: str | None
     upstream: bytes
+    body: http1.Body | None = None
 
 
 def parse(head: bytes) -> Request:
@@ -62,7 +64,11 @@ def parse(head: bytes) -> Request:
     path = rest[end:].partition(b"#")[0]
     if not path.startswith(b"/"):
         path = b"/" + path
-    return Request(where, *shown, _head(method, path, where, headers))
+    try:
+        body = http1.request_body(http1.RequestHead(method, target, int(parts[2][-1:]), headers))
+    except http1.BadMessage as error:
+        raise Malformed(str(error)) from None
+    return Request(where, *shown, _head(method, path, where, headers), body)
 
 
 def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
@@ -99,7 +105,7 @@ def _head(method: bytes, path: bytes, target: Target, headers: list[tuple[bytes,
     """Origin form, our Host, one request a connection: what follows belongs to this target and no other."""
     named = {name for field, value in headers if field == b"connection" for name in value.lower().split(b",")}
     dropped = {name.strip() for name in named} | {b"host", *(name.encode() for name in HOP_BY_HOP)}
-    dropped.discard(b"transfer-encoding")  # the body is passed on as it comes, so is its framing
+    dropped.discard(b"transfer-encoding")  # the body is framed anew in the same way
     host = target.host if target.port == 80 else str(target)
     lines = [method + b" " + path + b" HTTP/1.1", b"Host: " + host.encode(), b"Connection: close"]
     lines += [name + b": " + value for name, value in headers if name not in dropped]

@@ -21,10 +21,11 @@ from moorage_api.ledger.journal import Bounds, Outcome, Permits
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer, outcome_unknown
 from moorage_gateway.journal.kinds import Asked, Bounded, NoOutcome, Outlet
-from moorage_gateway.models import aiming, fingerprints, protocols, usage
+from moorage_gateway.models import aiming, fingerprints, hiding, protocols, usage
 from moorage_gateway.models.aiming import Aim
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.models.hiding import Hiding
 from moorage_gateway.models.streams import WithoutCounts
 
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
@@ -260,7 +261,7 @@ class _Making:
                             return wait
                     if coming.status in AGAIN and not self.last:
                         raise _Nothing(coming.status, "upstream_failed", f"{self.name} answered {coming.status}")
-                    await self._take(coming, last_try=not retries_left)
+                    await self._take(coming, key or "", last_try=not retries_left)
             return None
         except AskFault as fault:
             return self._failed(str(fault), final=fault.final or not retries_left, late=fault.late)
@@ -276,32 +277,38 @@ class _Making:
         status, code = (504, "upstream_timeout") if late else (502, "upstream_failed")
         raise _Nothing(status, code, f"Model endpoint '{self.name}' gave no answer: {why}.")
 
-    async def _take(self, coming: Coming, *, last_try: bool) -> None:
-        """The answer as it comes. Raises AskFault."""
+    async def _take(self, coming: Coming, key: str, *, last_try: bool) -> None:
+        """The answer as it comes, without the key that its server was shown. Raises AskFault."""
         if 300 <= coming.status < 400:
             raise AskFault(
                 "its server redirects elsewhere; write the place it means as spec.baseUrl", sent=True, final=True
             )
         if not 200 <= coming.status < 600:
             raise AskFault(f"its server answered {coming.status}", sent=True, final=True)
-        given = protocols.given_headers(coming.headers)
+        given = tuple((name, hiding.text(value, key)) for name, value in protocols.given_headers(coming.headers))
         if coming.status in AGAIN and last_try and not any(name == "x-should-retry" for name, _ in given):
             given = (*given, ("x-should-retry", "false"))  # it was tried here as often as the endpoint says
         self.outlet.begin(coming.status, given, streams=coming.streams)
         came: list[bytes] = []
         try:
-            await self._pass_on(coming, came)
+            await self._pass_on(coming, Hiding(key), came)
         finally:
             self._note(coming, b"".join(came))
 
-    async def _pass_on(self, coming: Coming, came: list[bytes]) -> None:
+    async def _pass_on(self, coming: Coming, key: Hiding, came: list[bytes]) -> None:
         """A piece as it comes, and no two as one."""
-        ends, hidden = protocols.Ends(), WithoutCounts() if self.aim.hides and coming.streams else None
+        ends, counts = protocols.Ends(), WithoutCounts() if self.aim.hides and coming.streams else None
+
+        def put(piece: bytes) -> None:
+            if piece:
+                came.append(piece)
+                self._put(ends, counts.feed(piece) if counts is not None else piece, streams=coming.streams)
+
         async for piece in coming.pieces():
-            came.append(piece)
-            self._put(ends, hidden.feed(piece) if hidden is not None else piece, streams=coming.streams)
-        if hidden is not None:
-            self._put(ends, hidden.end(), streams=True)
+            put(key.feed(piece))
+        put(key.end())
+        if counts is not None:
+            self._put(ends, counts.end(), streams=True)
 
     def _put(self, ends: protocols.Ends, piece: bytes, *, streams: bool) -> None:
         before = ends.split(piece) if streams else 0

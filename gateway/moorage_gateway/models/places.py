@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from moorage_gateway.egress import addresses
+from moorage_gateway.egress import addresses, rules
 
 Allowed = Callable[[], frozenset[str]]
 """Hosts as `host:port`, lower case."""
@@ -40,7 +40,12 @@ def named(host: str, port: int) -> str:
 
 def check(url: str, allowed: frozenset[str]) -> None:
     """What can be told before resolving. Raises Forbidden."""
-    host, port = authority(url)
+    try:
+        host, port = authority(url)
+    except ValueError:
+        raise Forbidden("its URL cannot be read") from None
+    if "\\" in url or "@" in urlsplit(url).netloc:
+        raise Forbidden("its URL names a host that two readers may take for two")
     trusted = named(host, port) in allowed
     if not url.startswith("https://") and not trusted:
         raise Forbidden(
@@ -48,6 +53,11 @@ def check(url: str, allowed: frozenset[str]) -> None:
         )
     if addresses.parse(host) is not None:
         _judge(host, host, port, trusted)
+        return
+    try:
+        rules.parse_host(host)  # whatever else a library below might take for an address, and not ask the resolver for
+    except rules.Refused as why:
+        raise Forbidden(f"{named(host, port)[:100]!r} is not asked: {why}") from None
 
 
 def _judge(text: str, host: str, port: int, trusted: bool) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import urlencode
 
-import orjson
-
-LEAST_SECRET = 6
-"""Characters of a credential that is looked for in answers: shorter ones are no secrets."""
-HIDDEN = b"[credential]"
-
+from moorage_gateway.models import hiding
 
 @dataclass(frozen=True)
 class Opening:
@@ -35,9 +29,7 @@ class Opening:
     def concealed(self, data: bytes) -> bytes:
         """An answer in which the server does not tell its own credential."""
         for secret in self.secrets:
-            if len(secret) >= LEAST_SECRET:
-                for written in _written(secret):
-                    data = data.replace(written, HIDDEN)
+            data = hiding.whole(data, secret)
         return data
 
 
@@ -54,9 +46,3 @@ def by_credential(named: dict[str, Any], secret: str) -> Opening:
 def by_token(token: str, secret: str) -> Opening:
     """A token that was asked for with a secret."""
     return Opening((("authorization", f"Bearer {token}"),), (), (token, secret))
-
-
-def _written(secret: str) -> Iterator[bytes]:
-    """How it may stand in an answer: as it is, in JSON, in a URL."""
-    forms = (secret, orjson.dumps(secret)[1:-1].decode(), quote(secret, safe=""), quote_plus(secret))
-    yield from (form.encode() for form in dict.fromkeys(forms))

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from fakes import pod_tokens as cluster
+from fakes.hellos import client_hello, with_hidden_name
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry
 from moorage_api.pod_tokens import PodTokens
 from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.clock import SystemClock
-from moorage_gateway.egress import proxy
+from moorage_gateway.egress import connecting, hello, proxy
+from moorage_gateway.egress.budgets import Bounds
 from moorage_gateway.egress.rules import Target
 
 pytestmark = [pytest.mark.component, pytest.mark.isolation]
@@ -59,7 +61,7 @@ class Wire:
         self.asked: list[tuple[str, int]] = []
         self.dead: set[str] = set()
 
-    async def connect(self, address: str, port: int) -> proxy.Streams:
+    async def connect(self, address: str, port: int) -> connecting.Streams:
         self.asked.append((address, port))
         if address in self.dead:
             raise ConnectionRefusedError
@@ -67,19 +69,23 @@ class Wire:
 
 
 class World:
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *, session: Bounds | None = None, **limits: Any) -> None:
+        self.recorded: list[tuple[str, str, str, str]] = []
         self.catalog, self.names, self.wire = Catalog(), Names(), Wire()
         self.proxy = proxy.EgressProxy(
             self.catalog,
             Proofs(self.catalog, SystemClock()),
             SystemClock(),
             named={"package-index": frozenset({Target("index.example", 443)})},
-            own=proxy.Own(self._look, frozenset({Target("git.example", 443)})),
+            own=proxy.Own(
+                self._look, frozenset({Target("git.example", 443)}), lambda *said: self.recorded.append(said)
+            ),
             resolver=self.names,
             connector=self.wire,
-            limits=proxy.EgressLimits(**{"head": 2.0, **limits}),
+            limits=proxy.EgressLimits(**{"head": 2.0, "session": session or Bounds(), **limits}),
         )
         self.received = b""
+        self.first = b""
         self.looked = 0
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -96,6 +102,7 @@ class World:
 
     async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
+            writer.write(self.first)
             while data := await reader.read(65536):
                 self.received += data
                 writer.write(data)
@@ -103,7 +110,7 @@ class World:
             writer.write(b"<end>")
             writer.close()
 
-    async def open(self) -> proxy.Streams:
+    async def open(self) -> connecting.Streams:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def say(self, head: bytes) -> bytes:
@@ -119,7 +126,7 @@ class World:
         authorization = f"Proxy-Authorization: Bearer {token}\r\n" if token else ""
         return await self.say(f"CONNECT {target} HTTP/1.1\r\n{authorization}\r\n".encode())
 
-    async def tunnel(self, target: str = "echo.example:443") -> proxy.Streams:
+    async def tunnel(self, target: str = "ported.example:9443") -> connecting.Streams:
         reader, writer = await self.open()
         writer.write(f"CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode())
         async with asyncio.timeout(5):
@@ -148,12 +155,12 @@ async def until(condition: Any) -> None:
 
 async def test_bytes_pass_both_ways_and_each_end_is_passed_on(world: World) -> None:
     reader, writer = await world.tunnel()
-    writer.write(b"\x16\x03\x01hello")
-    assert await reader.readexactly(8) == b"\x16\x03\x01hello"
+    writer.write(b"\x17\x03\x01hello")
+    assert await reader.readexactly(8) == b"\x17\x03\x01hello"
     writer.write_eof()
     assert await reader.read() == b"<end>"
     writer.close()
-    assert world.wire.asked == [("93.184.215.14", 443)]
+    assert world.wire.asked == [("93.184.215.14", 9443)]
     assert b"Bearer" not in world.received and b"CONNECT" not in world.received
     await until(lambda: world.proxy.connections == 0)
 
@@ -209,7 +216,7 @@ async def test_a_build_reaches_what_its_token_says_and_a_private_address_only_wh
 
 async def test_bytes_sent_together_with_the_head_are_not_lost(world: World) -> None:
     answer = await world.say(
-        f"CONNECT echo.example:443 HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\nearly".encode()
+        f"CONNECT ported.example:9443 HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\nearly".encode()
     )
     assert answer.endswith(b"\r\n\r\nearly<end>")
 
@@ -251,6 +258,52 @@ async def test_a_plain_http_request_is_passed_on_without_the_token(world: World)
     )
     assert answer.startswith(b"GET /simple/?q=1 HTTP/1.1\r\nHost: echo.example\r\nConnection: close\r\n")
     assert b"Bearer" not in world.received and world.wire.asked == [("93.184.215.14", 80)]
+
+
+PLAIN = f"POST http://echo.example/x HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer {TOKEN}\r\n"
+SECOND = "GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body", "passed"),
+    [
+        ("", "", b""),
+        ("Content-Length: 5\r\n", "hello", b"hello"),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\nx: y\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
+    ],
+    ids=["none", "by length", "chunked", "with a trailer"],
+)
+async def test_a_plain_request_passes_up_to_its_end_and_nothing_behind_it(
+    world: World, framing: str, body: str, passed: bytes
+) -> None:
+    alone = await world.say(f"{PLAIN}{framing}\r\n{body}".encode())
+    assert alone.endswith(b"\r\n\r\n" + passed + b"<end>")
+    world.received = b""
+    await world.say(f"{PLAIN}{framing}\r\n{body}{SECOND}".encode())
+    assert b"evil" not in world.received
+    assert world.proxy.counts.refused == {"malformed": 1}
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: +5\r\n",
+        "Content-Length: 5, 5\r\n", "Content-Length: 0x5\r\n", "Transfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "Transfer-Encoding : chunked\r\n", "Content-Length: \r\n",
+    ],
+)  # fmt: skip
+async def test_a_plain_request_that_could_end_in_two_places_is_refused(world: World, framing: str) -> None:
+    answer = await world.say(f"{PLAIN}{framing}\r\nhello".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ") and world.received == b""
+
+
+@pytest.mark.parametrize(
+    "body", ["5\nhello\n0\n\n", "5;x=y\r\nhello\r\n0\r\n\r\n", "-1\r\nhello", "5\r\nhelloxx0\r\n\r\n", "g\r\n"]
+)
+async def test_chunks_that_could_be_read_in_two_ways_are_not_passed(world: World, body: str) -> None:
+    await world.say(f"{PLAIN}Transfer-Encoding: chunked\r\n\r\n{body}{SECOND}".encode())
+    assert b"evil" not in world.received
 
 
 @pytest.mark.parametrize(
@@ -390,8 +443,8 @@ async def test_an_idle_tunnel_is_cut_and_a_busy_one_is_not() -> None:
     await world.aclose()
 
 
-async def test_a_sandbox_has_so_many_connections_and_no_more_and_each_end_frees_one() -> None:
-    world = World(per_sandbox=3)
+async def test_a_session_has_so_many_connections_and_no_more_and_each_end_frees_one() -> None:
+    world = World(session=Bounds(connections=3))
     await world.start()
     tunnels = [await world.tunnel() for _ in range(3)]
     assert (await world.connect("echo.example:443")).startswith(b"HTTP/1.1 429 ")
@@ -405,14 +458,118 @@ async def test_a_sandbox_has_so_many_connections_and_no_more_and_each_end_frees_
     await world.aclose()
 
 
-async def test_a_sandbox_looks_up_so_many_names_a_minute() -> None:
-    world = World(resolutions=3)
+async def test_a_session_makes_so_many_requests_and_looks_up_so_many_names_a_minute() -> None:
+    world = World(session=Bounds(requests=3))
     await world.start()
     for _ in range(3):
         assert b" 200 " in await world.connect("echo.example:443")
     assert (await world.connect("secret-in-a-name.wild.example:443")).startswith(b"HTTP/1.1 429 ")
     assert len(world.names.asked) == 3
     await world.aclose()
+
+
+async def said_first(world: World, first: bytes, target: str) -> bytes:
+    """What a client that says this first gets back, after the proxy's 200."""
+    head = f"CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+    answer = await world.say(head + first)
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+async def test_tls_to_the_host_of_the_tunnel_passes_and_to_another_does_not(world: World) -> None:
+    mine, other = client_hello("echo.example"), client_hello("evil.example")
+    assert await said_first(world, mine, "echo.example:443") == mine + b"<end>"
+    assert world.received == mine
+    world.names.known["mixed.example"] = ["1.1.1.1"]
+    for target in ("echo.example:443", "mixed.example:443", "echo.example:80", "ported.example:9443"):
+        assert (await said_first(world, other, target)).removesuffix(b"<end>") == hello.OTHER_NAME
+    assert await said_first(world, client_hello(None), "echo.example:443") == hello.NO_NAME
+    assert await said_first(world, with_hidden_name(mine), "echo.example:443") == hello.OTHER_NAME
+    plain = await said_first(world, b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "echo.example:443")
+    assert plain.startswith(b"HTTP/1.1 403 only TLS passes")
+    assert world.received == mine, "not one byte of them"
+    assert world.proxy.counts.refused == {"name": 7}
+    assert world.recorded[0] == ("acme", "hello", "echo.example:443", "name")
+    assert len(world.recorded) == 4, "one an hour for each target"
+
+
+async def test_a_hello_in_pieces_is_held_until_it_is_whole(world: World) -> None:
+    mine = client_hello("echo.example")
+    reader, writer = await world.tunnel("echo.example:443")
+    for at in range(0, len(mine), 40):
+        assert world.received == b""
+        writer.write(mine[at : at + 40])
+        await writer.drain()
+        await asyncio.sleep(0)
+    assert await reader.readexactly(len(mine)) == mine
+    writer.close()
+
+
+async def test_a_silent_client_on_443_is_given_up_and_elsewhere_the_server_may_speak_first() -> None:
+    world = World(head=0.3)
+    await world.start()
+    reader, writer = await world.tunnel("echo.example:443")
+    async with asyncio.timeout(5):
+        assert (await reader.read()) == hello.NO_NAME
+    writer.close()
+    world.first = b"220 hello\r\n"
+    reader, writer = await world.tunnel("ported.example:9443")
+    async with asyncio.timeout(5):
+        assert await reader.readexactly(11) == b"220 hello\r\n"
+    writer.close()
+    await world.aclose()
+
+
+async def test_a_session_sends_and_receives_so_many_bytes_an_hour_and_not_one_more() -> None:
+    world = World(session=Bounds(sent=100_000, received=1_000_000))
+    await world.start()
+    reader, writer = await world.tunnel()
+    with contextlib.suppress(ConnectionError):
+        for _ in range(20):
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+        async with asyncio.timeout(10):
+            while await reader.read(65536):
+                pass
+    assert len(world.received) <= 100_000
+    again = await world.connect("echo.example:443")
+    assert again.startswith(b"HTTP/1.1 429 ") and b"MOORAGE_EGRESS_SENT" in again and b"Retry-After: " in again
+    replaced = tokens.sign(tokens.Identity("sb-9", "acme", "hello", "rev1", "vol-1"), KEY)
+    assert (await world.connect("echo.example:443", replaced)).startswith(b"HTTP/1.1 429 "), "the same session's"
+    others = tokens.sign(tokens.Identity("sb-9", "acme", "hello", "rev1", "vol-2"), KEY)
+    assert b" 200 " in await world.connect("echo.example:443", others)
+    assert world.proxy.counts.refused["budget"] == 3 and world.proxy.counts.bytes["sent"] <= 100_000
+    writer.close()
+    await world.aclose()
+
+    world = World(session=Bounds(received=1_000))
+    await world.start()
+    world.first = b"y" * 5_000
+    reader, writer = await world.tunnel()
+    with contextlib.suppress(ConnectionError):
+        assert len(await reader.read()) <= 1_000
+    writer.close()
+    assert b"MOORAGE_EGRESS_RECEIVED" in await world.connect("ported.example:9443")
+    await world.aclose()
+
+
+async def test_refusals_are_counted_by_what_they_are(world: World) -> None:
+    for target in ("evil.example:443", "evil.example:443", "127.0.0.1:443"):
+        await world.connect(target)
+    world.names.known["rebind.example"] = ["10.0.0.1"]
+    await world.connect("rebind.example:443")
+    await world.connect("echo.example:443", None)
+    await world.connect("b.wild.example:443")
+    assert world.proxy.counts.refused == {
+        "not_listed": 2,
+        "malformed": 1,
+        "address": 1,
+        "not_proven": 1,
+        "unresolved": 1,
+    }
+    assert world.recorded == [
+        ("acme", "hello", "evil.example:443", "not_listed"), ("acme", "hello", "rebind.example:443", "address"),
+    ]  # fmt: skip
 
 
 async def test_thousands_of_connects_and_leaves_leave_nothing(world: World) -> None:
@@ -425,7 +582,7 @@ async def test_thousands_of_connects_and_leaves_leave_nothing(world: World) -> N
     for batch in range(20):
         await asyncio.gather(*(come_and_go(n) for n in range(batch * 50, batch * 50 + 50)))
     await until(lambda: world.proxy.connections == 0)
-    assert world.proxy._open == {}
+    assert all(not each.open for each in world.proxy.budgets._accounts.values())
 
 
 async def test_a_refused_target_is_logged_in_one_line_without_the_token(
@@ -449,12 +606,12 @@ async def test_closing_cuts_open_tunnels(world: World) -> None:
 
 
 async def test_the_machines_resolver_answers_with_literals_and_says_when_a_name_is_unknown() -> None:
-    resolver = proxy.SystemResolver()
+    resolver = connecting.SystemResolver()
     assert "127.0.0.1" in await resolver.resolve("localhost")
     with pytest.raises(OSError):
         await resolver.resolve("no-such-name.invalid")
     resolver.close()
-    crowded = proxy.SystemResolver(workers=1, waiting=-1)
+    crowded = connecting.SystemResolver(workers=1, waiting=-1)
     with pytest.raises(OSError, match="too many"):
         await crowded.resolve("localhost")
     crowded.close()

@@ -19,6 +19,7 @@ from fakes.valkey import Valkey
 from moorage_api.ledger.records import SessionIdentity
 from moorage_api.ledger.turns import Acceptance, TurnLedger
 from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.egress.budgets import Bounds
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import Settings
 
@@ -46,6 +47,17 @@ async def gateway(valkey: Valkey, tmp_path: Path) -> AsyncIterator[Gateway]:
     made = await create_gateway(settings(valkey, tmp_path), access_sink=lambda _: None)
     await made.start()
     yield made
+    await made.stop()
+
+
+async def test_the_settings_of_egress_are_the_proxys_bounds(valkey: Valkey, tmp_path: Path) -> None:
+    said = {"egress_connections": 3, "egress_requests": 4, "egress_sent": "5Mi", "egress_received": "6Mi"}
+    made = await create_gateway(settings(valkey, tmp_path).model_copy(update=said), access_sink=lambda _: None)
+    await made.start()
+    assert made.egress.budgets.bounds == Bounds(3, 4, 5 << 20, 6 << 20)
+    figures = (await exchange(made.control.port, get("/metrics"))).data
+    for name in ("moorage_egress_requests_total", "moorage_egress_bytes_total", "moorage_egress_connections"):
+        assert name.encode() in figures
     await made.stop()
 
 

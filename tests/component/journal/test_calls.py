@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from component.journal.conftest import SECRET, Desk, token
+from fakes.sinks import ledger_values, unpacked
 from moorage_api.wire import calls as wire
 from moorage_gateway.journal import making, spilling
 from moorage_gateway.store import StoreUnavailable
@@ -254,9 +255,21 @@ async def test_the_key_reaches_the_provider_and_nobody_else(desk: Desk) -> None:
     assert SECRET.encode() not in dump
 
 
+@pytest.mark.parametrize("steer", ["leak", "leak fail 401", "leak fail 500", "leak stream"])
+async def test_a_server_that_repeats_its_key_does_not_tell_it(desk: Desk, steer: str) -> None:
+    desk.put_key("k", SECRET)
+    await desk.publish("k", credential={"secret": "openai", "key": "api-key"}, retries={"attempts": 1, "maxWait": "1s"})
+    said = await desk.chat(steer, target="/models/k/v1/chat/completions", stream="stream" in steer)
+    assert desk.models.asked[-1]["headers"]["authorization"] == f"Bearer {SECRET}"
+    told = said.body + json.dumps(said.headers).encode()
+    assert b"[credential]" in told and SECRET.encode() not in told
+    assert SECRET.encode() not in b"".join([each async for each in _everything(desk)])
+
+
 async def _everything(desk: Desk) -> Any:
-    for name in await desk.ledger.read("KEYS", "*"):
-        yield await desk.ledger.read("DUMP", name) or b""
+    for _, value in ledger_values(desk.gateways[0].settings.redis_url.get_secret_value()):
+        for each in unpacked(value):
+            yield each
     for path in (desk.folder / "store").rglob("*"):
         if path.is_file():
             yield path.read_bytes()
