@@ -3,7 +3,8 @@
 Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
 review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_models` (its
 stock clients come from the package index, its server of models listens on loopback, and parts of the platform are killed: a model is
-asked, and its key changed, in `test_installed`). And what `ELSEWHERE` names with its reason. A test holds this list to the folder.
+asked, and its key changed, in `test_installed`), and for the same reasons `test_frameworks`, `test_replay`, `test_review_tools`,
+`test_steps` and `test_tools`. And what `ELSEWHERE` names with its reason. A test holds this list to the folder.
 """
 
 from __future__ import annotations
@@ -43,7 +44,17 @@ JOURNEYS = (
     "turns",
     "wire",
 )
-OF_THEIR_OWN = ("checkpoints", "dev", "models", "review_agent")
+OF_THEIR_OWN = (
+    "checkpoints",
+    "dev",
+    "frameworks",
+    "models",
+    "replay",
+    "review_agent",
+    "review_tools",
+    "steps",
+    "tools",
+)
 ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; kubectl does"}
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"
