@@ -2,8 +2,9 @@
 
 Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
 review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), and the journeys of
-boundary calls (`test_models`, `test_tools`, `test_steps`, `test_replay`, `test_frameworks`): their clients come from the package index,
-their servers listen on loopback, and parts of the platform are killed. A model is asked, and its key changed, in `test_installed`.
+boundary calls (`test_models`, `test_tools`, `test_steps`, `test_replay`, `test_frameworks`, `test_review_tools`): their clients come from the package index,
+their servers listen on loopback, and parts of the platform are killed; the folder of `test_routines` is changed as it runs. A model is
+asked, and its key changed, in `test_installed`.
 And what `ELSEWHERE` names with its reason. `tests/packaging/test_journeys.py` holds this list to the folder.
 """
 
@@ -44,7 +45,18 @@ JOURNEYS = (
     "turns",
     "wire",
 )
-OF_THEIR_OWN = ("checkpoints", "dev", "frameworks", "models", "replay", "review_agent", "steps", "tools")
+OF_THEIR_OWN = (
+    "checkpoints",
+    "dev",
+    "frameworks",
+    "models",
+    "replay",
+    "review_agent",
+    "review_tools",
+    "routines",
+    "steps",
+    "tools",
+)
 ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; kubectl does"}
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"

@@ -11,7 +11,21 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import api, coverage, dependencies, errors, functions, model, releases, render, repositories, requests, sample
+from . import (
+    api,
+    coverage,
+    dependencies,
+    errors,
+    functions,
+    helpers,
+    model,
+    releases,
+    remote,
+    render,
+    repositories,
+    requests,
+    sample,
+)
 from .budget import Budget, Limits
 from .index import Index
 from .licences import IndexLicences
@@ -30,6 +44,7 @@ licences, and breaking API changes. For example:
 - `Review pypi:httpx 0.27.2..0.28.1` for two releases of a package
 - `Review https://host/repository.git v1.0..v1.1` for two revisions of a repository this sandbox can reach
 - `Review /path/to/repository main..feature` for a repository that is mounted into the sandbox
+- `Review tools:NAME v1.0..v1.1` for a repository that this agent's tools have
 
 After a review, in the same session: `only the API part, shorter`, `the full list of tests`, `why is httpx.get there?`
 """
@@ -37,18 +52,22 @@ After a review, in the same session: `only the API part, shorter`, `the full lis
 
 @dataclass(frozen=True)
 class World:
-    """What the engine may touch beside the workspace. `git` is the path of the binary, None if there is none."""
+    """What the engine may touch beside the workspace. `git` is the path of the binary. None, as for `tools` and `words`: there is none."""
 
     index: Index
     git: str | None
     environ: Mapping[str, str]
     limits: Limits = field(default_factory=Limits)
+    tools: helpers.Tools | None = None
+    words: helpers.Words | None = None
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "World":
+    def from_environment(
+        cls, environ: Mapping[str, str], *, tools: helpers.Tools | None = None, words: helpers.Words | None = None
+    ) -> "World":
         """The machine's own index, proxy, CA and git."""
         index = Index.over_http(NetworkSettings.from_environment(environ))
-        return cls(index, shutil.which("git", path=environ.get("PATH")), environ)
+        return cls(index, shutil.which("git", path=environ.get("PATH")), environ, tools=tools, words=words)
 
 
 def answer(
@@ -90,7 +109,7 @@ def _review(asked: requests.Review, workspace: Path, world: World, budget: Budge
     lines: list[str] = []
     try:
         pair = _pair(asked, workspace, world, scratch, budget)
-        found = _Findings(model.Subject(pair.title, pair.old.side, pair.new.side, pair.notice))
+        found = _Findings(model.Subject(pair.title, pair.old.side, pair.new.side, pair.notice), world.words)
         for line in found.lines(pair, budget):
             lines.append(line)
             yield line
@@ -98,7 +117,10 @@ def _review(asked: requests.Review, workspace: Path, world: World, budget: Budge
         _write(workspace / FINDINGS, json.dumps(model.to_json(found.report()), indent=1).encode())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    yield f"\n---\n\nThis report is in `{REPORT}` in the workspace. "
+    yield "\n---\n\n"
+    if world.tools is not None and pair.commit is not None:
+        yield remote.attach(world.tools, asked.place, pair.commit, "".join(lines), budget) + "\n"
+    yield f"This report is in `{REPORT}` in the workspace. "
     yield "Ask for a part of it, such as: only the API part, shorter.\n"
 
 
@@ -111,6 +133,10 @@ def _pair(asked: requests.Review, workspace: Path, world: World, scratch: Path, 
             reason = fault.reason
         notice = f"Package index not reachable ({reason}); this is a review of the built-in sample repository."
         return sample.compare(git, scratch / "built-in", budget, notice)
+    if asked.kind == "tools":
+        if world.tools is None:
+            raise errors.NotFound("This agent has no tools; its manifest names none.")
+        return remote.compare(world.tools, asked.place, (asked.old, asked.new), scratch / "revisions", budget)
     if git is None:
         raise errors.NotFound("There is no git in this sandbox, so only releases can be reviewed.")
     place = asked.place if "://" in asked.place else os.path.normpath(workspace / asked.place)
@@ -121,8 +147,9 @@ def _pair(asked: requests.Review, workspace: Path, world: World, scratch: Path, 
 class _Findings:
     """The three checks in order, each told as soon as it is done."""
 
-    def __init__(self, subject: model.Subject) -> None:
+    def __init__(self, subject: model.Subject, words: helpers.Words | None) -> None:
         self._subject = subject
+        self._words = words
         nothing = model.Coverage(0, (), 0), model.Dependencies("", (), 0), model.Api((), ())
         self._coverage, self._dependencies, self._api = nothing
 
@@ -143,6 +170,9 @@ class _Findings:
             yield f"\n{render.HEADINGS[name]}\n\n"
             check(pair, budget)
             yield from render.body(name, self.report(), "normal")
+            if self._words is not None:
+                findings = "".join(render.section(name, self.report(), "short"))
+                yield "\n" + helpers.worded(self._words, findings, budget)
 
     def _check_coverage(self, pair: Pair, budget: Budget) -> None:
         both = functions.read_both(pair.old.code, pair.new.code, budget)

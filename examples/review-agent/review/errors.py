@@ -4,6 +4,7 @@ ReviewError            the message is written for the person who asked
 ├── NotFound           a package, release, repository or revision that does not exist
 ├── Unreachable        a host that did not answer; `.reason` is one short phrase
 ├── Hostile            an archive or tree that tries something; never unpacked further
+├── Refused            a tool or a model that answered with an error; the message is its own
 ├── TooLarge           over one of the caps in `budget.Limits`
 ├── OutOfTime          the review's deadline passed
 └── Cancelled          the caller left
@@ -29,6 +30,10 @@ class Unreachable(ReviewError):
 
 class Hostile(ReviewError):
     """An archive that would write outside its folder, or hold what no release holds."""
+
+
+class Refused(ReviewError):
+    """A tool or a model that said no. The text is the same on every attempt: the platform recorded that answer as well."""
 
 
 class TooLarge(ReviewError):

@@ -5,7 +5,7 @@ every transport but the needed one is forbidden, and the content is taken with `
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,7 +30,9 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """One file of a revision that a review reads: `object` is its blob, `size` in bytes."""
+
     path: str
     object: str
     size: int
@@ -115,10 +117,11 @@ def _local(git: Git, location: str, revisions: tuple[str, str], budget: Budget) 
     outcome, _ = git("-C", str(path), "rev-parse", "--git-dir", budget=budget, limit=budget.limits.clone_bytes)
     if outcome.code != 0:
         raise errors.NotFound(f"`{location[:200]}` is not a git repository.")
-    return path, [_commit(git, path, revision, budget) for revision in revisions]
+    return path, [commit_of(git, path, revision, budget) for revision in revisions]
 
 
-def _commit(git: Git, repository: Path, revision: str, budget: Budget) -> str:
+def commit_of(git: Git, repository: Path, revision: str, budget: Budget) -> str:
+    """The full hash of a revision. Raises `NotFound`."""
     outcome, output = git(
         "-C", str(repository), "rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}",
         budget=budget, limit=budget.limits.clone_bytes,
@@ -146,7 +149,7 @@ def _fetched(git: Git, location: str, revisions: tuple[str, str], budget: Budget
             "--", location, *targets, budget=budget, limit=limit, remote=True,
         )  # fmt: skip
         if outcome.code == 0:
-            return repository, [_commit(git, repository, f"refs/review/{n}", budget) for n in range(2)]
+            return repository, [commit_of(git, repository, f"refs/review/{n}", budget) for n in range(2)]
     outcome, _ = git(
         "--git-dir", str(repository), "fetch", "--quiet", "--no-write-fetch-head", "--", location,
         "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*",
@@ -155,7 +158,7 @@ def _fetched(git: Git, location: str, revisions: tuple[str, str], budget: Budget
     _must_work(outcome, location)
     # A bare copy has a HEAD of its own; the one that is meant is the server's.
     named = [re.sub(r"^HEAD(?![\w./-])", "refs/review/head", revision) for revision in revisions]
-    return repository, [_commit(git, repository, revision, budget) for revision in named]
+    return repository, [commit_of(git, repository, revision, budget) for revision in named]
 
 
 def _check_address(location: str) -> None:
@@ -212,18 +215,36 @@ def of_folder(root: Path, side: model.Side, notes: tuple[str, ...] = ()) -> Snap
 
 def _write_tree(git: Git, repository: Path, commit: str, root: Path, budget: Budget) -> tuple[str, ...]:
     """Write the files a review reads; the note says what was left out."""
-    limits = budget.limits
+    entries, oversized = listed(git, repository, commit, budget)
+    for entry, content in contents(git, repository, entries, budget):
+        target = root / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return left_out(oversized)
+
+
+def left_out(oversized: int) -> tuple[str, ...]:
+    """What a report says of files that are too large to be source."""
+    return (f"{oversized} files are too large to be read as source.",) if oversized else ()
+
+
+def listed(git: Git, repository: Path, commit: str, budget: Budget) -> tuple[list[Entry], int]:
+    """The files of a commit that a review reads, and how many more are too large. Raises `NotFound`, `TooLarge`, `Hostile`."""
     outcome, output = git(
         "-C", str(repository), "ls-tree", "-r", "-l", "-z", "--full-tree", commit,
-        budget=budget, limit=limits.clone_bytes,
+        budget=budget, limit=budget.limits.clone_bytes,
     )  # fmt: skip
     if outcome.code != 0:
         raise errors.NotFound("The repository does not hold that revision completely.")
-    entries, oversized = _entries(output, budget)
+    return _entries(output, budget)
+
+
+def contents(git: Git, repository: Path, entries: list[Entry], budget: Budget) -> Iterator[tuple[Entry, bytes]]:
+    """Each of these files with what is in it. Raises `NotFound`."""
     wanted = git.scratch / "objects"
     wanted.write_text("".join(f"{entry.object}\n" for entry in entries))
     outcome, output = git(
-        "-C", str(repository), "cat-file", "--batch", stdin=wanted, budget=budget, limit=limits.clone_bytes * 2,
+        "-C", str(repository), "cat-file", "--batch", stdin=wanted, budget=budget, limit=budget.limits.clone_bytes * 2,
     )  # fmt: skip
     with output.open("rb") as stream:
         for entry in entries:
@@ -231,16 +252,13 @@ def _write_tree(git: Git, repository: Path, commit: str, root: Path, budget: Bud
             header = stream.readline(256).split()
             if len(header) != 3 or header[1] != b"blob" or int(header[2]) != entry.size:
                 raise errors.NotFound("The repository does not hold that revision completely.")
-            target = root / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(stream.read(entry.size))
+            yield entry, stream.read(entry.size)
             stream.read(1)
-    return (f"{oversized} files are too large to be read as source.",) if oversized else ()
 
 
-def _entries(listing: Path, budget: Budget) -> tuple[list[_Entry], int]:
+def _entries(listing: Path, budget: Budget) -> tuple[list[Entry], int]:
     """Regular files only: links and submodules have no content of their own here."""
-    found: list[_Entry] = []
+    found: list[Entry] = []
     oversized = total = 0
     for record in listing.read_bytes().split(b"\0"):
         head, _, name = record.partition(b"\t")
@@ -255,5 +273,5 @@ def _entries(listing: Path, budget: Budget) -> tuple[list[_Entry], int]:
         total += size
         if len(found) >= budget.limits.files or total > budget.limits.unpacked_bytes:
             raise errors.TooLarge(f"The revision holds more source than a review reads ({len(found)} files).")
-        found.append(_Entry(str(archives.safe_path(path, "The repository")), fields[2].decode(), size))
+        found.append(Entry(str(archives.safe_path(path, "The repository")), fields[2].decode(), size))
     return found, oversized

@@ -26,7 +26,7 @@ _SYMBOL = re.compile(r"[A-Za-z_][\w-]*(?:\.\w+)*")
 
 @dataclass(frozen=True)
 class Review:
-    """`kind` is "pypi" or "git"; `place` a package name, a URL or a path."""
+    """`kind` is "pypi", "git" or "tools"; `place` a package name, a URL or a path, or what the tools call a repository."""
 
     kind: str
     place: str
@@ -75,6 +75,8 @@ def _review(match: re.Match[str]) -> Review | None:
         return None
     if place.lower().startswith("pypi:"):
         return Review("pypi", place[5:], old, new)
+    if place.lower().startswith("tools:"):
+        return Review("tools", place[6:], old, new)
     if "://" in place:
         return Review("git", place, old, new) if place.startswith(("https://", "http://")) else None
     if place.startswith(("/", "./", "../")):

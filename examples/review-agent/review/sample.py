@@ -101,7 +101,7 @@ def files(version: str) -> dict[str, str]:
 def compare(git: Git | None, scratch: Path, budget: Budget, notice: str) -> Pair:
     """Make the sample and both its versions ready for review."""
     lookup = RecordedLicences(LICENCES)
-    if git is not None and (repository := _repository(git, scratch / "sample", budget)) is not None:
+    if git is not None and (repository := made(git, scratch / "sample", budget)) is not None:
         pair = repositories.compare(git, str(repository), VERSIONS, lookup, scratch, budget)
         return Pair(TITLE, pair.old, pair.new, lookup, notice)
     old, new = (
@@ -110,8 +110,8 @@ def compare(git: Git | None, scratch: Path, budget: Budget, notice: str) -> Pair
     return Pair(TITLE, old, new, lookup, notice)
 
 
-def _repository(git: Git, folder: Path, budget: Budget) -> Path | None:
-    """None if git does not do it: the folders then serve."""
+def made(git: Git, folder: Path, budget: Budget) -> Path | None:
+    """The sample as a repository; None if git does not do it: the folders then serve."""
     folder.mkdir(parents=True)
     fixed = {
         f"GIT_{who}_{what}": value

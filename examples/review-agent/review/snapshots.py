@@ -30,3 +30,5 @@ class Pair:
     new: Snapshot
     licences: Licences
     notice: str | None = None
+    commit: str | None = None
+    """Of the newer version, where the tools can attach the review to it."""
