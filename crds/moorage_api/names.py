@@ -65,6 +65,13 @@ def new_response_id(session_partition: str) -> str:
     return f"caresp_{session_partition}00{_random(32)}"
 
 
+def derived_response_id(session_partition: str, *parts: str) -> str:
+    """One that follows from `parts`, one of which nobody can guess: 32 hex of their sha256 in the place of the random ones. For a turn
+    that whoever asks for it must find again."""
+    text = "".join(f"{len(part)}:{part}," for part in parts)
+    return f"caresp_{session_partition}00{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
 def partition_of(response_id: str) -> str | None:
     """The session partition a response id names, or None when the id is malformed."""
     found = RESPONSE.match(response_id)

@@ -20,12 +20,14 @@ import redis.asyncio as aioredis
 
 from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
+from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
 from moorage_gateway.activation import Activation
+from moorage_gateway.agent_calls import AgentCalls
 from moorage_gateway.audit import AuditLog, new_writer
 from moorage_gateway.auth import Anonymous, Authenticator
 from moorage_gateway.call_counts import CallCounts
@@ -202,7 +204,7 @@ def build(
         observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
     models = _models(settings, base, outside)
-    toolboxes = _toolboxes(base, models)
+    toolboxes = _toolboxes(base, models, AgentCalls(turns, sessions, AgentCallLedger(runner), clock))
     return Core(
         clock=clock,
         redis=redis,
@@ -277,11 +279,11 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
     return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
 
 
-def _toolboxes(base: _Base, models: Models) -> Toolboxes:
+def _toolboxes(base: _Base, models: Models, calls: AgentCalls) -> Toolboxes:
     """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
     return Toolboxes(
-        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, version=metadata.version("moorage")
-    )
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, asks=calls, version=metadata.version("moorage")
+    )  # fmt: skip
 
 
 def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:

@@ -62,7 +62,8 @@ class Endpoints:
         kept_boxes = {name: one for name, one in self._boxes.items() if str(one.file) in broken}
         self._boxes = {**kept_boxes, **(toolboxes or {})}
         urls = [each.spec.base_url for each in self._endpoints]
-        urls += [upstream.mcp.url for each in self._toolboxes for upstream in each.spec.upstreams]
+        servers = [upstream.mcp for each in self._toolboxes for upstream in each.spec.upstreams]
+        urls += [server.url for server in servers if server is not None]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
         return [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]

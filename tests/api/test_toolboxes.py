@@ -44,6 +44,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
         {"upstreams": [ONE]},
         {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
+        {"upstreams": [ONE, {"name": "two", "agent": {"name": "worker", "description": "Works."}, "timeout": "5m"}]},
     ],
 )  # fmt: skip
 def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
@@ -60,7 +61,8 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     [
         ({}, "spec.upstreams"),
         ({"upstreams": []}, "spec.upstreams"),
-        ({"upstreams": [{"name": "one"}]}, "spec.upstreams[0].mcp"),
+        ({"upstreams": [{"name": "one"}]}, "has either mcp"),
+        ({"upstreams": [{**ONE, "agent": {"name": "worker"}}]}, "has either mcp"),
         (
             {"upstreams": [{"name": "one", "mcp": {"url": "https://u:p@a"}}]},
             "what opens the server goes under credential",

@@ -31,9 +31,17 @@ from moorage_gateway.tools.trying import Trials
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class _Nobody:
+    """No agent is called by hand."""
+
+    async def ask(self, *_: Any) -> dict[str, Any]:
+        raise AssertionError("asked")
+
+
 def no_toolboxes() -> Trials:
     """A tenant without any."""
-    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), version="0")
+    clock = SystemClock()
+    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), clock, asks=_Nobody(), version="0")
     return Trials(boxes, lambda *_: None, lambda _: [])
 
 

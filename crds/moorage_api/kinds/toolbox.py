@@ -1,4 +1,5 @@
-"""Toolbox: tools of one or several servers under one MCP URL, and how agents may use them. The same manifest on a laptop and in a cluster.
+"""Toolbox: tools of one or several servers, and agents that others may call, under one MCP URL. The same manifest on a laptop and in a
+cluster.
 
 Layer: the floor. These models are the only source: the JSON schema, the CRD, the reference page and the error messages are generated
 from them.
@@ -11,6 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from moorage_api import names
 from moorage_api.kinds import quantities
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.values import Duration, Metadata, Part, Size, server_url
@@ -91,17 +93,39 @@ class McpServer(Part):
         return server_url(value, like="https://tools.example.com/mcp", key="credential")
 
 
+class CalledAgent(Part):
+    """A hosted agent of the same tenant. It is one tool, `ask`, that takes the `input` as a text and gives the agent's answer as a text."""
+
+    name: str = Field(max_length=63)
+    """The HostedAgent's name."""
+    description: str = Field(default="", max_length=4096)
+    """Told to the calling agent's model: what this agent is good for, and what it has to be told."""
+    session: Literal["kept", "fresh"] = "kept"
+    """`kept`: each session of the calling agent has one session of this agent, with its files and the conversation so far, and calls in it
+    run one at a time. `fresh`: a new session each call, so that calls may run at once."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_an_agent(cls, value: str) -> str:
+        if names.AGENT.match(value) is None:
+            raise ValueError(f"{value[:40]!r} is not an agent's name: lower-case letters, digits and -, at most 63")
+        return value
+
+
 class ToolUpstream(Part):
-    """One server whose tools the toolbox has. Patterns are the server's own tool names, with `*` for any run of characters."""
+    """One server, or one hosted agent, whose tools the toolbox has: it has `mcp` or `agent`. Patterns are the server's own tool names, with
+    `*` for any run of characters."""
 
     name: str
     """Unique in the toolbox: lower-case letters, digits and `-`, at most 32."""
-    mcp: McpServer
-    """Where it is."""
+    mcp: McpServer | None = None
+    """A server that speaks MCP, and where it is."""
+    agent: CalledAgent | None = None
+    """A hosted agent of the same tenant, called by a turn of its own for the same user."""
     credential: ToolCredential | None = None
     """What opens it. Default: nothing is sent."""
     prefix: str | None = None
-    """Put before the names of its tools. Default: none where it is the only upstream, else its name and `_`."""
+    """Put before the names of its tools. Default: its name and `_`, but none where it is the only upstream and no agent."""
     allow: list[str] = Field(default_factory=list, max_length=256)
     """Patterns of the tools that agents may see and call. Empty: all."""
     deny: list[str] = Field(default_factory=list, max_length=256)
@@ -117,11 +141,19 @@ class ToolUpstream(Part):
     """The server's name of a tool → the digest of its definition that was approved. A tool whose definition is another now is held back,
     neither listed nor called, until the manifest names the new digest: `moorage toolboxes tools NAME` shows them."""
     timeout: Duration = "1m"
-    """For one call, at most 15m. An effect that did not answer in time has an unknown outcome."""
+    """For one call, at most 15m. An effect that did not answer in time has an unknown outcome; an agent is stopped."""
     max_result: Size = "1Mi"
     """Largest answer, at most 8Mi."""
     concurrency: int = Field(default=32, ge=1, le=1000)
     """Calls in flight of one gateway."""
+
+    @model_validator(mode="after")
+    def _is_of_one_type(self) -> ToolUpstream:
+        if (self.mcp is None) == (self.agent is None):
+            raise ValueError("has either mcp (a server and its url) or agent (a hosted agent's name)")
+        if self.agent is not None and self.credential is not None:
+            raise ValueError("an agent of the same tenant is called without a credential; leave it out")
+        return self
 
     @field_validator("name")
     @classmethod
@@ -201,10 +233,11 @@ class ToolboxSpec(Part):
 
     @model_validator(mode="after")
     def _distinct(self) -> ToolboxSpec:
-        names = [each.name for each in self.upstreams]
-        if len(set(names)) != len(names):
+        called = [each.name for each in self.upstreams]
+        if len(set(called)) != len(called):
             raise ValueError("upstreams: two have the same name")
-        prefixes = [prefix_of(each.name, each.prefix, alone=len(names) == 1) for each in self.upstreams]
+        alone = len(called) == 1
+        prefixes = [prefix_of(e.name, e.prefix, alone=alone and e.agent is None) for e in self.upstreams]
         if len(set(prefixes)) != len(prefixes):
             raise ValueError("upstreams: two have the same prefix, so that a tool's name would not say whose it is")
         return self
@@ -238,7 +271,7 @@ class Toolbox(Part):
 
 
 def prefix_of(name: str, prefix: str | None, *, alone: bool) -> str:
-    """What stands before the names of an upstream's tools."""
+    """What stands before the names of an upstream's tools. `alone`: it is the only one, and no agent."""
     if prefix is not None:
         return prefix
     return "" if alone else f"{name}_"

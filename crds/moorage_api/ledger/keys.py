@@ -75,6 +75,11 @@ def queue(key: str) -> str:
     return f"q:{key}"
 
 
+def called(key: str) -> str:
+    """Hash of one session: `TOOLBOX/UPSTREAM` → the last response of the agent that it called there."""
+    return f"called:{key}"
+
+
 def sandbox(sandbox_id: str) -> str:
     """Hash of one sandbox's descriptor."""
     return f"x:{sandbox_id}"

@@ -17,6 +17,11 @@ TOOLBOX = Resource(
     rules=(
         named("tickets"),
         Rule(
+            ("spec", "upstreams", "[]"),
+            "has(self.mcp) != has(self.agent)",
+            "has either mcp (a server and its url) or agent (a hosted agent's name)",
+        ),
+        Rule(
             ("spec", "upstreams", "[]", "mcp"),
             "self.url.matches('^https?://[^@?#]*$')",
             "url is an http(s) URL without a user, a password, a query or a fragment; what opens the server goes under credential",

@@ -9,6 +9,7 @@ pins           which definition of a tool was approved
 gates          how many calls a server gets at a time, and when it is left alone
 servers        what a type of upstream must do; a further type is one class
 mcp            the type `mcp`: a server that speaks MCP over streamable HTTP
+agents         the type `agent`: a hosted agent of the same tenant
 sessions       what a server of the older era keeps for an agent's session
 kind           the call kind that joins them; calling, listing: its two calls
 trying         the same for people, by the control API

@@ -60,7 +60,7 @@ class ToolCall:
     @property
     def tool(self) -> str:
         """Tools of one name in one toolbox are one; where it may be run again, another call of it follows unseen."""
-        return f"tool {self.reached.toolbox} {self.name}" if self.permits == "once" else ""
+        return f"tool {self.reached.toolbox} {self.name}" if self.permits != "again" else ""
 
     @property
     def call(self) -> str:

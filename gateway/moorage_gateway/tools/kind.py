@@ -1,7 +1,7 @@
 """The call kind of tools: `/toolboxes/NAME/mcp`, one MCP URL a toolbox. Layer: engine; I/O by the upstreams.
 
 `tools/call` and `tools/list` are calls of the journal; handshakes, `ping` and notifications are answered here, and nobody is asked. An
-upstream is of a type: a field of the manifest (`mcp`) and a class behind `ToolServer`.
+upstream is of a type: a field of the manifest (`mcp`, `agent`) and a class behind `ToolServer`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ from typing import Any
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.kinds import quantities
 from moorage_api.wire.calls import TOOLBOXES
+from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.tools import fingerprints, rpc
+from moorage_gateway.tools.agents import AgentUpstream, Asks, Manner
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
 from moorage_gateway.tools.names import Names, Upstream
 from moorage_gateway.tools.pins import Seen
-from moorage_gateway.tools.servers import ToolFault, ToolServer
+from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
 _SHOWN = 20
 """Names of toolboxes that a refusal lists."""
+
+BY_HAND = Whose()
 
 Find = Callable[[str, str], ToolboxEntry | None]
 
@@ -65,17 +69,19 @@ class Reached:
 
 
 class Toolboxes:
-    """Finds the toolbox, prepares. `find` is the catalog's, by tenant and name; `version` is told to servers and clients."""
+    """Finds the toolbox, prepares. `find` is the catalog's, by tenant and name; `asks` makes turns of called agents; `version` is told to
+    servers and clients."""
 
     prefix = TOOLBOXES
 
     def __init__(
-        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str
+        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, asks: Asks, version: str
     ) -> None:
         self._find = find
         self._upstreams = upstreams
         self._credentials = credentials
         self._clock = clock
+        self._asks = asks
         self._version = version
         self._gates = Gates()
         self.sessions = Sessions(clock.monotonic, clock.sleep)
@@ -101,9 +107,9 @@ class Toolboxes:
             raise CallRefused(greeting)
         match message.method:
             case "tools/call":
-                return self._call(entry, message, asked.session)
+                return self._call(entry, message, _whose(asked))
             case "tools/list":
-                return self._list(entry, message, asked.session)
+                return self._list(entry, message, _whose(asked))
             case method:
                 raise CallRefused(rpc.refuse(message, rpc.METHOD, f"A toolbox has tools only, and no {method[:64]}."))
 
@@ -123,36 +129,35 @@ class Toolboxes:
             )
         return entry
 
-    def _call(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolCall:
+    def _call(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolCall:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             text = "tools/call has a name, and arguments that are an object."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        made = self.called(entry, message, name, session)
+        made = self.called(entry, message, name, whose)
         if made is None:
             text = f"Unknown tool: '{name[:128]}'; toolbox '{entry.name}' has none of that name for agents."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
         return made
 
-    def _list(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolList:
+    def _list(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
         names = self.names(entry)
-        return ToolList(entry.name, self.reached(entry, session), names, message, fingerprints.of_list(entry.name))
+        return ToolList(entry.name, self.reached(entry, whose), names, message, fingerprints.of_list(entry.name))
 
-    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, session: str = "") -> ToolCall | None:
-        """The call of a tool by the name that agents know, for that session of an agent (empty: by hand); None where they have none of
-        that name."""
+    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, whose: Whose = BY_HAND) -> ToolCall | None:
+        """The call of a tool by the name that agents know; None where they have none of that name."""
         found = self.names(entry).find(name)
         if found is None:
             return None
         upstream, tool = found
         print_ = fingerprints.of_call(entry.name, message.params)
-        return ToolCall(self._reached(entry, upstream, session), message, name, tool, print_)
+        return ToolCall(self._reached(entry, upstream, whose), message, name, tool, print_)
 
-    def reached(self, entry: ToolboxEntry, session: str = "") -> tuple[Reached, ...]:
-        """Its upstreams, for that session of an agent."""
-        return tuple(self._reached(entry, each, session) for each in self.names(entry).upstreams)
+    def reached(self, entry: ToolboxEntry, whose: Whose = BY_HAND) -> tuple[Reached, ...]:
+        """Its upstreams, for that attempt of an agent's."""
+        return tuple(self._reached(entry, each, whose) for each in self.names(entry).upstreams)
 
     def names(self, entry: ToolboxEntry) -> Names:
         """Its names, made once a manifest."""
@@ -161,16 +166,25 @@ class Toolboxes:
             known = self._names[entry.field] = entry.spec, Names(entry.spec)
         return known[1]
 
-    def _reached(self, entry: ToolboxEntry, upstream: Upstream, session: str) -> Reached:
+    def _reached(self, entry: ToolboxEntry, upstream: Upstream, whose: Whose) -> Reached:
         gate = self._gates.of(entry.field, upstream, entry.spec["breaker"])
 
         def make(upstream: Upstream, most: int | None) -> ToolServer:
-            return self._made(entry, upstream, most, session)
+            if upstream.spec.get("agent"):
+                return self._agent(entry, upstream, most, whose)
+            return self._made(entry, upstream, most, whose.session)
 
         # By what is asked, too: another server's definitions say nothing of this one's.
-        key = entry.field, f"{upstream.name} {upstream.spec['mcp']['url']}"
+        key = entry.field, f"{upstream.name} {place_of(upstream.spec)}"
         seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
         return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
+
+    def _agent(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, whose: Whose) -> ToolServer:
+        said = upstream.spec["agent"]
+        manner = Manner(
+            entry.tenant, str(said["name"]), f"{entry.name}/{upstream.name}", whose, fresh=said["session"] == "fresh"
+        )
+        return AgentUpstream(manner, str(said["description"]), most or _octets(upstream.spec), self._asks)
 
     def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
         spec, secret = upstream.spec, ""
@@ -185,6 +199,16 @@ class Toolboxes:
         url = str(spec["mcp"]["url"])
         place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec), session)
         return McpUpstream(place, self._upstreams, self._known, self._version)
+
+
+def place_of(spec: dict[str, Any]) -> str:
+    """Where an upstream is, or which agent."""
+    return str(spec["mcp"]["url"]) if spec.get("mcp") else f"agent {spec['agent']['name']}"
+
+
+def _whose(asked: Asked) -> Whose:
+    trace = next((value for name, value in asked.headers if name == TRACEPARENT), "")
+    return Whose(asked.session, asked.turn, trace)
 
 
 def _octets(spec: dict[str, Any]) -> int:

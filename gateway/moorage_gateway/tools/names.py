@@ -57,8 +57,11 @@ class Upstream:
         return self.idempotent.match(tool)
 
     def permits(self, tool: str) -> Permits:
-        """`once`: an effect, as everything is of which the manifest says nothing."""
-        return "again" if self.reads(tool) or self.repeats(tool) else "once"
+        """`once`: an effect, as everything is of which the manifest says nothing; `joins`: one that may be asked for again, since it is
+        the agent's same turn then."""
+        if self.reads(tool) or self.repeats(tool):
+            return "again"
+        return "once" if self.spec.get("agent") is None else "joins"
 
 
 class Names:
@@ -95,7 +98,7 @@ def _original(upstream: Upstream, name: str) -> str:
 def _upstream(spec: dict[str, Any], alone: bool) -> Upstream:
     return Upstream(
         spec,
-        prefix_of(spec["name"], spec.get("prefix"), alone=alone),
+        prefix_of(spec["name"], spec.get("prefix"), alone=alone and spec.get("agent") is None),
         *(Patterns(spec[each]) for each in ("allow", "deny", "readOnly", "idempotent")),
     )
 

@@ -77,6 +77,14 @@ class Turns(Accepting):
                 return stored
         return self._view(record, entries, items)
 
+    async def known(self, response_id: str) -> TurnRecord | None:
+        """The turn as Redis has it, for parts of the gateway: whose it is, is theirs to know."""
+        return await self._read(self._ledger.turn, response_id)
+
+    async def exists(self, response_id: str, *, tenant: str) -> bool:
+        """Whether there is such a turn, live or stored."""
+        return await self.known(response_id) is not None or await self._document(tenant, response_id) is not None
+
     async def cancel(self, response_id: str, *, tenant: str) -> dict[str, Any]:
         """Stops the turn; returns after its outcome is decided. An ended turn is returned as it is."""
         deadline = self._clock.monotonic() + CANCEL_S

@@ -79,6 +79,7 @@ async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -
             "credential": {"secret": "tracker", "key": "token"},
         },
         {"name": "two", "mcp": {"url": "https://b.example/mcp"}},
+        {"name": "three", "agent": {"name": "worker"}},
     ]
     document = {
         "kind": "Toolbox",

@@ -50,6 +50,11 @@ def names(*upstreams: dict[str, Any]) -> Names:
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
         ([{"openapi": {"url": "https://a"}}], "is not a field here"),
+        ([{"mcp": None}], "has either mcp (a server and its url) or agent (a hosted agent's name)"),
+        ([{"agent": {"name": "worker"}}], "has either mcp (a server and its url) or agent (a hosted agent's name)"),
+        ([{"mcp": None, "agent": {"name": "Bad"}}], "'Bad' is not an agent's name"),
+        ([{"mcp": None, "agent": {"name": "a", "session": "own"}}], "spec.upstreams[0].agent.session"),
+        ([{"mcp": None, "agent": {"name": "a"}, "credential": {"secret": "s"}}], "without a credential; leave it out"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_says_why(upstreams: list[dict[str, Any]], says: str) -> None:
@@ -86,6 +91,15 @@ def test_everything_is_an_effect_but_what_the_manifest_says_of() -> None:
         "once",
         "once",
     ]
+
+
+def test_an_agent_is_one_tool_under_its_name_and_its_turn_is_joined() -> None:
+    made = names({"mcp": None, "name": "worker", "agent": {"name": "w"}})
+    (worker,) = made.upstreams
+    assert made.find("worker_ask") == (worker, "ask") and made.find("ask") is None
+    assert worker.permits("ask") == "joins"
+    renamed = names({"mcp": None, "agent": {"name": "w"}, "prefix": "", "rename": {"ask": "research"}})
+    assert renamed.find("research") is not None and renamed.find("ask") is None
 
 
 def test_the_longest_prefix_has_the_name_and_nobody_takes_anothers() -> None:
