@@ -16,6 +16,9 @@ TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 AGENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 SESSION = re.compile(r"[A-Za-z0-9_-]{8,128}\Z")  # protocols.md §3.4, platform form
 USER = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}\Z")
+APPROVAL = re.compile(
+    r"mcpa_call_[0-9a-f]{32}\Z"
+)  # a gateway's request for approval, by the id of the call; never an item_id
 RESPONSE = re.compile(r"caresp_([0-9a-f]{16})00([A-Za-z0-9]{32})\Z")
 
 

@@ -137,6 +137,8 @@ class ToolUpstream(Part):
     idempotent: list[str] = Field(default_factory=list, max_length=256)
     """Patterns of tools that may be run twice without harm. Every other tool is an effect, and is never run again by itself; what the
     server says of its own tools is not believed."""
+    require_approval: list[str] = Field(default_factory=list, max_length=256)
+    """Patterns of tools of which each call waits until a person has approved it: who called the agent, by an `mcp_approval_response`."""
     pin: dict[str, str] = Field(default_factory=dict, max_length=64)
     """The server's name of a tool → the digest of its definition that was approved. A tool whose definition is another now is held back,
     neither listed nor called, until the manifest names the new digest: `moorage toolboxes tools NAME` shows them."""
@@ -169,7 +171,7 @@ class ToolUpstream(Part):
             raise ValueError("is not a prefix: letters, digits, _, -, . and /, at most 32, like github_")
         return value
 
-    @field_validator("allow", "deny", "read_only", "idempotent")
+    @field_validator("allow", "deny", "read_only", "idempotent", "require_approval")
     @classmethod
     def _are_patterns(cls, value: list[str]) -> list[str]:
         for each in value:

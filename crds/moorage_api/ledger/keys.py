@@ -75,6 +75,11 @@ def queue(key: str) -> str:
     return f"q:{key}"
 
 
+def approvals(key: str) -> str:
+    """Hash of one session: calls that a person must approve (`approvals.py`)."""
+    return f"ap:{key}"
+
+
 def called(key: str) -> str:
     """Hash of one session: `TOOLBOX/UPSTREAM` → the last response of the agent that it called there."""
     return f"called:{key}"

@@ -5,6 +5,7 @@ names          whose tool a name is, what may be called, and what is an effect
 fingerprints   what makes two calls the same one
 definitions    what servers say of their tools, checked and bounded
 results        what a tool gave, or why it gave nothing, as a result that a model can act on
+approving      which calls wait for a person, and what their agent reads
 pins           which definition of a tool was approved
 gates          how many calls a server gets at a time, and when it is left alone
 servers        what a type of upstream must do; a further type is one class

@@ -77,6 +77,12 @@ class AgentUpstream:
         parts, agent = [said] if said or status == "completed" else [], self._manner.agent
         if status != "completed":
             parts.insert(0, f"agent '{agent}' {_why(response)}" + (" It had said:" if said else ""))
+        waiting = [item for item in response.get("output") or () if item.get("type") == "mcp_approval_request"]
+        if waiting:
+            tools = ", ".join(str(item.get("name")) for item in waiting)
+            parts.append(
+                f"(It waits for a person's approval of {tools}, to be given to agent '{agent}' after {response['id']}.)"
+            )
         content = [{"type": "text", "text": part} for part in parts]
         return {"content": content, "isError": status != "completed"}
 

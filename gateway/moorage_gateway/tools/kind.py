@@ -22,11 +22,12 @@ from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.tools import fingerprints, rpc
 from moorage_gateway.tools.agents import AgentUpstream, Asks, Manner
+from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
-from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
@@ -36,6 +37,15 @@ _SHOWN = 20
 """Names of toolboxes that a refusal lists."""
 
 BY_HAND = Whose()
+
+
+@dataclass(frozen=True)
+class People:
+    """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls."""
+
+    asks: Asks
+    approves: Approves
+
 
 Find = Callable[[str, str], ToolboxEntry | None]
 
@@ -49,6 +59,8 @@ class Reached:
     gate: Gate
     seen: Seen
     now: Callable[[], float]
+    whose: Whose
+    approves: Approves
     make: Callable[[Upstream, int | None], ToolServer]
 
     @property
@@ -69,19 +81,18 @@ class Reached:
 
 
 class Toolboxes:
-    """Finds the toolbox, prepares. `find` is the catalog's, by tenant and name; `asks` makes turns of called agents; `version` is told to
-    servers and clients."""
+    """Finds the toolbox, prepares. `find` is the catalog's, by tenant and name; `version` is told to servers and clients."""
 
     prefix = TOOLBOXES
 
     def __init__(
-        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, asks: Asks, version: str
+        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, people: People, version: str
     ) -> None:
         self._find = find
         self._upstreams = upstreams
         self._credentials = credentials
         self._clock = clock
-        self._asks = asks
+        self._people = people
         self._version = version
         self._gates = Gates()
         self.sessions = Sessions(clock.monotonic, clock.sleep)
@@ -177,14 +188,14 @@ class Toolboxes:
         # By what is asked, too: another server's definitions say nothing of this one's.
         key = entry.field, f"{upstream.name} {place_of(upstream.spec)}"
         seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
-        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
+        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, whose, self._people.approves, make)
 
     def _agent(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, whose: Whose) -> ToolServer:
         said = upstream.spec["agent"]
         manner = Manner(
             entry.tenant, str(said["name"]), f"{entry.name}/{upstream.name}", whose, fresh=said["session"] == "fresh"
         )
-        return AgentUpstream(manner, str(said["description"]), most or _octets(upstream.spec), self._asks)
+        return AgentUpstream(manner, str(said["description"]), most or _octets(upstream.spec), self._people.asks)
 
     def _made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
         spec, secret = upstream.spec, ""
@@ -199,11 +210,6 @@ class Toolboxes:
         url = str(spec["mcp"]["url"])
         place = Place(f"{entry.field}/{upstream.name} {url}", url, opening, secret, most or _octets(spec), session)
         return McpUpstream(place, self._upstreams, self._known, self._version)
-
-
-def place_of(spec: dict[str, Any]) -> str:
-    """Where an upstream is, or which agent."""
-    return str(spec["mcp"]["url"]) if spec.get("mcp") else f"agent {spec['agent']['name']}"
 
 
 def _whose(asked: Asked) -> Whose:

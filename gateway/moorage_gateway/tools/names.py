@@ -38,6 +38,7 @@ class Upstream:
     deny: Patterns
     read_only: Patterns
     idempotent: Patterns
+    require_approval: Patterns
 
     @property
     def name(self) -> str:
@@ -51,6 +52,10 @@ class Upstream:
     def reads(self, tool: str) -> bool:
         """Whether the manifest says that it changes nothing."""
         return self.read_only.match(tool)
+
+    def asks(self, tool: str) -> bool:
+        """Whether a person must approve each call of it."""
+        return self.require_approval.match(tool)
 
     def repeats(self, tool: str) -> bool:
         """Whether the manifest says that it may be run twice."""
@@ -86,6 +91,11 @@ class Names:
         return name if self.find(name) == (upstream, tool) else None
 
 
+def place_of(spec: dict[str, Any]) -> str:
+    """Where an upstream is, or which agent."""
+    return str(spec["mcp"]["url"]) if spec.get("mcp") else f"agent {spec['agent']['name']}"
+
+
 def _original(upstream: Upstream, name: str) -> str:
     """The server's own name; empty for one that it has given away."""
     renamed: dict[str, str] = upstream.spec["rename"]
@@ -99,7 +109,7 @@ def _upstream(spec: dict[str, Any], alone: bool) -> Upstream:
     return Upstream(
         spec,
         prefix_of(spec["name"], spec.get("prefix"), alone=alone and spec.get("agent") is None),
-        *(Patterns(spec[each]) for each in ("allow", "deny", "readOnly", "idempotent")),
+        *(Patterns(spec.get(each) or ()) for each in ("allow", "deny", "readOnly", "idempotent", "requireApproval")),
     )
 
 

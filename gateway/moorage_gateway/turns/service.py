@@ -15,6 +15,7 @@ import orjson
 from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.records import ENDED, Entry, TurnRecord
 from moorage_api.ledger.script import Lost, Unreachable
+from moorage_gateway.conversation import for_agent
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.accepting import RETRY_S, Accepting, TurnRequest, as_text, unavailable
@@ -168,7 +169,7 @@ class Turns(Accepting):
 
         body = dict(template_of(record).body)
         history = await History(link).before(body.get("previous_response_id"))
-        agent, items = str(record.meta["agent"]), await self._items(record)
+        agent, items = str(record.meta["agent"]), for_agent(await self._items(record))
         return {"agent": agent, "asked": body | {"input": items}, "history": history}
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ async def step_asks(text):
     return " & ".join(await asyncio.gather(*(step_ask(f"{agent} {each}") for each in texts.split(" | "))))
 
 
+async def step_The(text):
+    """What the platform says of an approval."""
+    return f"The {text}"
+
+
 async def step_env(text):
     return f"{text}={os.environ.get(text)} " + " ".join(sorted(name for name in os.environ if "TOKEN" in name))
 
