@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fakes.otlp import Collector, collecting
 from fakes.platform import Platform, poll, started
 from fakes.tools import Tools, serving
 
@@ -62,13 +63,20 @@ def tools() -> Iterator[Tools]:
 
 
 @pytest.fixture(scope="module")
-def platform(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def collector() -> Iterator[Collector]:
+    """Where spans go."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def platform(tools: Tools, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("team")
     shutil.copytree(AGENT, folder / "team", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "team" / "agent.yaml").write_text(MANIFEST.format(url=tools.url))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{tools.port}")
-        with started(folder) as found:
+        with started(folder, env={"MOORAGE_OTLP_ENDPOINT": collector.url}) as found:
             poll("both agents serve", lambda: len(found.agents) == 2, within=240)
             yield found
 
@@ -121,6 +129,23 @@ def test_an_agent_asks_another_which_remembers_and_knows_the_user(platform: Plat
     assert len(records) == 2 and len({each["session"] for each in records}) == 1
     assert {each["trace_id"] for each in records} == {platform.record("caller", made.id)["trace_id"]}
     assert records[0]["called_by"]["agents"] == ["caller"]
+
+
+def test_a_called_agents_work_is_in_the_trace_below_the_calling_attempt(
+    platform: Platform, collector: Collector
+) -> None:
+    made = ask(platform, "ask worker past")
+    trace = platform.record("caller", made.id)["trace_id"]
+
+    def spans(name: str) -> list[Any]:
+        return [span for span in collector.trace(trace) if span.name == name]
+
+    (inner,) = poll("the called agent's span is there", lambda: spans("invoke_agent worker"))
+    (outer,) = poll("the calling agent's span is there", lambda: spans("invoke_agent caller"))
+    (called,) = poll("the call's span is there", lambda: spans("execute_tool worker_ask"))
+    assert inner.parent_id == called.parent_id
+    above = {span.span_id: span.parent_id for span in collector.trace(trace)}
+    assert outer.span_id in (inner.parent_id, above.get(inner.parent_id))
 
 
 def test_what_fails_is_told_in_words(platform: Platform, tools: Tools) -> None:

@@ -30,15 +30,15 @@ class Closing(Steps):
     async def fail(self, held: Held, message: str) -> None:
         """Ends a turn whose driving broke by a mistake of ours: `failed` rather than tried again and again."""
         try:
-            await self._decide(held, failed("server_error", message), None)
+            await self._decide(held, failed("server_error", message), None, whole=False)
             await self._settle(held)
         except Dropped:
             return
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
-        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
+    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None, *, whole: bool = True) -> None:
+        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7). Without `whole` nobody is asked what the output lacks."""
         last = None
         if held.attempts and "ended" not in held.attempts[-1]:
             held.attempts[-1] = held.attempts[-1] | {
@@ -47,7 +47,9 @@ class Closing(Steps):
                 "progress": len(held.log),
             }
             last = len(held.attempts) - 1, held.attempts[-1]
-        waiting = await self._insist(held, lambda: self._asked(held)) if outcome.status != "cancelled" else []
+        waiting: list[dict[str, Any]] = []
+        if whole and outcome.status != "cancelled":
+            waiting = await self._insist(held, lambda: self._asked(held))
         while True:
             self._stay(held)
             terminal, index = await self._terminal(held, outcome, normaliser, waiting), len(held.log)
