@@ -16,6 +16,9 @@ TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 AGENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 SESSION = re.compile(r"[A-Za-z0-9_-]{8,128}\Z")  # protocols.md §3.4, platform form
 USER = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}\Z")
+APPROVAL = re.compile(
+    r"mcpa_call_[0-9a-f]{32}\Z"
+)  # a gateway's request for approval, by the id of the call; never an item_id
 RESPONSE = re.compile(r"caresp_([0-9a-f]{16})00([A-Za-z0-9]{32})\Z")
 
 
@@ -63,6 +66,13 @@ def partition(tenant: str, agent: str, user: str, session: str) -> str:
 def new_response_id(session_partition: str) -> str:
     """`caresp_` + 16 hex of the session's partition + `00` + 32 random alphanumerics (190 bits)."""
     return f"caresp_{session_partition}00{_random(32)}"
+
+
+def derived_response_id(session_partition: str, *parts: str) -> str:
+    """One that follows from `parts`, one of which nobody can guess: 32 hex of their sha256 in the place of the random ones. For a turn
+    that whoever asks for it must find again."""
+    text = "".join(f"{len(part)}:{part}," for part in parts)
+    return f"caresp_{session_partition}00{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def partition_of(response_id: str) -> str | None:

@@ -88,6 +88,7 @@ class Gateway:
             door=core.authenticator,
             audit=core.audit,
             journal=core.exporting,
+            approvals=core.approvals,
             control=create_control_app(self._services(logs)),
             health=Health(probes, self._draining, monotonic),
             clock=core.clock,

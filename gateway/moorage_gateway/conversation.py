@@ -22,7 +22,7 @@ def read_input(value: Any, longest: int) -> list[dict[str, Any]]:
     if value is None:
         return []
     if isinstance(value, str):
-        return [_message("user", value)]
+        return [message("user", value)]
     if not isinstance(value, list):
         raise fields.refuse("input", "must be a string or a list of items.")
     if len(value) > longest:
@@ -38,6 +38,28 @@ def read_input(value: Any, longest: int) -> list[dict[str, Any]]:
             seen.add(given)
         items.append(item)
     return items
+
+
+def for_agent(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items as an agent gets them: without requests for approval that a gateway made, and their answers, of which it is told by
+    messages."""
+    return [item for item in items if not _of_approval(item)]
+
+
+def _of_approval(item: dict[str, Any]) -> bool:
+    match item.get("type"):
+        case "mcp_approval_request":
+            named = item.get("id")
+        case "mcp_approval_response":
+            named = item.get("approval_request_id")
+        case _:
+            return False
+    return isinstance(named, str) and names.APPROVAL.match(named) is not None
+
+
+def message(role: str, content: str) -> dict[str, Any]:
+    """A message that is whole."""
+    return {"type": "message", "status": "completed", "role": role, "content": _parts(role, content)}
 
 
 def with_ids(items: list[dict[str, Any]], response_id: str) -> list[dict[str, Any]]:
@@ -77,10 +99,6 @@ def _position(items: list[dict[str, Any]], item_id: str, param: str) -> int:
         if item.get("id") == item_id:
             return index
     raise ApiError(Kind.INVALID_REQUEST, f"{param} names no item of this response.", param=param)
-
-
-def _message(role: str, content: str) -> dict[str, Any]:
-    return {"type": "message", "status": "completed", "role": role, "content": _parts(role, content)}
 
 
 def _parts(role: str, content: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ object store ── SessionRecords, Archive, KeyService, AuditLog
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ import redis.asyncio as aioredis
 
 from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
+from moorage_api.ledger.agent_calls import AgentCallLedger
+from moorage_api.ledger.approvals import ApprovalLedger
 from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import RoutineLedger
@@ -27,6 +30,9 @@ from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
 from moorage_gateway.activation import Activation
+from moorage_gateway.agent_calls import AgentCalls
+from moorage_gateway.approvals import Approvals, may_ask
+from moorage_gateway.approvals import asked as asked_items
 from moorage_gateway.audit import AuditLog, new_writer
 from moorage_gateway.auth import Anonymous, Authenticator
 from moorage_gateway.call_counts import CallCounts
@@ -64,7 +70,7 @@ from moorage_gateway.settings import Settings, is_loopback
 from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
-from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.kind import People, Toolboxes
 from moorage_gateway.tools.sessions import Sessions as ToolSessions
 from moorage_gateway.tools.trying import Trials
 from moorage_gateway.turns import rules
@@ -117,6 +123,7 @@ class Core:
     sweep: LostSweep
     journaling: Journaling
     exporting: Exporting
+    approvals: Approvals
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
@@ -210,7 +217,9 @@ def build(
         observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
     models = _models(settings, base, outside)
-    toolboxes = _toolboxes(base, models)
+    approvals = Approvals(ApprovalLedger(runner), sessions)
+    asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
+    toolboxes = _toolboxes(base, models, People(asks, approvals))
     routines, runs = RoutineLedger(runner), RunHistory(store)
     scheduler = Scheduler(
         routines,
@@ -260,6 +269,7 @@ def build(
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
         exporting=_exporting(base, Spill(store, clock), turns),
+        approvals=approvals,
         call_counts=counts,
         kinds=Kinds([models, toolboxes, Steps()]),
         upstreams=models.upstreams,
@@ -297,11 +307,11 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
     return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
 
 
-def _toolboxes(base: _Base, models: Models) -> Toolboxes:
+def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
     """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
     return Toolboxes(
-        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, version=metadata.version("moorage")
-    )
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, people=people, version=metadata.version("moorage")
+    )  # fmt: skip
 
 
 def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:
@@ -324,6 +334,15 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         chain = histories.setdefault(tenant, History(link))
         return await chain.before(held.template.body.get("previous_response_id"))
 
+    ledger = ApprovalLedger(base.runner)
+
+    async def asked(held: Held) -> list[dict[str, Any]]:
+        who = held.identity
+        entry = base.catalog.get(who.tenant, who.agent)
+        if entry is None or not may_ask(entry.spec, functools.partial(base.catalog.toolbox, who.tenant)):
+            return []
+        return await asked_items(ledger, held.record.session, held.response)
+
     ports = Ports(
         ledger=base.turn_ledger,
         activation=activation,
@@ -336,6 +355,7 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
         generation=base.generation,
         calm=base.calm,
         calls=JournalLedger(base.runner).progress,
+        asked=asked,
     )
     keeper = Keeper(
         engine=Engine(ports),

@@ -28,7 +28,7 @@ from moorage_gateway.middleware.identity import Door, Identity
 from moorage_gateway.middleware.limits import Crowd, KeyLimits
 from moorage_gateway.request import JsonLimits
 from moorage_gateway.routes.dispatch import Dispatch
-from moorage_gateway.routes.doors import ActivationDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
+from moorage_gateway.routes.doors import ActivationDoor, ApprovalDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
 from moorage_gateway.routes.health import PATHS, Health
 from moorage_gateway.routes.invocations import Invocations, RelayLimits
 from moorage_gateway.routes.responses import Responses
@@ -48,6 +48,7 @@ class Parts:
     door: Door
     audit: AuditDoor
     journal: JournalDoor
+    approvals: ApprovalDoor
     control: Asgi
     health: Health
     clock: Clock
@@ -64,6 +65,7 @@ def public_app(settings: Settings, parts: Parts) -> Asgi:
         parts.sessions,
         parts.audit,
         parts.journal,
+        parts.approvals,
         parts.clock,
         json_limits=json_limits(settings),
         comment_seconds=settings.comment_seconds,

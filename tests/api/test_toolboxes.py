@@ -53,6 +53,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
         {"upstreams": [ONE, {"name": "two", "openapi": API, "oauth": OAUTH}]},
         {"upstreams": [ONE, {"name": "two", "openapi": {**API, "url": None, "document": {"paths": {"/a": {"get": {"x": [1]}}}}}}]},
+        {"upstreams": [ONE, {"name": "two", "agent": {"name": "worker", "description": "Works."}, "timeout": "5m"}]},
     ],
 )  # fmt: skip
 def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
@@ -69,8 +70,9 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     [
         ({}, "spec.upstreams"),
         ({"upstreams": []}, "spec.upstreams"),
-        ({"upstreams": [{"name": "one"}]}, "an upstream has either mcp or openapi"),
-        ({"upstreams": [{**ONE, "openapi": API}]}, "an upstream has either mcp or openapi"),
+        ({"upstreams": [{"name": "one"}]}, "exactly one of mcp, openapi and agent"),
+        ({"upstreams": [{**ONE, "openapi": API}]}, "exactly one of mcp, openapi and agent"),
+        ({"upstreams": [{**ONE, "agent": {"name": "worker"}}]}, "exactly one of mcp, openapi and agent"),
         ({"upstreams": [{"name": "one", "openapi": {"server": "https://a"}}]}, "openapi has either url or document"),
         ({"upstreams": [{**ONE, "oauth": OAUTH, "credential": {"secret": "s"}}]}, "either credential or oauth"),
         ({"upstreams": [{**ONE, "credential": {"secret": "s", "query": "q"}}]}, "credential.query is for openapi"),

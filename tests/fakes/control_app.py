@@ -28,15 +28,29 @@ from moorage_gateway.routes import answers
 from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History
-from moorage_gateway.tools.kind import Toolboxes
+from moorage_gateway.tools.approving import Verdict
+from moorage_gateway.tools.kind import People, Toolboxes
 from moorage_gateway.tools.trying import Trials
 
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class _Nobody:
+    """By hand no agent is called, and no person asked."""
+
+    async def ask(self, *_: Any) -> dict[str, Any]:
+        raise AssertionError("asked")
+
+    async def look(self, *_: Any) -> Verdict:
+        raise AssertionError("looked")
+
+
 def no_toolboxes() -> Trials:
     """A tenant without any."""
-    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), version="0")
+    clock = SystemClock()
+    boxes = Toolboxes(
+        lambda *_: None, Upstreams(frozenset), NoCredentials(), clock, people=People(_Nobody(), _Nobody()), version="0"
+    )
     return Trials(boxes, lambda *_: None, lambda _: [])
 
 

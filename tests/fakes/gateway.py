@@ -6,7 +6,7 @@ Limits: no Redis, no store; every session exists as soon as it is named; keys ar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,6 +117,13 @@ class NoJournals:
         return None
 
 
+class NoApprovals:
+    """Nothing waits for a person."""
+
+    async def answered(self, session: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return list(items)
+
+
 class KeyTable:
     """The door of `CALLERS`."""
 
@@ -152,6 +159,7 @@ class FakeGateway:
             hop=self.hop,
             door=KeyTable(),
             journal=NoJournals(),
+            approvals=NoApprovals(),
             audit=self,
             control=_control,
             health=Health(self.probes, self.draining, clock.monotonic),

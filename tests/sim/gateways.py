@@ -162,6 +162,7 @@ class Gateway:
             generation,
             calm,
             JournalLedger(runner).progress,
+            history,
         )
         limits = Limits(timeout_s=300.0, acquire_s=60.0, queue=world.queue)
         self.keeper = parts["keeper"](

@@ -1,4 +1,5 @@
-"""Toolbox: tools of one or several servers under one MCP URL, and how agents may use them. The same manifest on a laptop and in a cluster.
+"""Toolbox: tools of one or several servers, and agents that others may call, under one MCP URL. The same manifest on a laptop and in a
+cluster.
 
 Layer: the floor. These models are the only source: the JSON schema, the CRD, the reference page and the error messages are generated
 from them.
@@ -11,6 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from moorage_api import names
 from moorage_api.kinds import quantities
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.tool_servers import ClientCredentials, McpServer, OpenApiServer, ToolCredential
@@ -30,21 +32,43 @@ _PREFIX = re.compile(r"[A-Za-z0-9_./-]{0,32}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
+class CalledAgent(Part):
+    """A hosted agent of the same tenant. It is one tool, `ask`, that takes the `input` as a text and gives the agent's answer as a text."""
+
+    name: str = Field(max_length=63)
+    """The HostedAgent's name."""
+    description: str = Field(default="", max_length=4096)
+    """Told to the calling agent's model: what this agent is good for, and what it has to be told."""
+    session: Literal["kept", "fresh"] = "kept"
+    """`kept`: each session of the calling agent has one session of this agent, with its files and the conversation so far, and calls in it
+    run one at a time. `fresh`: a new session each call, so that calls may run at once."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_an_agent(cls, value: str) -> str:
+        if names.AGENT.match(value) is None:
+            raise ValueError(f"{value[:40]!r} is not an agent's name: lower-case letters, digits and -, at most 63")
+        return value
+
+
 class ToolUpstream(Part):
-    """One server whose tools the toolbox has. Patterns are the server's own tool names, with `*` for any run of characters."""
+    """One server, or one hosted agent, whose tools the toolbox has: it has `mcp`, `openapi` or `agent`. Patterns are the server's own tool
+    names, with `*` for any run of characters."""
 
     name: str
     """Unique in the toolbox: lower-case letters, digits and `-`, at most 32."""
     mcp: McpServer | None = None
-    """A server that speaks MCP. An upstream has either this or `openapi`."""
+    """A server that speaks MCP. An upstream has one of this, `openapi` and `agent`."""
     openapi: OpenApiServer | None = None
     """An HTTP API that an OpenAPI document describes: its operations are the tools."""
+    agent: CalledAgent | None = None
+    """A hosted agent of the same tenant, called by a turn of its own for the same user."""
     credential: ToolCredential | None = None
     """What opens it. Default: nothing is sent."""
     oauth: ClientCredentials | None = None
     """The same, where what opens it is a token that the gateway asks for. Either this or `credential`."""
     prefix: str | None = None
-    """Put before the names of its tools. Default: none where it is the only upstream, else its name and `_`."""
+    """Put before the names of its tools. Default: its name and `_`, but none where it is the only upstream and no agent."""
     allow: list[str] = Field(default_factory=list, max_length=256)
     """Patterns of the tools that agents may see and call. Empty: all."""
     deny: list[str] = Field(default_factory=list, max_length=256)
@@ -56,11 +80,13 @@ class ToolUpstream(Part):
     idempotent: list[str] = Field(default_factory=list, max_length=256)
     """Patterns of tools that may be run twice without harm. Every other tool is an effect, and is never run again by itself; what the
     server says of its own tools is not believed."""
+    require_approval: list[str] = Field(default_factory=list, max_length=256)
+    """Patterns of tools of which each call waits until a person has approved it: who called the agent, by an `mcp_approval_response`."""
     pin: dict[str, str] = Field(default_factory=dict, max_length=64)
     """The server's name of a tool → the digest of its definition that was approved. A tool whose definition is another now is held back,
     neither listed nor called, until the manifest names the new digest: `moorage toolboxes tools NAME` shows them."""
     timeout: Duration = "1m"
-    """For one call, at most 15m. An effect that did not answer in time has an unknown outcome."""
+    """For one call, at most 15m. An effect that did not answer in time has an unknown outcome; an agent is stopped."""
     max_result: Size = "1Mi"
     """Largest answer, at most 8Mi."""
     concurrency: int = Field(default=32, ge=1, le=1000)
@@ -80,7 +106,7 @@ class ToolUpstream(Part):
             raise ValueError("is not a prefix: letters, digits, _, -, . and /, at most 32, like github_")
         return value
 
-    @field_validator("allow", "deny", "read_only", "idempotent")
+    @field_validator("allow", "deny", "read_only", "idempotent", "require_approval")
     @classmethod
     def _are_patterns(cls, value: list[str]) -> list[str]:
         for each in value:
@@ -124,8 +150,10 @@ class ToolUpstream(Part):
 
     @model_validator(mode="after")
     def _is_of_one_type(self) -> ToolUpstream:
-        if (self.mcp is None) == (self.openapi is None):
-            raise ValueError("has either mcp or openapi, and not both")
+        if sum(each is not None for each in (self.mcp, self.openapi, self.agent)) != 1:
+            raise ValueError("has exactly one of mcp, openapi and agent")
+        if self.agent is not None and self.secret is not None:
+            raise ValueError("an agent of the same tenant is called without a credential; leave it out")
         if self.credential is not None and self.oauth is not None:
             raise ValueError("has either credential or oauth, and not both")
         if self.credential is not None and self.credential.query is not None and self.openapi is None:
@@ -167,10 +195,11 @@ class ToolboxSpec(Part):
 
     @model_validator(mode="after")
     def _distinct(self) -> ToolboxSpec:
-        names = [each.name for each in self.upstreams]
-        if len(set(names)) != len(names):
+        called = [each.name for each in self.upstreams]
+        if len(set(called)) != len(called):
             raise ValueError("upstreams: two have the same name")
-        prefixes = [prefix_of(each.name, each.prefix, alone=len(names) == 1) for each in self.upstreams]
+        alone = len(called) == 1
+        prefixes = [prefix_of(e.name, e.prefix, alone=alone and e.agent is None) for e in self.upstreams]
         if len(set(prefixes)) != len(prefixes):
             raise ValueError("upstreams: two have the same prefix, so that a tool's name would not say whose it is")
         return self
@@ -204,7 +233,7 @@ class Toolbox(Part):
 
 
 def prefix_of(name: str, prefix: str | None, *, alone: bool) -> str:
-    """What stands before the names of an upstream's tools."""
+    """What stands before the names of an upstream's tools. `alone`: it is the only one, and no agent."""
     if prefix is not None:
         return prefix
     return "" if alone else f"{name}_"

@@ -17,7 +17,7 @@ MAX_ENTRIES = 2_000
 MAX_CALL = 4096
 """Characters of a call's text that are kept to be shown."""
 
-Permits = Literal["again", "once"]
+Permits = Literal["again", "once", "joins"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Binding:
 class Asking:
     """One call of an attempt. `number` is the shim's; `resent`: it was sent before, to whomever. Without a turn `response` is empty.
 
-    `permits`: `once` is an effect, which is never made again where its outcome is not known. `what` tells people and traces what it is.
+    `permits`: `once` is an effect, which is never made again where its outcome is not known; `joins` is one that its maker's death leaves
+    to another, since whoever is asked again knows it as the same (a turn of another agent). `what` tells people and traces what it is.
     `tool` is what an effect calls, as its agent knows it, so that a later attempt's other effect of it does not follow
     unseen (turns.md §6); of a call that may be made again, what it has in common with those whose entry it may take in a
     later attempt; empty where neither rule holds. `call` is the call as the agent can read it, shown to

@@ -48,7 +48,7 @@ end
 """
 
 # Permits one call, or says what became of it. Without a turn (R empty) only the binding is looked at, and nothing is written.
-# A: sandbox, S, epoch, tenant, agent, R, begun, number, fingerprint, permits (again | once), sent before (0 | 1), executor, lease,
+# A: sandbox, S, epoch, tenant, agent, R, begun, number, fingerprint, permits (again | once | joins), sent before (0 | 1), executor, lease,
 #    what it is (JSON), most entries, settling (1: no lease counts as over, turns.md §7), and its bounds: shut (1: nothing is made), purse,
 #    requests and tokens a minute, tokens of this purse a turn (0: no limit); then tool ('' = none), the call as its agent can read it,
 #    waited (1: it was HELD as long as may be)
@@ -56,7 +56,7 @@ START = Script(
     "journal_start",
     _BUCKET
     + """
-local X, S, EPOCH, R, BEGUN, FP, ONCE, TOOL = A[1], A[2], A[3], A[6], A[7], A[9], A[10] == 'once', A[22]
+local X, S, EPOCH, R, BEGUN, FP, EFFECT, TOOL = A[1], A[2], A[3], A[6], A[7], A[9], A[10] ~= 'again', A[22]
 local place = get('s:' .. S, 'state', 'sandbox', 'epoch', 'tenant', 'agent')
 -- Redis was emptied or rolled back, and nobody has written this anew yet (turns.md §7): asked again, it will know.
 if not place[1] or tonumber(place[3] or '0') < tonumber(EPOCH) then return reply('BEHIND') end
@@ -133,7 +133,7 @@ local function open()
   end
 end
 local new = later and fresh and TOOL ~= ''
-if new and not ONCE and call('HEXISTS', j, e .. '.s') == 0 then
+if new and not EFFECT and call('HEXISTS', j, e .. '.s') == 0 then
   local other = unmet()
   if other and not open() then
     call('HSET', jn, named, '~' .. FP .. '~' .. other)
@@ -157,8 +157,8 @@ end
 if v[1] ~= 'running' then return reply('STATE', v[1]) end
 if v[3] == '1' then return reply('CANCEL') end
 -- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
-local lost = not h[1] and ONCE and A[11] == '1' and v[4] ~= GEN
-local other = new and ONCE and not h[1] and not lost and unmet()
+local lost = not h[1] and EFFECT and A[11] == '1' and v[4] ~= GEN
+local other = new and EFFECT and not h[1] and not lost and unmet()
 if other then
   if A[24] ~= '1' then return reply('HELD', other) end
   call('HSET', jn, named, '!' .. FP .. '!' .. other)
@@ -166,7 +166,7 @@ if other then
   return away(other)
 end
 if not h[1] and call('LLEN', jl) >= tonumber(A[15]) then return reply('FULL') end
-local unknown = lost or (h[1] and ONCE)
+local unknown = lost or (h[1] and A[10] == 'once')
 if not unknown then
   local spent = call('HGET', jn, 'p:' .. PURSE)
   if tonumber(A[21]) > 0 and spent and tonumber(spent) >= tonumber(A[21]) then return reply('SPENT', spent) end
@@ -178,7 +178,7 @@ if not h[1] then
   call('HSET', j, e .. '.h', A[14])
   call('RPUSH', jl, e)
   if TOOL ~= '' then
-    if ONCE then call('HSET', j, e .. '.c', A[23]) end
+    if EFFECT then call('HSET', j, e .. '.c', A[23]) end
     call('HSET', jn, 'k:' .. int(call('HINCRBY', jn, 'kn:' .. TOOL, 1) - 1) .. ':' .. TOOL, e)
   end
 end

@@ -78,6 +78,16 @@ def queue(key: str) -> str:
     return f"q:{key}"
 
 
+def approvals(key: str) -> str:
+    """Hash of one session: calls that a person must approve (`approvals.py`)."""
+    return f"ap:{key}"
+
+
+def called(key: str) -> str:
+    """Hash of one session: `TOOLBOX/UPSTREAM` → the last response of the agent that it called there."""
+    return f"called:{key}"
+
+
 def sandbox(sandbox_id: str) -> str:
     """Hash of one sandbox's descriptor."""
     return f"x:{sandbox_id}"

@@ -28,7 +28,11 @@ TOOLBOX = Resource(
     ),
     rules=(
         named("tickets"),
-        Rule(UPSTREAM, "has(self.mcp) != has(self.openapi)", "an upstream has either mcp or openapi"),
+        Rule(
+            UPSTREAM,
+            "[has(self.mcp), has(self.openapi), has(self.agent)].filter(x, x).size() == 1",
+            "an upstream has exactly one of mcp, openapi and agent",
+        ),
         Rule(UPSTREAM, "!has(self.credential) || !has(self.oauth)", "an upstream has either credential or oauth"),
         Rule(
             UPSTREAM,

@@ -104,7 +104,9 @@ class CallPort:
             await _say(send, 404, wire.NO, what)
             return
         headers = tuple((n, v) for n, v in call.headers)
-        asked = Asked(who.tenant, who.agent, entry.spec, call.method, call.target, headers, body, call.session)
+        asked = Asked(
+            who.tenant, who.agent, entry.spec, call.method, call.target, headers, body, call.session, call.turn
+        )
         try:
             prepared = kind.prepare(asked)
         except CallRefused as no:

@@ -39,8 +39,8 @@ class NoOutcome(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the agent made it, and whose agent that is. `spec`: its manifest as published; `session`: what the shim says, which is
-    true by the time a call is made."""
+    """One request as the agent made it, and whose agent that is. `spec`: its manifest as published; `session` and `turn` (empty outside of
+    one): what the shim says, which is true by the time a call is made."""
 
     tenant: str
     agent: str
@@ -50,6 +50,7 @@ class Asked:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     session: str
+    turn: str = ""
 
 
 class Outlet(Protocol):

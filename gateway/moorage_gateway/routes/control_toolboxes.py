@@ -15,7 +15,7 @@ from moorage_api.errors import ApiError, Kind
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routes.control_models import In
-from moorage_gateway.tools.making import place
+from moorage_gateway.tools.names import place_of
 
 if TYPE_CHECKING:
     from moorage_gateway.routes.control import Services
@@ -34,11 +34,12 @@ class TriedCall(In):
 
 
 class Upstream(BaseModel):
-    """One server of a toolbox."""
+    """One server of a toolbox (`url`), or one agent (`agent`)."""
 
     name: str
-    type: Literal["mcp", "openapi"]
-    url: str
+    type: Literal["mcp", "openapi", "agent"] = "mcp"
+    url: str | None = None
+    agent: str | None = None
 
 
 class Toolbox(BaseModel):
@@ -60,14 +61,15 @@ class Toolboxes(BaseModel):
 
 class Tool(BaseModel):
     """One tool as its server describes it. `name` is what agents call it, null where they may not; `effect` is `once` unless the manifest
-    says that it may be run again; `held_back`: its definition is not the one that the manifest pins; `digest`: what to pin."""
+    says that it may be run again, and `joins` for an agent, whose same turn is met again; `held_back`: its definition is not the one that
+    the manifest pins; `digest`: what to pin."""
 
     object: Literal["tool"] = "tool"
     name: str | None
     upstream: str
     tool: str
     description: str
-    effect: Literal["once", "again"]
+    effect: Literal["once", "again", "joins"]
     digest: str
     held_back: bool
 
@@ -109,7 +111,7 @@ def router(services: Services) -> APIRouter:
                 upstream=each.upstream,
                 tool=each.tool,
                 description=each.description,
-                effect="again" if each.effect == "again" else "once",
+                effect=each.effect,
                 digest=each.digest,
                 held_back=each.held,
             )
@@ -152,8 +154,11 @@ def _may(caller: Principal) -> None:
 
 
 def _shown(entry: ToolboxEntry) -> Toolbox:
-    upstreams = [
-        Upstream(name=each["name"], type="openapi" if each.get("openapi") else "mcp", url=place(each))
-        for each in entry.spec["upstreams"]
-    ]
+    upstreams = [_upstream(each) for each in entry.spec["upstreams"]]
     return Toolbox(id=entry.name, name=entry.name, description=entry.spec["description"], upstreams=upstreams)
+
+
+def _upstream(spec: dict[str, Any]) -> Upstream:
+    if spec.get("agent"):
+        return Upstream(name=spec["name"], type="agent", agent=spec["agent"]["name"])
+    return Upstream(name=spec["name"], type="openapi" if spec.get("openapi") else "mcp", url=place_of(spec))

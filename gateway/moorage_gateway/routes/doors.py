@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -52,6 +52,13 @@ class JournalDoor(Protocol):
 
     async def document(self, tenant: str, response: str) -> dict[str, Any] | None:
         """All of it; None once it is gone. Raises LedgerError."""
+
+
+class ApprovalDoor(Protocol):
+    """Calls of tools that wait for a person."""
+
+    async def answered(self, session: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Takes the answers among a caller's input items; the items with what the agent is told of them. Raises ApiError."""
 
 
 class SessionDoor(Protocol):

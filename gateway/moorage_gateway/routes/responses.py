@@ -14,6 +14,7 @@ from moorage_api import names
 from moorage_api.errors import ApiError, Kind
 from moorage_api.wire import headers as wire
 from moorage_gateway import conversation, facts, feedback, inbound, request
+from moorage_gateway.approvals import is_answer
 from moorage_gateway.audit import Entry, Origin
 from moorage_gateway.auth import DEPLOY, INVOKE
 from moorage_gateway.clock import Clock
@@ -21,7 +22,7 @@ from moorage_gateway.inbound import Operation, Route
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import answers
 from moorage_gateway.routes.departure import Departure
-from moorage_gateway.routes.doors import AuditDoor, JournalDoor, SessionDoor, TurnsDoor
+from moorage_gateway.routes.doors import ApprovalDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
 from moorage_gateway.routes.sse import SseWriter
 from moorage_gateway.sessions import Place
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
@@ -38,6 +39,7 @@ class Responses:
         sessions: SessionDoor,
         audit: AuditDoor,
         journal: JournalDoor,
+        approvals: ApprovalDoor,
         clock: Clock,
         *,
         json_limits: request.JsonLimits,
@@ -47,6 +49,7 @@ class Responses:
         self._sessions = sessions
         self._audit = audit
         self._journal = journal
+        self._approvals = approvals
         self._clock = clock
         self._limits = json_limits
         self._comment_seconds = comment_seconds
@@ -82,7 +85,10 @@ class Responses:
         known.agent, known.session_id = place.agent, place.session_id
         if "responses" not in place.entry.protocols:
             raise ApiError(Kind.NOT_FOUND, f"Agent {place.agent} does not serve responses; see GET /v1/agents.")
-        turn = self._turn_request(scope, raw, create, place)
+        items = create.items
+        if any(map(is_answer, items)):
+            items = await self._approvals.answered(place.session_key, items)
+        turn = self._turn_request(scope, raw, create, items, place)
         response_id = await self._turns.accept(known.principal, place, turn)
         if (
             response_id != turn.response_id
@@ -101,7 +107,9 @@ class Responses:
         else:
             await self._answer(scope, receive, send, response_id)
 
-    def _turn_request(self, scope: Any, raw: bytes, create: request.Create, place: Place) -> TurnRequest:
+    def _turn_request(
+        self, scope: Any, raw: bytes, create: request.Create, items: list[dict[str, Any]], place: Place
+    ) -> TurnRequest:
         lines = scope["headers"]
         known = facts.of(scope)
         response_id = names.new_response_id(place.partition)
@@ -110,7 +118,7 @@ class Responses:
         return TurnRequest(
             response_id=response_id,
             body=create.body,
-            input_items=conversation.with_ids(create.items, response_id),
+            input_items=conversation.with_ids(items, response_id),
             stream=create.stream,
             background=create.background,
             store=create.store,

@@ -16,9 +16,11 @@ from moorage_api.ledger.journal import MAX_CALL, Outcome, Permits
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import NoOutcome, Outlet
 from moorage_gateway.tools import results, rpc
+from moorage_gateway.tools.approving import Approval, held
 from moorage_gateway.tools.definitions import MOST_LIST
 from moorage_gateway.tools.fingerprints import lasting
-from moorage_gateway.tools.servers import CALL_ID, ToolFault, ToolRefusal
+from moorage_gateway.tools.names import place_of
+from moorage_gateway.tools.servers import CALL_ID, ToolFault, ToolRefusal, Whose
 
 if TYPE_CHECKING:
     from moorage_gateway.tools.kind import Reached
@@ -58,7 +60,7 @@ class ToolCall:
     @property
     def tool(self) -> str:
         """Tools of one name in one toolbox are one; where it may be run again, another call of it follows unseen."""
-        return f"tool {self.reached.toolbox} {self.name}" if self.permits == "once" else ""
+        return f"tool {self.reached.toolbox} {self.name}" if self.permits != "again" else ""
 
     @property
     def call(self) -> str:
@@ -104,9 +106,19 @@ class ToolCall:
             text = f"'{self.name}' was not called: all {gate.rules[0]} places of {upstream} are taken. Try again later."
             return results.failed("at_capacity", text)
         try:
-            return await self._tried(outlet)
+            return await self._waits(outlet) or await self._tried(outlet)
         finally:
             gate.places.release()
+
+    async def _waits(self, outlet: Outlet) -> dict[str, Any] | None:
+        """What is told in place of a call that a person has not approved. By hand a person makes it."""
+        reached, whose = self.reached, self.reached.whose
+        if not reached.upstream.asks(self.theirs) or whose == Whose():
+            return None
+        place = f"{reached.upstream.name} {self.theirs} {place_of(reached.upstream.spec)}"
+        said = orjson.dumps(self._arguments()).decode()
+        wanted = Approval(self.fingerprint, place, outlet.call_id, reached.toolbox, self.name, said)
+        return await held(reached.approves, whose, wanted)
 
     async def _tried(self, outlet: Outlet) -> dict[str, Any]:
         left = AGAIN if self.permits == "again" else 0

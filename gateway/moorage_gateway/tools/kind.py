@@ -1,7 +1,7 @@
 """The call kind of tools: `/toolboxes/NAME/mcp`, one MCP URL a toolbox. Layer: engine; I/O by the upstreams.
 
 `tools/call` and `tools/list` are calls of the journal; handshakes, `ping` and notifications are answered here, and nobody is asked. An
-upstream is of a type: a field of the manifest (`mcp`, `openapi`) and a class behind `ToolServer` (`making.py`).
+upstream is of a type: a field of the manifest (`mcp`, `openapi`, `agent`) and a class behind `ToolServer` (`making.py`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,37 @@ from typing import Any
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.kinds import quantities
 from moorage_api.wire.calls import TOOLBOXES
+from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.tools import fingerprints, rpc
+from moorage_gateway.tools.agents import Asks
+from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.making import Making, place
-from moorage_gateway.tools.names import Names, Upstream
+from moorage_gateway.tools.making import Making
+from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
-from moorage_gateway.tools.servers import ToolFault, ToolServer
+from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
 _SHOWN = 20
 """Names of toolboxes that a refusal lists."""
+
+BY_HAND = Whose()
+
+
+@dataclass(frozen=True)
+class People:
+    """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls."""
+
+    asks: Asks
+    approves: Approves
+
 
 Find = Callable[[str, str], ToolboxEntry | None]
 
@@ -44,6 +58,8 @@ class Reached:
     gate: Gate
     seen: Seen
     now: Callable[[], float]
+    whose: Whose
+    approves: Approves
     make: Callable[[Upstream, int | None], ToolServer]
 
     @property
@@ -69,13 +85,14 @@ class Toolboxes:
     prefix = TOOLBOXES
 
     def __init__(
-        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str
+        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, people: People, version: str
     ) -> None:
         self._find = find
         self._clock = clock
+        self._people = people
         self._version = version
         self._gates = Gates()
-        self._making = Making(upstreams, credentials, clock, version=version)
+        self._making = Making(upstreams, credentials, clock, asks=people.asks, version=version)
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
@@ -98,9 +115,9 @@ class Toolboxes:
             raise CallRefused(greeting)
         match message.method:
             case "tools/call":
-                return self._call(entry, message, asked.session)
+                return self._call(entry, message, _whose(asked))
             case "tools/list":
-                return self._list(entry, message, asked.session)
+                return self._list(entry, message, _whose(asked))
             case method:
                 raise CallRefused(rpc.refuse(message, rpc.METHOD, f"A toolbox has tools only, and no {method[:64]}."))
 
@@ -120,36 +137,35 @@ class Toolboxes:
             )
         return entry
 
-    def _call(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolCall:
+    def _call(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolCall:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             text = "tools/call has a name, and arguments that are an object."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
-        made = self.called(entry, message, name, session)
+        made = self.called(entry, message, name, whose)
         if made is None:
             text = f"Unknown tool: '{name[:128]}'; toolbox '{entry.name}' has none of that name for agents."
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
         return made
 
-    def _list(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolList:
+    def _list(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
         names = self.names(entry)
-        return ToolList(entry.name, self.reached(entry, session), names, message, fingerprints.of_list(entry.name))
+        return ToolList(entry.name, self.reached(entry, whose), names, message, fingerprints.of_list(entry.name))
 
-    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, session: str = "") -> ToolCall | None:
-        """The call of a tool by the name that agents know, for that session of an agent (empty: by hand); None where they have none of
-        that name."""
+    def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, whose: Whose = BY_HAND) -> ToolCall | None:
+        """The call of a tool by the name that agents know; None where they have none of that name."""
         found = self.names(entry).find(name)
         if found is None:
             return None
         upstream, tool = found
         print_ = fingerprints.of_call(entry.name, message.params)
-        return ToolCall(self._reached(entry, upstream, session), message, name, tool, print_)
+        return ToolCall(self._reached(entry, upstream, whose), message, name, tool, print_)
 
-    def reached(self, entry: ToolboxEntry, session: str = "") -> tuple[Reached, ...]:
-        """Its upstreams, for that session of an agent."""
-        return tuple(self._reached(entry, each, session) for each in self.names(entry).upstreams)
+    def reached(self, entry: ToolboxEntry, whose: Whose = BY_HAND) -> tuple[Reached, ...]:
+        """Its upstreams, for that attempt of an agent's."""
+        return tuple(self._reached(entry, each, whose) for each in self.names(entry).upstreams)
 
     def names(self, entry: ToolboxEntry) -> Names:
         """Its names, made once a manifest."""
@@ -158,13 +174,18 @@ class Toolboxes:
             known = self._names[entry.field] = entry.spec, Names(entry.spec)
         return known[1]
 
-    def _reached(self, entry: ToolboxEntry, upstream: Upstream, session: str) -> Reached:
+    def _reached(self, entry: ToolboxEntry, upstream: Upstream, whose: Whose) -> Reached:
         gate = self._gates.of(entry.field, upstream, entry.spec["breaker"])
 
         def make(upstream: Upstream, most: int | None) -> ToolServer:
-            return self._making.made(entry, upstream, most, session)
+            return self._making.made(entry, upstream, most, whose)
 
         # By what is asked, too: another server's definitions say nothing of this one's.
-        key = entry.field, f"{upstream.name} {place(upstream.spec)}"
+        key = entry.field, f"{upstream.name} {place_of(upstream.spec)}"
         seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
-        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, make)
+        return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, whose, self._people.approves, make)
+
+
+def _whose(asked: Asked) -> Whose:
+    trace = next((value for name, value in asked.headers if name == TRACEPARENT), "")
+    return Whose(asked.session, asked.turn, trace)

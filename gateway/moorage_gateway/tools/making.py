@@ -11,13 +11,14 @@ from moorage_api.kinds import quantities
 from moorage_gateway.clock import Clock
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.tools.agents import AgentUpstream, Asks, Manner
 from moorage_gateway.tools.authorized import Authorized
 from moorage_gateway.tools.documents import Documents
 from moorage_gateway.tools.http_api import ApiPlace, ApiUpstream
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
-from moorage_gateway.tools.names import Upstream
+from moorage_gateway.tools.names import Upstream, place_of
 from moorage_gateway.tools.opening import Opening, by_credential, by_token
-from moorage_gateway.tools.servers import ToolFault, ToolServer
+from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
 from moorage_gateway.tools.sse import SseUpstream
 from moorage_gateway.tools.tokens import Tokens, ordered
@@ -26,28 +27,33 @@ from moorage_gateway.tools.tokens import Tokens, ordered
 class Making:
     """Makes them, and holds what this process remembers of servers. `version` is told to them."""
 
-    def __init__(self, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, version: str) -> None:
+    def __init__(
+        self, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, asks: Asks, version: str
+    ) -> None:
         self._upstreams = upstreams
         self._credentials = credentials
         self._clock = clock
+        self._asks = asks
         self._version = version
         self.sessions = Sessions(clock.monotonic, clock.sleep)
         self._known = Known(Eras(), self.sessions)
         self._documents = Documents(upstreams, clock.monotonic)
         self._tokens = Tokens(upstreams, clock.monotonic)
 
-    def made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, session: str) -> ToolServer:
+    def made(self, entry: ToolboxEntry, upstream: Upstream, most: int | None, whose: Whose) -> ToolServer:
         """The upstream, for one call: `most` bytes of an answer, else the manifest's. Raises ToolFault when what opens it is missing."""
         spec = upstream.spec
-        key = f"{entry.field}/{upstream.name} {place(spec)}"
+        key = f"{entry.field}/{upstream.name} {place_of(spec)}"
         size = most or quantities.octets(str(spec["maxResult"]))
+        if spec.get("agent"):
+            return self._agent(entry, upstream, size, whose)
 
         def opened(opening: Opening) -> ToolServer:
             if spec.get("openapi"):
                 where = ApiPlace(key, spec["openapi"], opening, size, upstream.may)
                 return ApiUpstream(where, self._upstreams, self._documents)
             spoken = spec["mcp"]
-            at = Place(key, str(spoken["url"]), opening, size, session)
+            at = Place(key, str(spoken["url"]), opening, size, whose.session)
             if spoken.get("transport") == "sse":
                 return SseUpstream(at, self._upstreams, self._version)
             return McpUpstream(at, self._upstreams, self._known, self._version)
@@ -64,15 +70,16 @@ class Making:
             )
         return opened(by_credential(named, self._secret(entry, upstream, named)) if named else Opening())
 
+    def _agent(self, entry: ToolboxEntry, upstream: Upstream, size: int, whose: Whose) -> ToolServer:
+        said = upstream.spec["agent"]
+        manner = Manner(
+            entry.tenant, str(said["name"]), f"{entry.name}/{upstream.name}", whose, fresh=said["session"] == "fresh"
+        )
+        return AgentUpstream(manner, str(said["description"]), size, self._asks)
+
     def _secret(self, entry: ToolboxEntry, upstream: Upstream, named: dict[str, Any]) -> str:
         found = self._credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
         if found is None:
             text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
             raise ToolFault(text, sent=False, final=True)
         return found
-
-
-def place(spec: dict[str, Any]) -> str:
-    """Where an upstream is: a server's one URL, an API's base."""
-    found = spec.get("mcp")
-    return str(found["url"] if found else spec["openapi"]["server"])

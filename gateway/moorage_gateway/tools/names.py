@@ -38,6 +38,7 @@ class Upstream:
     deny: Patterns
     read_only: Patterns
     idempotent: Patterns
+    require_approval: Patterns
 
     @property
     def name(self) -> str:
@@ -52,13 +53,20 @@ class Upstream:
         """Whether the manifest says that it changes nothing."""
         return self.read_only.match(tool)
 
+    def asks(self, tool: str) -> bool:
+        """Whether a person must approve each call of it."""
+        return self.require_approval.match(tool)
+
     def repeats(self, tool: str) -> bool:
         """Whether the manifest says that it may be run twice."""
         return self.idempotent.match(tool)
 
     def permits(self, tool: str) -> Permits:
-        """`once`: an effect, as everything is of which the manifest says nothing."""
-        return "again" if self.reads(tool) or self.repeats(tool) else "once"
+        """`once`: an effect, as everything is of which the manifest says nothing; `joins`: one that may be asked for again, since it is
+        the agent's same turn then."""
+        if self.reads(tool) or self.repeats(tool):
+            return "again"
+        return "once" if self.spec.get("agent") is None else "joins"
 
 
 class Names:
@@ -83,6 +91,13 @@ class Names:
         return name if self.find(name) == (upstream, tool) else None
 
 
+def place_of(spec: dict[str, Any]) -> str:
+    """Where an upstream is: a server's one URL, an API's base, or which agent."""
+    if spec.get("mcp"):
+        return str(spec["mcp"]["url"])
+    return str(spec["openapi"]["server"]) if spec.get("openapi") else f"agent {spec['agent']['name']}"
+
+
 def _original(upstream: Upstream, name: str) -> str:
     """The server's own name; empty for one that it has given away."""
     renamed: dict[str, str] = upstream.spec["rename"]
@@ -95,8 +110,8 @@ def _original(upstream: Upstream, name: str) -> str:
 def _upstream(spec: dict[str, Any], alone: bool) -> Upstream:
     return Upstream(
         spec,
-        prefix_of(spec["name"], spec.get("prefix"), alone=alone),
-        *(Patterns(spec[each]) for each in ("allow", "deny", "readOnly", "idempotent")),
+        prefix_of(spec["name"], spec.get("prefix"), alone=alone and spec.get("agent") is None),
+        *(Patterns(spec.get(each) or ()) for each in ("allow", "deny", "readOnly", "idempotent", "requireApproval")),
     )
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from moorage_gateway.models import hiding
 
+
 @dataclass(frozen=True)
 class Opening:
     """Headers and query parameters; `secrets`: what no answer may say, as it stands."""

@@ -11,7 +11,7 @@ MOST_TEXT = 2000
 """Characters of a server's own error that are passed on."""
 OUTCOME = "dev.moorage/outcome"
 """In `_meta` of a result of ours: one word for programs. `unknown`, `unreachable`, `late`, `too_large`, `left_alone`, `at_capacity`,
-`no_credential`, `held_back`, `refused`, `malformed`, `already_done`."""
+`no_credential`, `held_back`, `refused`, `malformed`, `already_done`, `approval_required`, `approval_refused`."""
 EARLIER = "dev.moorage/structuredContent"
 """In `_meta` of an `already_done`: the earlier call's `structuredContent`, where it had one."""
 

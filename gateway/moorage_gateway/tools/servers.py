@@ -1,4 +1,4 @@
-"""What a type of upstream must do. Layer: shapes; a further type (agents, processes) is one class beside `mcp.py` and `http_api.py`.
+"""What a type of upstream must do. Layer: shapes; a further type (processes) is one class beside `mcp.py`, `http_api.py` and `agents.py`.
 
 ToolFault     no answer of the server's: `sent` says whether the call itself may have reached it
 ToolRefusal   the server's own error: an answer
@@ -7,6 +7,7 @@ ToolRefusal   the server's own error: an answer
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 LOST = frozenset({502, 504})
@@ -51,6 +52,15 @@ class ToolRefusal(Exception):
         super().__init__(message)
         self.code = code
         self.status = status
+
+
+@dataclass(frozen=True)
+class Whose:
+    """The attempt for which tools are called: its agent's session and turn, and what a span of the call is below. Empty: by hand."""
+
+    session: str = ""
+    turn: str = ""
+    traceparent: str = ""
 
 
 class ToolServer(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from moorage_api.catalog import ToolboxEntry
-from moorage_api.ledger.journal import Outcome
+from moorage_api.ledger.journal import Outcome, Permits
 from moorage_gateway.journal.answers import Headers
 from moorage_gateway.journal.kinds import NoOutcome
 from moorage_gateway.tools import definitions, results, rpc
@@ -29,13 +29,13 @@ MOST_LEFT_OUT = 100
 
 @dataclass(frozen=True)
 class Shown:
-    """One tool. `name` is what agents call it, empty where they may not; `effect`: `once`, or `again`; `held`: not the pinned one."""
+    """One tool. `name` is what agents call it, empty where they may not; `effect`: see Permits; `held`: not the pinned one."""
 
     name: str
     upstream: str
     tool: str
     description: str
-    effect: str
+    effect: Permits
     digest: str
     held: bool
 

@@ -42,7 +42,10 @@ RETRY_S = 0.2
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """One create call, validated. `body` is the create body without transport fields and input; `created_at` in seconds."""
+    """One create call, validated. `body` is the create body without transport fields and input; `created_at` in seconds.
+
+    `called_by`, of a turn that another agent's made: the calling `response`, and the `agents` from the first one to that one.
+    """
 
     response_id: str
     body: dict[str, Any]
@@ -58,6 +61,7 @@ class TurnRequest:
     created_at: int
     timeout_s: float | None = None
     """In place of the agent's `turn.timeout`."""
+    called_by: dict[str, Any] | None = None
 
 
 class Accepting:
@@ -284,7 +288,8 @@ class Accepting:
 
     def _meta(self, place: Place, request: TurnRequest) -> dict[str, Any]:
         body = {k: v for k, v in request.body.items() if k != "input"}
-        return {
+        above = {"called_by": request.called_by} if request.called_by is not None else {}
+        return above | {
             "tenant": place.tenant,
             "user": place.user,
             "agent": place.agent,

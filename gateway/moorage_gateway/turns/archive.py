@@ -161,7 +161,8 @@ def describe(record: TurnRecord, attempts: Sequence[dict[str, Any]], status: str
     """The record of a response as callers with the right see it; attempts that were never acknowledged are left out."""
     meta = record.meta
     started = [a for a in attempts if a.get("started")]
-    return {
+    above = {"called_by": meta["called_by"]} if "called_by" in meta else {}
+    return above | {
         "id": record.response,
         "object": "response.record",
         "status": status,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -29,15 +30,15 @@ class Closing(Steps):
     async def fail(self, held: Held, message: str) -> None:
         """Ends a turn whose driving broke by a mistake of ours: `failed` rather than tried again and again."""
         try:
-            await self._decide(held, failed("server_error", message), None)
+            await self._decide(held, failed("server_error", message), None, whole=False)
             await self._settle(held)
         except Dropped:
             return
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> None:
-        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7)."""
+    async def _decide(self, held: Held, outcome: Outcome, normaliser: Normaliser | None, *, whole: bool = True) -> None:
+        """Fixes the outcome; a cancel that came first wins (turns.md §2 row 7). Without `whole` nobody is asked what the output lacks."""
         last = None
         if held.attempts and "ended" not in held.attempts[-1]:
             held.attempts[-1] = held.attempts[-1] | {
@@ -46,9 +47,12 @@ class Closing(Steps):
                 "progress": len(held.log),
             }
             last = len(held.attempts) - 1, held.attempts[-1]
+        waiting: list[dict[str, Any]] = []
+        if whole and outcome.status != "cancelled":
+            waiting = await self._insist(held, lambda: self._asked(held))
         while True:
             self._stay(held)
-            terminal, index = await self._terminal(held, outcome, normaliser), len(held.log)
+            terminal, index = await self._terminal(held, outcome, normaliser, waiting), len(held.log)
             if terminal is None:
                 normaliser = None  # the log says something else: what is open in it is closed as it stands
                 continue
@@ -76,14 +80,16 @@ class Closing(Steps):
             held.decided_at = asked
             return
 
-    async def _terminal(self, held: Held, outcome: Outcome, normaliser: Normaliser | None) -> bytes | None:
+    async def _terminal(
+        self, held: Held, outcome: Outcome, normaliser: Normaliser | None, asked: list[dict[str, Any]]
+    ) -> bytes | None:
         """The terminal event, once all that comes before it is logged; None where `normaliser` does not go on from this log."""
         if normaliser is None:
             events = [orjson.loads(e.data) for e in held.log]
             normaliser = Normaliser(held.template, events, continues=True)
             closing = normaliser.interrupt()
             await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])
-        finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000)
+        finish = normaliser.finish(outcome, completed_at=self._clock.now_ms() // 1000, asked=asked)
         # A former owner of this attempt may have logged the closing events before it died.
         closing = [e for e in finish.events if e["sequence_number"] >= len(held.log)]
         await self._append(held, [Entry(held.begun, 0, orjson.dumps(e)) for e in closing])

@@ -16,6 +16,7 @@ from moorage_api.errors import ApiError
 from moorage_api.ledger.records import Entry
 from moorage_api.wire import headers
 from moorage_api.wire.shim import Attach, Start, Stop
+from moorage_gateway.conversation import for_agent
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.consuming import Inbox
 from moorage_gateway.turns.held import Dropped, Held
@@ -126,7 +127,7 @@ class Engine(Placing):
                 epoch=route.epoch,
                 deadline=max(1.0, deadline - self._clock.monotonic()),
                 headers=self._headers(held, seen),
-                body=dict(held.template.body) | {"input": held.input_items},
+                body=dict(held.template.body) | {"input": for_agent(held.input_items)},
                 history=await self._history(held),
                 workspace="restore" if held.limits.restores else "keep",
             )

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from moorage_gateway.conversation import for_agent
+
 MAX_TURNS = 200
 MAX_ITEMS = 2000
 CACHE = 512
@@ -37,7 +39,7 @@ class History:
             count += len(items)
             if count > MAX_ITEMS:
                 break
-            parts.append(items)
+            parts.append(for_agent(items))
         return [item for part in reversed(parts) for item in part]
 
     async def _cached(self, response: str) -> Link | None:

@@ -170,14 +170,20 @@ class Normaliser:
                 self._writer.close(item)
         return self._writer.take()
 
-    def finish(self, outcome: Outcome, *, completed_at: int | None) -> Finish:
-        """How the log ends with `outcome`, the agent's or the engine's. May be called again with another outcome.
+    def finish(self, outcome: Outcome, *, completed_at: int | None, asked: Sequence[dict[str, Any]] = ()) -> Finish:
+        """How the log ends with `outcome`, the agent's or the engine's. May be called again with another outcome. `asked`: items of the
+        platform's own, by their ids, put behind the agent's unless the log has them.
 
         A cancelled turn ends with `response.failed` whose Response says `cancelled`: the API has no event of its own for it. The
         flat `error` event goes before `response.failed` when the agent sent one.
         """
         if self._closing is None:
             self._closing = self.interrupt()
+            known = {item.id for item in self._book.items}
+            for item in asked:
+                if item["id"] not in known:
+                    self._writer.whole(item)
+            self._closing += self._writer.take()
         events, number = list(self._closing), self._book.length
         error = outcome.error
         if error is not None:

@@ -15,6 +15,7 @@ import orjson
 from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.records import ENDED, Entry, TurnRecord
 from moorage_api.ledger.script import Lost, Unreachable
+from moorage_gateway.conversation import for_agent
 from moorage_gateway.store.errors import StoreUnavailable
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.accepting import RETRY_S, Accepting, TurnRequest, as_text, unavailable
@@ -76,6 +77,14 @@ class Turns(Accepting):
             if stored is not None:
                 return stored
         return self._view(record, entries, items)
+
+    async def known(self, response_id: str) -> TurnRecord | None:
+        """The turn as Redis has it, for parts of the gateway: whose it is, is theirs to know."""
+        return await self._read(self._ledger.turn, response_id)
+
+    async def exists(self, response_id: str, *, tenant: str) -> bool:
+        """Whether there is such a turn, live or stored."""
+        return await self.known(response_id) is not None or await self._document(tenant, response_id) is not None
 
     async def cancel(self, response_id: str, *, tenant: str) -> dict[str, Any]:
         """Stops the turn; returns after its outcome is decided. An ended turn is returned as it is."""
@@ -160,7 +169,7 @@ class Turns(Accepting):
 
         body = dict(template_of(record).body)
         history = await History(link).before(body.get("previous_response_id"))
-        agent, items = str(record.meta["agent"]), await self._items(record)
+        agent, items = str(record.meta["agent"]), for_agent(await self._items(record))
         return {"agent": agent, "asked": body | {"input": items}, "history": history}
 
     # -- reading ------------------------------------------------------------------------------------------------------

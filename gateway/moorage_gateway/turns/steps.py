@@ -56,6 +56,8 @@ class Ports:
     calm: Callable[[], float]
     calls: Callable[[str], Awaitable[int]]
     """How many calls past the boundary a turn has recorded: progress, as logged events are (turns.md §2). Raises LedgerError."""
+    asked: Callable[[Held], Awaitable[list[dict[str, Any]]]]
+    """Items that a turn's calls put at the end of its output: what a person must approve. Raises LedgerError."""
 
 
 class Steps:
@@ -73,6 +75,7 @@ class Steps:
         self._generation = ports.generation
         self._calm = ports.calm
         self._calls = ports.calls
+        self._asked = ports.asked
 
     async def _append(self, held: Held, entries: list[Entry]) -> None:
         """Logs a group, then shows it to the readers here."""

@@ -140,6 +140,13 @@ class Writer:
             }
         )
 
+    def whole(self, shown: dict[str, Any]) -> None:
+        """An item that nobody streams, under its own id."""
+        index = len(self.book.items)
+        for kind, status in (("response.output_item.added", "in_progress"), ("response.output_item.done", "completed")):
+            event: Event = {"type": kind, "sequence_number": self.book.length, "output_index": index}
+            self.emit(event | {"item": {**shown, "status": status}})
+
     def close(self, item: Item, status: str = "incomplete") -> None:
         """Ends an open item as it stands, with every `done` event it still lacks."""
         for part in item.every_part():

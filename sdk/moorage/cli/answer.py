@@ -17,6 +17,8 @@ class Answer:
         self.response_id: str | None = None
         self.session: str | None = None
         self.status = ""
+        self.asked: list[dict[str, Any]] = []
+        """Calls of tools that wait for a person (`mcp_approval_request` items)."""
 
     def show(self, event: dict[str, Any]) -> None:
         """One event of the stream."""
@@ -29,6 +31,9 @@ class Answer:
             self.status = str(response.get("status"))
         if not self._as_json:
             self._print(event)
+        item = event.get("item")
+        if event.get("type") == "response.output_item.done" and isinstance(item, dict):
+            self.asked += [item] if item.get("type") == "mcp_approval_request" else []
 
     def end(self) -> None:
         """The line after the answer."""
@@ -57,6 +62,10 @@ class Answer:
     def _item(self, item: dict[str, Any]) -> None:
         if item.get("type") == "message":
             self.end()
+        elif item.get("type") == "mcp_approval_request":
+            self.end()
+            called = f"{item.get('server_label')}: {item.get('name')} {item.get('arguments', '')}"
+            printing.note(f"  ? waits for approval ({printing.clean(item.get('id'))}): {printing.clean(called)}")
         elif item.get("type") == "function_call":
             self.end()
             printing.note(printing.clean(f"  · {item.get('name')} {item.get('arguments', '')}")[:200])

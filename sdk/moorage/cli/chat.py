@@ -28,11 +28,12 @@ def chat(
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """Talk to an agent. Answers stream; Ctrl-C cancels the answer, Ctrl-D leaves. With --json, events are printed as JSON lines."""
+    """Talk to an agent. Answers stream; Ctrl-C cancels the answer, Ctrl-D leaves. Calls of tools that a person must approve are asked
+    about. With --json, events are printed as JSON lines."""
     with options.client(url, key) as client:
         talk = _Talk(client, agent, session=session, previous=after, as_json=as_json)
         if message is not None:
-            if not talk.turn(message):
+            if not talk.turn(message.rstrip("\n")):
                 raise typer.Exit(1)
             return
         if sys.stdin.isatty():
@@ -40,7 +41,9 @@ def chat(
         failed = False
         while (line := _ask()) is not None:
             if line.strip():
-                failed = not talk.turn(line)
+                failed = not talk.turn(line.rstrip("\n"))
+            while talk.asked and (answers := _approvals(talk.asked)) is not None:
+                failed = not talk.turn(answers)
         if failed and not sys.stdin.isatty():
             raise typer.Exit(1)
 
@@ -62,6 +65,22 @@ def _ask() -> str | None:
             printing.note("  (Ctrl-D leaves)")
 
 
+def _approvals(asked: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """What a person says to each call that waits for it; None where nobody is there to say, or says nothing."""
+    if not sys.stdin.isatty():
+        return None
+    answers = []
+    try:
+        for item in asked:
+            said = input(f"Approve {printing.clean(item.get('name'))}? [y/N] ").strip().lower()
+            approve = said in ("y", "yes")
+            answers.append({"type": "mcp_approval_response", "approval_request_id": item["id"], "approve": approve})
+    except (EOFError, KeyboardInterrupt):
+        printing.note("  (not answered: it waits for a day)")
+        return None
+    return answers
+
+
 class _Talk:
     """One conversation: what was said last, and in which session."""
 
@@ -72,17 +91,19 @@ class _Talk:
         self._previous = previous
         self._as_json = as_json
         self._told_session = False
+        self.asked: list[dict[str, Any]] = []
+        """What the last answer waits for a person's approval of."""
 
-    def turn(self, text: str) -> bool:
-        """Says `text`, streams the answer; True when it completed. Its response is what the next turn follows."""
+    def turn(self, said: str | list[dict[str, Any]]) -> bool:
+        """Says it, streams the answer; True when it completed. Its response is what the next turn follows."""
         from moorage._errors import MoorageError
 
-        printer = Answer(self._as_json)
+        printer, self.asked = Answer(self._as_json), []
         fields: dict[str, Any] = {"previous_response_id": self._previous} if self._previous else {}
         if self._session is not None and self._previous is None:
             fields["agent_session_id"] = self._session
         try:
-            for event in self._client.stream_response(self._agent, text.rstrip("\n"), **fields):
+            for event in self._client.stream_response(self._agent, said, **fields):
                 printer.show(event)
         except KeyboardInterrupt:
             self._cancel(printer)
@@ -93,6 +114,7 @@ class _Talk:
             printing.note(f"Error: {printing.clean(error.message)}" + (f" {error.hint}" if error.hint else ""))
             return False
         printer.end()
+        self.asked = printer.asked
         self._remember(printer)
         return printer.status == "completed"
 

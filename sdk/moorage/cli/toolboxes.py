@@ -17,18 +17,18 @@ Name = Annotated[str, typer.Argument(metavar="TOOLBOX", help="Name of a toolbox.
 
 @app.command("list")
 def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
-    """List the toolboxes with their servers."""
+    """List the toolboxes with their servers and agents."""
     with options.client(url, key) as client:
         found = client.list_toolboxes()
     if as_json:
         printing.document(found)
         return
     rows = [
-        {"name": box["name"], "upstream": each["name"], "type": each["type"], "url": each["url"]}
+        {"name": box["name"], "upstream": each["name"], "type": each["type"], "url": each["url"] or each["agent"]}
         for box in found
         for each in box["upstreams"]
     ]
-    columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL"}
+    columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL OR AGENT"}
     printing.table(rows, columns, empty="No toolboxes.")
 
 

@@ -72,6 +72,14 @@ async def test_it_is_held_and_then_turned_away_to_the_earlier_one_and_the_next_r
     assert (await session.start("b", number=2)).entry == "b.0", "one entry turns away one call"
 
 
+async def test_an_effect_that_can_be_joined_is_turned_away_like_any_other(session: Session) -> None:
+    await session.done("a")
+    await session.again()
+    assert (await session.start("b", number=1, permits="joins")).word == "HELD"
+    found = await session.start("b", number=1, permits="joins", waited=True)
+    assert (found.word, found.entry, found.call) == ("EARLIER", "a.0", "mail a")
+
+
 async def test_who_meets_the_earlier_one_while_another_is_held_lets_that_one_run(session: Session) -> None:
     await session.done("a")
     await session.again()

@@ -85,6 +85,16 @@ async def test_an_effect_whose_executor_is_gone_is_unknown_for_good(desk: Desk) 
     assert (await start(g, epoch, asking(later, permits="once"), "g1:2")).word == "UNKNOWN"
 
 
+async def test_an_effect_that_can_be_joined_goes_to_another_executor(desk: Desk) -> None:
+    g, h = await desk.writer("g1"), await desk.writer("g2")
+    fence, epoch = await begun(desk, g)
+    await start(g, epoch, asking(fence, permits="joins"))
+    assert (await start(h, epoch, asking(fence, permits="joins", resent=True), "g2:1")).word == "WAIT"
+    await desk.tick(11)
+    taken = await start(h, epoch, asking(fence, permits="joins", resent=True), "g2:1")
+    assert (taken.word, taken.entry, taken.tried) == ("RUN", "fp.0", 2)
+
+
 async def test_only_the_executor_and_its_try_may_complete(desk: Desk) -> None:
     g, h = await desk.writer("g1"), await desk.writer("g2")
     fence, epoch = await begun(desk, g)

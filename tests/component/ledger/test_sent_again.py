@@ -20,7 +20,9 @@ from component.ledger.desk import (
     descriptor,
     entry,
 )
-from moorage_api.ledger import journal_scripts, session_scripts, turn_scripts
+from moorage_api.ledger import agent_calls, approvals, journal_scripts, session_scripts, turn_scripts
+from moorage_api.ledger.agent_calls import AgentCallLedger
+from moorage_api.ledger.approvals import ApprovalLedger, Request
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.script import Script
 
@@ -259,6 +261,29 @@ async def _hold(desk: Desk, g: Writer) -> Send:
     return lambda: g.journal.hold([("r-1", started.entry, "g1:1"), ("r-1", "none.0", "g1:1")])
 
 
+async def _remember(desk: Desk, g: Writer) -> Send:
+    return lambda: AgentCallLedger(g.client).remember(SESSION, "team/worker", "r-1")
+
+
+def wanted(call: str = "call_1", **over: Any) -> Request:
+    """A call that a person must approve."""
+    return Request(**({"print_": "p", "call": call, "response": "r-1", "box": "t", "tool": "put", "arguments": "{}"} | over))  # fmt: skip
+
+
+async def _look(desk: Desk, g: Writer) -> Send:
+    return lambda: ApprovalLedger(g.client).look(SESSION, wanted(), "id-1")
+
+
+async def _approve(desk: Desk, g: Writer) -> Send:
+    await ApprovalLedger(g.client).look(SESSION, wanted(), "id-1")
+    return lambda: ApprovalLedger(g.client).answer(SESSION, "id-1", approve=True, reason="")
+
+
+async def _let_through(desk: Desk, g: Writer) -> Send:
+    await (await _approve(desk, g))()
+    return lambda: ApprovalLedger(g.client).look(SESSION, wanted("call_2"), "id-2")
+
+
 SCENES: tuple[tuple[Script, Scene], ...] = (
     (turn_scripts.ACCEPT, _accept),
     (turn_scripts.ACCEPT, _accept_waiting),
@@ -302,6 +327,10 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (journal_scripts.COMPLETE, _complete),
     (journal_scripts.DROP, _drop),
     (journal_scripts.HOLD, _hold),
+    (agent_calls.REMEMBER, _remember),
+    (approvals.LOOK, _look),
+    (approvals.LOOK, _let_through),
+    (approvals.ANSWER, _approve),
 )
 
 # These say in their second answer that the first one took effect; the test below has the pairs.
@@ -351,7 +380,7 @@ async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_not
 def test_every_script_is_in_the_table() -> None:
     known = {
         x.name
-        for module in (turn_scripts, session_scripts, journal_scripts)
+        for module in (turn_scripts, session_scripts, journal_scripts, agent_calls, approvals)
         for x in vars(module).values()
         if isinstance(x, Script)
     }

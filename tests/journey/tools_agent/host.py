@@ -1,6 +1,7 @@
 """Calls tools as its input says, a step a line, with the stock MCP client and nothing set but what the platform sets:
 
     call TOOL TEXT   old TOOL TEXT (a client of the older era)   list   both TOOL A | B  (two at a time)   env NAME
+    ask AGENT STEPS  (of the toolbox `team`; `;` between steps)   asks AGENT A | B  (two at a time)   past (what was said before)
 
 Every answer is a line of its own answer; a tool's error stands in brackets.
 """
@@ -13,22 +14,28 @@ from mcp import Client
 from moorage import HostedAgent, text_of
 
 
-def client(mode="auto"):
-    return Client(os.environ["MOORAGE_TOOLBOXES_URL"] + "/desk/mcp", mode=mode)
+def client(mode="auto", box="desk"):
+    return Client(f"{os.environ['MOORAGE_TOOLBOXES_URL']}/{box}/mcp", mode=mode)
 
 
 async def call(text, mode="auto"):
     tool, _, text = text.partition(" ")
     async with client(mode) as tools:
-        found = await tools.call_tool(tool, {"text": text})
-    told = found.content[0].text
+        return shown(await tools.call_tool(tool, {"text": text}))
+
+
+def shown(found):
+    told = " ".join(part.text for part in found.content)
     return f"[{told}]" if found.is_error else told
 
 
 async def caller(items, ctx):
     for line in text_of(items).splitlines():
         step, _, text = line.partition(" ")
-        yield await STEPS[step](text) + "\n"
+        if step == "past":
+            yield f"{ctx.user}: {text_of(ctx.history)!r}\n"
+        else:
+            yield await STEPS[step](text) + "\n"
 
 
 async def step_call(text):
@@ -47,6 +54,22 @@ async def step_list(text):
 async def step_both(text):
     tool, _, texts = text.partition(" ")
     return " & ".join(await asyncio.gather(*(call(f"{tool} {each}") for each in texts.split(" | "))))
+
+
+async def step_ask(text):
+    agent, _, steps = text.partition(" ")
+    async with client(box="team") as tools:
+        return shown(await tools.call_tool(f"{agent}_ask", {"input": steps.replace(";", "\n")})).strip()
+
+
+async def step_asks(text):
+    agent, _, texts = text.partition(" ")
+    return " & ".join(await asyncio.gather(*(step_ask(f"{agent} {each}") for each in texts.split(" | "))))
+
+
+async def step_The(text):
+    """What the platform says of an approval."""
+    return f"The {text}"
 
 
 async def step_env(text):

@@ -87,6 +87,7 @@ async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -
                 "clientSecret": {"secret": "api", "key": "secret"},
             },
         },
+        {"name": "three", "agent": {"name": "worker"}},
     ]
     document = {
         "kind": "Toolbox",

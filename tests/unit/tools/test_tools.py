@@ -53,9 +53,9 @@ API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
         ([{"pin": {"a": "1234"}}], "'1234' is not a digest: sha256: and 64 hex digits"),
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
-        ([{"agent": {"name": "a"}}], "is not a field here"),
-        ([{"mcp": None}], "has either mcp or openapi, and not both"),
-        ([{"openapi": {"server": "https://a", "url": "https://a"}}], "has either mcp or openapi, and not both"),
+        ([{"mcp": None}], "has exactly one of mcp, openapi and agent"),
+        ([{"openapi": {"server": "https://a", "url": "https://a"}}], "has exactly one of mcp, openapi and agent"),
+        ([{"agent": {"name": "worker"}}], "has exactly one of mcp, openapi and agent"),
         ([{**API}], "spec.upstreams[0].openapi: has either url or document, and not both"),
         ([{**API, "openapi": {"server": "https://u:hunter2@h", "url": "https://a"}}], "give the key as credential"),
         ([{**API, "openapi": {"server": "https://a", "document": {"x": "y" * 2**18}}}], "is larger than 256 KiB"),
@@ -65,6 +65,9 @@ API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
         ([{"oauth": {**OAUTH, "scopes": ["a b"]}}], "'a b' is not a scope"),
         ([{"oauth": {**OAUTH, "parameters": {"client_secret": "hunter2"}}}], "a secret by clientSecret alone"),
         ([{"oauth": {**OAUTH, "tokenUrl": "https://u:hunter2@h/token"}}], "give the key as clientSecret"),
+        ([{"mcp": None, "agent": {"name": "Bad"}}], "'Bad' is not an agent's name"),
+        ([{"mcp": None, "agent": {"name": "a", "session": "own"}}], "spec.upstreams[0].agent.session"),
+        ([{"mcp": None, "agent": {"name": "a"}, "credential": {"secret": "s"}}], "without a credential; leave it out"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_says_why(upstreams: list[dict[str, Any]], says: str) -> None:
@@ -101,6 +104,15 @@ def test_everything_is_an_effect_but_what_the_manifest_says_of() -> None:
         "once",
         "once",
     ]
+
+
+def test_an_agent_is_one_tool_under_its_name_and_its_turn_is_joined() -> None:
+    made = names({"mcp": None, "name": "worker", "agent": {"name": "w"}})
+    (worker,) = made.upstreams
+    assert made.find("worker_ask") == (worker, "ask") and made.find("ask") is None
+    assert worker.permits("ask") == "joins"
+    renamed = names({"mcp": None, "agent": {"name": "w"}, "prefix": "", "rename": {"ask": "research"}})
+    assert renamed.find("research") is not None and renamed.find("ask") is None
 
 
 def test_the_longest_prefix_has_the_name_and_nobody_takes_anothers() -> None:

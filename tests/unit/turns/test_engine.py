@@ -30,6 +30,10 @@ from moorage_gateway.upstream import Route, ShimLost, ShimRefused
 pytestmark = pytest.mark.unit
 
 
+async def none_asked(_: Held) -> list[dict[str, Any]]:
+    return []
+
+
 async def none_recorded(_: str) -> int:
     return 0
 
@@ -170,7 +174,7 @@ async def driven(
     nothing: Any = None
     ports = steps.Ports(
         ledger, activation, shims, nothing, SystemClock(), recovery, SimpleNamespace(attempt=unseen), history,
-        lambda: 1, lambda: 0.0, none_recorded,
+        lambda: 1, lambda: 0.0, none_recorded, none_asked,
     )  # type: ignore[arg-type]  # fmt: skip
     async with asyncio.timeout(10):
         await Engine(ports).drive(held)

@@ -22,6 +22,10 @@ from moorage_gateway.turns.rules import Limits
 pytestmark = pytest.mark.unit
 
 
+async def none_asked(_: Held) -> list[dict[str, Any]]:
+    return []
+
+
 async def none_recorded(_: str) -> int:
     return 0
 
@@ -98,7 +102,7 @@ async def test_its_owner_writes_what_redis_lacks_and_keeps_the_turn(
     unused: Any = None
     ports = steps.Ports(
         redis, unused, unused, unused, SystemClock(), SimpleNamespace(runs=False, recover=restore), unused, unused,
-        lambda: 1, lambda: 0.0, none_recorded,
+        lambda: 1, lambda: 0.0, none_recorded, none_asked,
     )  # type: ignore[arg-type]  # fmt: skip
     async with asyncio.timeout(10):
         await Engine(ports).drive(held)

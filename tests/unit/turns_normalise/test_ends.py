@@ -50,6 +50,23 @@ ERRORS: dict[str, tuple[list[Event], dict[str, Any]]] = {
 }
 
 
+WAITS = {"type": "mcp_approval_request", "id": f"mcpa_call_{'0' * 32}", "server_label": "t", "name": "put", "arguments": "{}"}  # fmt: skip
+
+
+def test_what_waits_for_a_person_stands_behind_the_agents_output_and_only_once() -> None:
+    turn = Turn()
+    turn.attempt([*message("done"), completed()])
+    assert turn.last is not None
+    finish = turn.last.finish(Outcome("completed"), completed_at=1, asked=[WAITS])
+    assert [item["type"] for item in finish.response["output"]] == ["message", "mcp_approval_request"]
+    assert finish.response["output"][1] == WAITS | {"status": "completed"}
+    turn.log += finish.events  # whoever logged this has died before the end
+    again = Normaliser(TEMPLATE, turn.log, continues=True)
+    ended = again.finish(Outcome("completed"), completed_at=1, asked=[WAITS])
+    assert ended.events == [] and ended.response["output"] == finish.response["output"]
+    check_stream([*turn.log, ended.terminal])
+
+
 @pytest.mark.parametrize(("sources", "error"), ERRORS.values(), ids=ERRORS.keys())
 def test_an_error_the_agent_reports_is_passed_on(sources: list[Event], error: dict[str, Any]) -> None:
     turn = Turn()
