@@ -94,7 +94,8 @@ class Schemas:
             elif name in _KEPT:
                 kept[name] = value
         if "required" in kept and "properties" in kept and isinstance(kept["required"], list):
-            kept["required"] = [each for each in kept["required"] if each in kept["properties"]]
+            names = [each for each in kept["required"] if isinstance(each, str)]
+            kept["required"] = [each for each in names if each in kept["properties"]]
         if schema.get("nullable") is True and isinstance(kept.get("type"), str):
             kept["type"] = [kept["type"], "null"]
         return kept
