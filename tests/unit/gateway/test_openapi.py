@@ -281,6 +281,18 @@ def anything(rng: random.Random, depth: int = 4) -> Any:
     return rng.choice([None, True, False, 0, -1.5, "", rng.choice(WORDS), rng.choice(WORDS)])
 
 
+@pytest.mark.parametrize(
+    ("schema", "plain"),
+    [
+        ({"properties": {"a": {}}, "required": [[], {}, 3, "a", "b"]}, {"properties": {"a": {}}, "required": ["a"]}),
+        ({"properties": 3, "required": ["a"], "oneOf": "x"}, {"required": ["a"]}),
+    ],
+)
+def test_what_is_no_schema_in_a_schema_is_left_out(schema: dict[str, Any], plain: dict[str, Any]) -> None:
+    found = one("/a", {"requestBody": {"content": {"application/json": {"schema": schema}}}}, "post")
+    assert found.schema["properties"]["body"] == plain
+
+
 @given(st.integers(0, 2**32))
 def test_whatever_a_document_holds_it_is_read_or_refused(seed: int) -> None:
     rng = random.Random(seed)
