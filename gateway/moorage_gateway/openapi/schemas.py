@@ -91,10 +91,11 @@ class Schemas:
                 kept[name] = [self.plain(each, inner) for each in value]
             elif name in ("items", "not") or (name == "additionalProperties" and not isinstance(value, bool)):
                 kept[name] = self.plain(value, inner)
-            elif name in _KEPT:
+            elif name in _KEPT and name not in _MANY and name != "properties":  # which hold schemas, or are none
                 kept[name] = value
         if "required" in kept and "properties" in kept and isinstance(kept["required"], list):
-            kept["required"] = [each for each in kept["required"] if each in kept["properties"]]
+            names = [each for each in kept["required"] if isinstance(each, str)]
+            kept["required"] = [each for each in names if each in kept["properties"]]
         if schema.get("nullable") is True and isinstance(kept.get("type"), str):
             kept["type"] = [kept["type"], "null"]
         return kept

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -261,3 +263,51 @@ def test_names_are_cleaned_and_a_second_of_one_name_is_refused() -> None:
 def test_what_is_no_document_is_said(given: Any, says: str) -> None:
     with pytest.raises(DocumentError, match=says):
         read(given)
+
+
+WORDS = (
+    "$ref #/components/schemas/Pet #/components name in path query header required schema type object properties items allOf content "
+    "application/json requestBody parameters get post /a/{id} id operationId style explode nullable readOnly description enum"
+).split()
+
+
+def anything(rng: random.Random, depth: int = 4) -> Any:
+    """Some JSON, of the words that documents are made of."""
+    if depth and rng.random() < 0.6:
+        many = range(rng.randrange(5))
+        if rng.random() < 0.3:
+            return [anything(rng, depth - 1) for _ in many]
+        return {rng.choice(WORDS): anything(rng, depth - 1) for _ in many}
+    return rng.choice([None, True, False, 0, -1.5, "", rng.choice(WORDS), rng.choice(WORDS)])
+
+
+@pytest.mark.parametrize(
+    ("schema", "plain"),
+    [
+        ({"properties": {"a": {}}, "required": [[], {}, 3, "a", "b"]}, {"properties": {"a": {}}, "required": ["a"]}),
+        ({"properties": 3, "required": ["a"], "oneOf": "x"}, {"required": ["a"]}),
+    ],
+)
+def test_what_is_no_schema_in_a_schema_is_left_out(schema: dict[str, Any], plain: dict[str, Any]) -> None:
+    found = one("/a", {"requestBody": {"content": {"application/json": {"schema": schema}}}}, "post")
+    assert found.schema["properties"]["body"] == plain
+
+
+@given(st.integers(0, 2**32))
+def test_whatever_a_document_holds_it_is_read_or_refused(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(20):
+        described, parameter, schema = (anything(rng) for _ in range(3))
+        object_ = {"type": "object", "properties": {"a": schema}, "required": anything(rng, 2)}
+        body = {"content": {"application/json": {"schema": object_}}}
+        given_id = [OWNER | {"name": "id"}, parameter, query("q", schema=schema)]
+        paths = {
+            "/a/{id}": {"get": described, "put": {"parameters": given_id}},
+            "/b": {"post": {"requestBody": body}, "put": {"requestBody": described, "parameters": parameter}},
+            "/c": described,
+        }
+        api = read({"openapi": "3.1.0", "paths": paths, "components": {"schemas": {"Pet": schema, "Other": parameter}}})
+        for each in api.operations:
+            json.dumps(each.definition)
+            with contextlib.suppress(ArgumentError):
+                build(each, {"id": "x", "q": [1], "body": {"a": "b"}})
