@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from moorage._steps import step
-    from moorage.adapters.once import read_only
+    from moorage._toolbox import MCPToolbox
+    from moorage.adapters.once import read_only, step_tool
 
 __all__ = [
     "AlreadyDone",
@@ -44,6 +45,7 @@ __all__ = [
     "Event",
     "HostedAgent",
     "Item",
+    "MCPToolbox",
     "Misuse",
     "MoorageError",
     "NotReady",
@@ -60,6 +62,7 @@ __all__ = [
     "events",
     "read_only",
     "step",
+    "step_tool",
     "text_of",
 ]
 
@@ -68,6 +71,8 @@ _LATE = {
     "Client": "moorage._blocking",
     "step": "moorage._steps",
     "read_only": "moorage.adapters.once",
+    "step_tool": "moorage.adapters.once",
+    "MCPToolbox": "moorage._toolbox",
     "AlreadyDone": "moorage._errors",
     "ApiStatusError": "moorage._errors",
     "ConnectionLost": "moorage._errors",

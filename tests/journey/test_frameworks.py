@@ -43,12 +43,13 @@ def models() -> Iterator[Models]:
 
 @contextlib.contextmanager
 def platform_of(models: Models, folder: Path) -> Iterator[Platform]:
-    shutil.copytree(SHOWN, folder / "shown", ignore=shutil.ignore_patterns("__pycache__", "workspace"))
-    (folder / "shown" / "models.yaml").write_text(ENDPOINT.format(url=models.url))
     for each in FRAMEWORKS:
+        ignored = shutil.ignore_patterns("__pycache__", "workspace")
+        shutil.copytree(SHOWN / each, folder / "shown" / each, ignore=ignored)
         shutil.copytree(OURS / each, folder / "ours" / each, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("requirements.in", "requirements.txt"):
             shutil.copy(SHOWN / each / name, folder / "ours" / each / name)
+    (folder / "shown" / "models.yaml").write_text(ENDPOINT.format(url=models.url))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{models.port}")
         with started(folder) as found:

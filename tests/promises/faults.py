@@ -50,6 +50,8 @@ ROWS: dict[str, Row] = {
             f"{TOOLS}::test_a_gateway_that_ends_during_an_effect_leaves_an_unknown_outcome",
             f"{JOURNEY.format('frameworks')}::test_a_tool_that_a_crash_fell_into_is_told_as_unknown_and_not_run_again",
             f"{JOURNEY.format('frameworks')}::test_an_agent_that_asks_otherwise_the_second_time_is_told_what_was_done",
+            f"{JOURNEY.format('framework_toolboxes')}::test_a_toolboxs_journal_has_what_a_kill_fell_into_and_a_lost_outcome_is_told_as_one",
+            f"{JOURNEY.format('framework_toolboxes')}::test_a_step_that_is_asked_otherwise_tells_what_was_done",
             f"{_FAULTS}::test_a_killed_agent_process",
             f"{_FAULTS}::test_a_deleted_pod",
             f"{CLUSTER.format('call_sweep')}::test_no_effect_happens_twice_whatever_dies",

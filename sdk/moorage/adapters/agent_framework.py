@@ -14,7 +14,7 @@ from typing import Any
 from moorage._context import Context
 from moorage.adapters import chat
 from moorage.adapters.carried import Carried
-from moorage.adapters.once import Told, once, reads_only
+from moorage.adapters.once import Told, at_toolbox, once, reads_only
 from moorage.events import Error, Event, ReasoningDelta, TextDelta, ToolCall, ToolResult, Usage
 
 
@@ -77,6 +77,14 @@ def _journaled(framework: Any, agent: Any) -> dict[str, Any]:
             if reads_only(getattr(context.function, "func", None)):
                 await call_next()
                 return
+            if _calls_toolbox(agent, context.function):
+                try:
+                    await call_next()
+                except (
+                    framework.exceptions.ToolExecutionException
+                ) as refused:  # whose words the framework keeps from the model
+                    context.result = [content.from_text(str(refused))]
+                return
 
             async def run() -> Any:
                 await call_next()
@@ -93,6 +101,12 @@ def _journaled(framework: Any, agent: Any) -> dict[str, Any]:
                 context.result = found
 
     return {"middleware": [Journaled()]}
+
+
+def _calls_toolbox(agent: Any, function: Any) -> bool:
+    """Whether it is a tool of a toolbox, whose journal has the call."""
+    doors = [tool for tool in getattr(agent, "mcp_tools", ()) if at_toolbox(getattr(tool, "url", None))]
+    return any(each is function for tool in doors for each in tool.functions)
 
 
 def _packed(result: Any) -> Any:

@@ -7,12 +7,13 @@ a node calls by itself are its own code: nobody else sees them.
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from importlib import import_module
 from typing import Any
 
-from moorage.adapters.once import Told, once, reads_only
+from moorage.adapters.once import JOURNALED, Told, at_toolbox, once, reads_only
 
 Execute = Callable[[Any], Awaitable[Any]]
 _DONE = "_moorage_journaled"
@@ -55,7 +56,8 @@ def _wrap(node: Any) -> None:
 async def _once(request: Any, execute: Execute) -> Any:
     """The result of one call of a tool: a message, or a command to the graph."""
     call, tool = request.tool_call, request.tool
-    if tool is None or reads_only(getattr(tool, "func", None)) or reads_only(getattr(tool, "coroutine", None)):
+    function, coroutine = getattr(tool, "func", None), getattr(tool, "coroutine", None)
+    if tool is None or reads_only(function) or reads_only(coroutine) or _journaled(coroutine):
         return await execute(request)
     codec = import_module("langgraph.checkpoint.serde.jsonplus").JsonPlusSerializer()
     bubbles = (import_module("langgraph.errors").GraphBubbleUp,)
@@ -77,6 +79,16 @@ async def _once(request: Any, execute: Execute) -> Any:
         message = import_module("langchain_core.messages").ToolMessage
         return message(content=said, name=call["name"], tool_call_id=call["id"], status="error")
     return _for(call["id"], unpack(found))
+
+
+def _journaled(coroutine: Any) -> bool:
+    """Whether it calls a toolbox: as `MCPToolbox` marks it, or as langchain-mcp-adapters makes a tool, around the connection's settings."""
+    if getattr(coroutine, JOURNALED, False):
+        return True
+    if not inspect.isfunction(coroutine):
+        return False
+    connection = inspect.getclosurevars(coroutine).nonlocals.get("connection")
+    return isinstance(connection, dict) and at_toolbox(connection.get("url"))
 
 
 def _for(identity: str, result: Any) -> Any:

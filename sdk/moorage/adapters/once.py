@@ -6,7 +6,11 @@ attempt did something else in its place) is `Told`: a result that it can act on,
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
+import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +18,11 @@ from typing import Any, TypeVar
 
 from moorage._errors import AlreadyDone, OutcomeUnknown
 from moorage._steps import step
+from moorage_api.wire.calls import TOOLBOXES_URL
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__moorage_read_only__"
+JOURNALED = "__moorage_journaled__"
 
 
 def read_only(tool: F) -> F:
@@ -43,6 +49,17 @@ def reads_only(function: Any) -> bool:
     )
 
 
+def mark_journaled(function: Any) -> None:
+    """Marks what calls a toolbox: its journal has the call, so that it is no step as well."""
+    setattr(function, JOURNALED, True)
+
+
+def at_toolbox(url: object) -> bool:
+    """Whether an MCP client's URL is one of a toolbox of this sandbox."""
+    here = os.environ.get(TOOLBOXES_URL, "")
+    return bool(here) and isinstance(url, str) and url.startswith(f"{here}/")
+
+
 @dataclass(frozen=True)
 class Told:
     """What a model gets in place of a result: a name and a sentence, and what an earlier attempt did where there is that."""
@@ -60,6 +77,33 @@ class Told:
         if self.result is not None:
             told["result"] = text(self.result)
         return told
+
+
+def step_tool(tool: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """The function as a tool whose call is a step, for a framework that is called within a function of one's own.
+
+        @function_tool                 # of the OpenAI Agents SDK, for one
+        @moorage.step_tool
+        async def charge(order: str) -> str: ...
+
+    Name, arguments and docstring stay. It returns JSON of at most 8 MiB; where it must not run, `{"error": "outcome_unknown", …}` or
+    `{"error": "already_done_in_earlier_attempt", …}` as text, for the model to act on. A blocking function gets a thread. Agents that
+    `HostedAgent` takes as they are need none of this. The call raises what `moorage.step` raises but OutcomeUnknown and AlreadyDone.
+    """
+    signature = inspect.signature(tool)
+
+    @functools.wraps(tool)
+    async def made(*args: Any, **kwargs: Any) -> Any:
+        async def run() -> Any:
+            if inspect.iscoroutinefunction(tool):
+                return await tool(*args, **kwargs)
+            return await asyncio.to_thread(tool, *args, **kwargs)
+
+        given = signature.bind(*args, **kwargs).arguments
+        found = await once(tool.__name__, given, run, lambda result: result, ())
+        return json.dumps(found.as_json(lambda kept: kept), ensure_ascii=False) if isinstance(found, Told) else found
+
+    return made
 
 
 async def once(
