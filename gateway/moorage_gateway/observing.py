@@ -82,7 +82,6 @@ def _model(what: dict[str, str]) -> telemetry.CallShape | None:
 
 
 def _tool(what: dict[str, str]) -> telemetry.CallShape | None:
-    """A tool, or a step of the agent's own."""
     name = what.get("tool", "")
     attributes = {
         telemetry.OPERATION: telemetry.EXECUTE_TOOL,
@@ -93,10 +92,17 @@ def _tool(what: dict[str, str]) -> telemetry.CallShape | None:
     return telemetry.CallShape(f"{telemetry.EXECUTE_TOOL} {name}", False, attributes) if name else None
 
 
+def _step(what: dict[str, str]) -> telemetry.CallShape | None:
+    """An effect of the agent's own (`moorage.step`), a framework's function tool too."""
+    name = what.get("name", "")
+    attributes = {telemetry.STEP_NAME: name, telemetry.STATUS: None}  # no request that somebody answered
+    return telemetry.CallShape(f"{telemetry.STEP} {name}", False, attributes) if name else None
+
+
 SHAPES: dict[str, Callable[[dict[str, str]], telemetry.CallShape | None]] = {
     "model": _model,
     "tool": _tool,
-    "step": _tool,
+    "step": _step,
 }
 """By the `kind` of an entry."""
 
@@ -119,7 +125,7 @@ class CallSpans:
             telemetry.ENTRY: call.entry or None,
             telemetry.STATUS: call.status or None,
         }
-        found = {name: value for name, value in {**shape.attributes, **common}.items() if value is not None}
+        found = {name: value for name, value in {**common, **shape.attributes}.items() if value is not None}
         shape = telemetry.CallShape(shape.name, shape.remote, {**found, telemetry.REPLAYED: call.replayed})
         error = call.fault or (str(call.status) if call.status >= 400 else None)
         self._traces.call(call.traceparent, shape, began=call.began, ended=call.ended, error=error)

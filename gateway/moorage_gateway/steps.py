@@ -23,6 +23,8 @@ from moorage_api.wire.calls import MAX_STEP_NAME, STEPS
 from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.kinds import Asked, CallRefused, Report
 
+FAILED = "step_failed"
+"""What the span of a step says whose function raised."""
 LENGTH = 40  # hex digits of a fingerprint: 160 bits
 _JSON = (("content-type", "application/json"),)
 
@@ -108,7 +110,8 @@ def _end(body: dict[str, Any]) -> Report:
     else:
         outcome = {"result": body["result"]}
     answer = _told({"state": "completed", "outcome": outcome})
-    return Report(mark, answer, _told({"state": "recorded"}), {"kind": "step"})
+    fault = FAILED if "error" in outcome else ""
+    return Report(mark, answer, _told({"state": "recorded"}), {"kind": "step"}, fault)
 
 
 def _body(asked: Asked) -> dict[str, Any]:

@@ -6,7 +6,7 @@ a collector that is slow or gone costs spans, never a request.
 
     SERVER  `POST /v1/agents/{agent}/responses`   one a request      (RequestTrace)
       └─ CLIENT  `invoke_agent NAME`              one an attempt     (Telemetry.invoke_agent)
-           └─ `chat MODEL`, `execute_tool TOOL`   one a call         (Telemetry.call; which is what: `observing.py`)
+           └─ `chat MODEL`, `execute_tool TOOL`, `step NAME`   one a call   (Telemetry.call; which is what: `observing.py`)
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ REPLAYED = "moorage.replayed"
 ENDPOINT = "moorage.endpoint"
 ANSWERED_BY = "moorage.answered_by"
 TOOLBOX = "moorage.toolbox"
+STEP_NAME = "moorage.step"
 
 INVOKE_AGENT = "invoke_agent"
 EXECUTE_TOOL = "execute_tool"
+STEP = "step"
 CHAT = "chat"
 EMBEDDINGS = "embeddings"
 TEXT_COMPLETION = "text_completion"

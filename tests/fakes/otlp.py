@@ -24,6 +24,9 @@ class SpanSeen:
     kind: int
     attributes: dict[str, Any]
     failed: bool
+    began: int
+    """Nanoseconds since 1970, as `ended`."""
+    ended: int
     raw: bytes
     """The whole span as sent, to look for what must not be there."""
 
@@ -106,5 +109,7 @@ def _seen(span: Any) -> SpanSeen:
         kind=span.kind,
         attributes={one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes},
         failed=span.status.code == 2,
+        began=span.start_time_unix_nano,
+        ended=span.end_time_unix_nano,
         raw=span.SerializeToString(),
     )

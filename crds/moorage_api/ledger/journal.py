@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from moorage_api.ledger import journal_scripts, keys
 from moorage_api.ledger.records import text
@@ -123,6 +123,18 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """What `report` found: OK; SUPERSEDED, ABSENT (or none of its session's), NONE (it began no such call).
+
+    The first time also `what` the entry is, as it was begun, and the Redis time at which its lease would have ended (ms); 0 else.
+    """
+
+    word: str
+    what: dict[str, str] = field(default_factory=dict)
+    lease: int = 0
+
+
+@dataclass(frozen=True)
 class Recorded:
     """An entry as the journal holds it."""
 
@@ -210,12 +222,24 @@ class JournalLedger:
         state: str,
         answer: bytes,
         outcome: Outcome = NOTHING,
-        by: Binding | None = None,
     ) -> str:
-        """**F** The outcome (`completed` or `unknown`). `by`: the attempt that made the call by itself.
+        """**F** The outcome (`completed` or `unknown`). OK, SUPERSEDED (another try counts), ABSENT (no such turn)."""
+        return text((await self._end(asking, started, executor, state, answer, outcome, None))[0])
 
-        OK, SUPERSEDED (another try counts), ABSENT (no such turn, or none of its session's), NONE (it began no such call)."""
-        out = await self._runner.run(
+    async def report(
+        self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes, by: Binding
+    ) -> Reported:
+        """**F** `complete` of a call that the attempt `by` made by itself."""
+        word, *told = await self._end(asking, started, executor, state, answer, NOTHING, by)
+        if len(told) != 2 or not told[1]:
+            return Reported(text(word))
+        return Reported(text(word), json.loads(told[0] or "{}"), int(told[1]))
+
+    async def _end(
+        self, asking: Asking, started: Started, executor: str, state: str, answer: bytes, outcome: Outcome,
+        by: Binding | None,
+    ) -> list[Any]:  # fmt: skip
+        return await self._runner.run(
             journal_scripts.COMPLETE,
             asking.response,
             started.entry,
@@ -234,7 +258,6 @@ class JournalLedger:
             MAX_ENTRIES,
             *(x for pair in outcome.sums.items() for x in pair),
         )
-        return text(out[0])
 
     async def spend(self, asking: Asking, tokens: int) -> None:
         """What a call has spent that no entry will tell of."""

@@ -200,7 +200,7 @@ return reply('RUN', e, try, call('HGET', jn, 'octets') or '0')
 # entry is stays as it was begun.
 # A: R, entry, executor, try, state (completed | unknown), answer, what it is (JSON), purse, its requests and tokens a minute, tokens spent,
 #    session and sandbox of the attempt (else empty), what was asked (may be empty), most entries, then pairs: a name, and what this call
-#    adds to the turn's sum of it
+#    adds to the turn's sum of it. Answers, beside OK and of a call that its attempt made, what it is and when its lease ended: once.
 COMPLETE = Script(
     "journal_complete",
     _BUCKET
@@ -209,7 +209,7 @@ local R, e, TRY = A[1], A[2], A[4]
 local t, j, jn = 't:' .. R, 'j:' .. R, 'jn:' .. R
 local left = call('PTTL', t)
 if left == -2 then return reply('ABSENT') end
-local h = get(j, e .. '.s', e .. '.x', e .. '.t')
+local h = get(j, e .. '.s', e .. '.x', e .. '.t', e .. '.l')
 if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end
 if h[1] and h[1] ~= 'started' then return reply('OK') end
 local BY = A[12] ~= ''
@@ -230,6 +230,7 @@ spend(A[8], tonumber(A[9]), tonumber(A[10]), tonumber(A[11]))
 if left > 0 then
   for _, k in ipairs({j, jn, 'jl:' .. R}) do call('PEXPIRE', k, int(left)) end
 end
+if BY then return reply('OK', call('HGET', j, e .. '.h') or '', h[4] or '') end
 return reply('OK')
 """,
     effect=True,

@@ -263,7 +263,10 @@ class HopPool:
 
         if self._connector is not None:
             ready = await self._connector(endpoint)
-            return await loop.create_connection(make, sock=ready)
+            if self._tls is None or not endpoint.startswith("https:"):
+                return await loop.create_connection(make, sock=ready)
+            name = self._server_name or urlsplit(endpoint).hostname
+            return await loop.create_connection(make, sock=ready, ssl=self._tls, server_hostname=name)
         if endpoint.startswith("unix:"):
             return await loop.create_unix_connection(make, endpoint[5:])
         parts = urlsplit(endpoint)

@@ -26,6 +26,7 @@ from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Per
 from moorage_gateway.journal.refusals import Refused
 from moorage_gateway.journal.seeing import Call
 from moorage_gateway.routes.answers import exchange_of
+from moorage_gateway.routes.departure import Departure
 
 PEER_S = 30.0
 """For a shim to send the whole call."""
@@ -51,7 +52,7 @@ class CallPort:
         """One call of an identified sandbox. An answer without an end ends the connection."""
         exchange = exchange_of(scope)
         try:
-            await self._counted(who, receive, send)
+            await self._counted(who, scope, receive, send)
         except Broken as why:
             log.info("a call of %s/%s broke off: %s", who.tenant, who.agent, why)
             if exchange is None:
@@ -61,19 +62,19 @@ class CallPort:
             else:
                 await _say(send, 503, wire.AGAIN, "its answer broke off")
 
-    async def _counted(self, who: Identity, receive: Receive, send: Send) -> None:
+    async def _counted(self, who: Identity, scope: Any, receive: Receive, send: Send) -> None:
         if self._served[who.sandbox] >= self._most:
             await _say(send, 503, wire.AGAIN, f"this sandbox makes {self._most} calls at a time")
             return
         self._served[who.sandbox] += 1
         try:
-            await self._serve(who, receive, send)
+            await self._serve(who, scope, receive, send)
         finally:
             self._served[who.sandbox] -= 1
             if not self._served[who.sandbox]:
                 del self._served[who.sandbox]
 
-    async def _serve(self, who: Identity, receive: Receive, send: Send) -> None:
+    async def _serve(self, who: Identity, scope: Any, receive: Receive, send: Send) -> None:
         room = self._journaling.room
         body, taken = _Body(receive), 0
         try:
@@ -86,13 +87,13 @@ class CallPort:
             if not body.whole:
                 await _say(send, 413, wire.NO, f"a call has at most {wire.MAX_BODY} bytes")
                 return
-            await self._called(who, body.take(), receive, send)
+            await self._called(who, body.take(), scope, receive, send)
         except TimeoutError:
             await _say(send, 408, wire.AGAIN, f"the call did not come within {PEER_S:.0f} s")
         finally:
             room.give(taken)
 
-    async def _called(self, who: Identity, data: bytes, receive: Receive, send: Send) -> None:
+    async def _called(self, who: Identity, data: bytes, scope: Any, receive: Receive, send: Send) -> None:
         try:
             call, body = wire.Call.decode(data)
         except ValueError:
@@ -113,27 +114,18 @@ class CallPort:
             await _tell(send, no.answer, (wire.REFUSED, wire.NO))
             return
         binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
-        answering = asyncio.ensure_future(self._answer(binding, call, prepared, send))
-        leaving = asyncio.ensure_future(_left(receive))
-        try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                answering.result()
-        finally:
-            both = [each for each in (answering, leaving) if not each.done()]
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+        async with Departure(scope, receive):
+            await self._answer(binding, call, prepared, send)
 
     async def _answer(
         self, binding: Binding, call: wire.Call, prepared: Performed | Handed | Report, send: Send
     ) -> None:
         found: Flight | Stored | Refused
+        trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
         if isinstance(prepared, Report):
             asking = Asking(call.turn, call.begun, call.number, "", "once", call.resent, prepared.what)
-            found = await self._journaling.report(binding, asking, prepared)
+            found = await self._journaling.report(binding, asking, prepared, trace)
         else:
-            trace = next((value for name, value in call.headers if name == TRACEPARENT), "")
             found = await self._journaling.ask(Call(binding, _asking(call, prepared), prepared, trace))
         render = prepared.shown if isinstance(prepared, Rendering) else _as_it_is
         match found:
@@ -173,9 +165,11 @@ async def _follow_whole(send: Send, flight: Flight, render: Callable[[Answer], A
         assert flight.refusal is not None
         await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
         return
-    async with contextlib.aclosing(flight.follow()) as pieces:
-        body = b"".join([piece async for piece in pieces])
-    await _tell(send, render(Answer(flight.status, flight.headers, body)), (wire.ENTRY, flight.entry))
+    if not flight.over:
+        async with contextlib.aclosing(flight.follow()) as pieces:
+            async for _ in pieces:
+                pass
+    await _tell(send, render(flight.answer), (wire.ENTRY, flight.entry))
 
 
 async def _follow(send: Send, flight: Flight) -> None:
@@ -183,17 +177,15 @@ async def _follow(send: Send, flight: Flight) -> None:
         assert flight.refusal is not None
         await _tell(send, flight.refusal, (wire.REFUSED, wire.AGAIN))
         return
+    if flight.over:
+        # Not streamed, so nothing was seen of it before it was whole and recorded: one write, of a length that is known.
+        await _tell(send, flight.answer, (wire.ENTRY, flight.entry))
+        return
     await _start(send, flight.status, flight.headers, (wire.ENTRY, flight.entry))
     async with contextlib.aclosing(flight.follow()) as pieces:
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the shim has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _Body:

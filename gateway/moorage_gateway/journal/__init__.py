@@ -8,7 +8,6 @@ journaling   what becomes of a call: made, met again, held, turned away, refused
 making       calls being made here: their leases, their ends, what happens when somebody dies
 handing      calls that an attempt makes by itself, and reports
 recording    answers into the journal
-insisting    what must reach the ledger, sent until it answers
 found        what asking finds instead of a call to make
 refusals     what is said where a call is not made
 exporting    a turn's journal as who develops its agent reads it

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
 from moorage_api.ledger.script import LEASE_MS
 from moorage_gateway.clock import Clock
+from moorage_gateway.insisting import Insisting
 from moorage_gateway.journal import handing
 from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.found import Stored
-from moorage_gateway.journal.insisting import Insisting
 from moorage_gateway.journal.kinds import Handed, Report
 from moorage_gateway.journal.making import LAST_S, Held, Making
 from moorage_gateway.journal.recording import Recording
@@ -121,7 +121,7 @@ class Journaling:
                 return again("Another gateway has been making this call for too long.")
             await self._clock.sleep(POLL_S if asker.since is None else HELD_POLL_S)
 
-    async def report(self, binding: Binding, asking: Asking, report: Report) -> Stored | Refused:
+    async def report(self, binding: Binding, asking: Asking, report: Report, traceparent: str = "") -> Stored | Refused:
         """How a call ended that its attempt made by itself. Sent again, it says the same."""
         begun, started = handing.marked(report.mark)
         if begun != asking.begun or not asking.response:
@@ -129,10 +129,14 @@ class Journaling:
             return Refused("no", error(409, "conflict", "fenced", message))
         try:
             executor = handing.attempt(binding, asking)
-            word = await self._recording.reported(binding, asking, started, executor, report.answer)
+            found = await self._recording.reported(binding, asking, started, executor, report.answer)
         except TimeoutError:
             return again("The ledger does not answer.")
+        word = found.word
         if word == "OK":
+            if found.lease:
+                began = Began.since(found.lease - handing.LEASE_MS, self._clock)
+                self._tell.of(binding, asking, began, started.entry, found.what, traceparent, fault=report.fault)
             return Stored(started.entry, report.told, replayed=False)
         return refusal(word) if word in ("SUPERSEDED", "NONE") else again(f"It could not be recorded: {word}.")
 

@@ -145,12 +145,14 @@ class Handed(Prepared, Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """How a handed call ended: `mark` is what `hand` gave, `answer` what later attempts get, `told` what the reporter does."""
+    """How a handed call ended: `mark` is what `hand` gave, `answer` what later attempts get, `told` what the reporter does; `fault`: a word
+    for traces, where it failed."""
 
     mark: str
     answer: Answer
     told: Answer
     what: dict[str, str]
+    fault: str = ""
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from moorage_api.ledger.journal import Asking, JournalLedger, Started
 from moorage_api.ledger.script import LEASE_MS, RENEW_S, Lost, Unreachable
 from moorage_gateway.clock import Clock
+from moorage_gateway.insisting import Insisting
 from moorage_gateway.journal.flights import Flight
-from moorage_gateway.journal.insisting import Insisting
 from moorage_gateway.journal.kinds import NoOutcome, NothingSent, Performed
 from moorage_gateway.journal.recording import RECORD_S, Recording
 from moorage_gateway.journal.refusals import again

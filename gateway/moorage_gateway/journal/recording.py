@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from moorage_api.ledger.journal import NOTHING, Asking, Binding, JournalLedger, Outcome, Started
+from moorage_api.ledger.journal import NOTHING, Asking, Binding, JournalLedger, Outcome, Reported, Started
 from moorage_gateway.clock import Clock
+from moorage_gateway.insisting import RETRY_S, Insisting
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.handing import SMALL
-from moorage_gateway.journal.insisting import RETRY_S, Insisting
 from moorage_gateway.journal.spilling import Spill, fitting
+
+T = TypeVar("T")
 
 RECORD_S = 600.0
 """For an answer that has come to be recorded."""
@@ -34,8 +38,10 @@ class Recording:
         data = await self._spill.put(tenant, asking.response, name, answer, held=started.octets)
         return await self.completed(asking, started, executor, "completed", data, outcome=outcome)
 
-    async def reported(self, binding: Binding, asking: Asking, started: Started, executor: str, answer: Answer) -> str:
-        """A call that its attempt made has this answer. As `made`. Raises TimeoutError when the ledger does not say what it holds."""
+    async def reported(
+        self, binding: Binding, asking: Asking, started: Started, executor: str, answer: Answer
+    ) -> Reported:
+        """A call that its attempt made has this answer. Its word as `made`'s. Raises TimeoutError when the ledger does not answer."""
         state, data = "completed", answer.encode()
         if len(answer.body) > SMALL:
             # Only who makes a call may put something large for it.
@@ -46,7 +52,8 @@ class Recording:
                 data = await self._spill.put(binding.tenant, asking.response, name, answer, held=held)
             else:  # lost, and no later attempt will ask; or never begun
                 state, data = "unknown", b""
-        return await self.completed(asking, started, executor, state, data, by=binding)
+        send = functools.partial(self._ledger.report, asking, started, executor, state=state, answer=data, by=binding)
+        return await self._there(send, lambda found: found.word)
 
     async def completed(
         self,
@@ -57,19 +64,22 @@ class Recording:
         data: bytes,
         *,
         outcome: Outcome = NOTHING,
-        by: Binding | None = None,
     ) -> str:
         """The entry's end, insisted on. As `made`."""
-        until = self._clock.monotonic() + ABSENT_S
         send = functools.partial(
-            self._ledger.complete, asking, started, executor, state=state, answer=data, by=by,
+            self._ledger.complete, asking, started, executor, state=state, answer=data,
             outcome=fitting(outcome, held=started.octets),
         )  # fmt: skip
+        try:
+            return await self._there(send, str)
+        except TimeoutError:
+            return "Redis is away"
+
+    async def _there(self, send: Callable[[], Awaitable[T]], word: Callable[[T], str]) -> T:
+        """What `send` says once the turn is there again, or has been away for too long. Raises TimeoutError."""
+        until = self._clock.monotonic() + ABSENT_S
         while True:
-            try:
-                word = await self._insist(send, RECORD_S)
-            except TimeoutError:
-                return "Redis is away"
-            if word != "ABSENT" or self._clock.monotonic() >= until:
-                return word
+            found = await self._insist(send, RECORD_S)
+            if word(found) != "ABSENT" or self._clock.monotonic() >= until:
+                return found
             await self._clock.sleep(RETRY_S)

@@ -32,6 +32,12 @@ class Began:
         """Now."""
         return cls(clock.now_ms() * 1_000_000, clock.monotonic())
 
+    @classmethod
+    def since(cls, ms: int, clock: Clock) -> Began:
+        """At a time by the wall; now, where that has not come yet by this clock."""
+        now = clock.now_ms()
+        return cls(min(ms, now) * 1_000_000, clock.monotonic() - max(0, now - ms) / 1000)
+
     def ended(self, clock: Clock) -> int:
         """Now, in ns of the epoch and never before the beginning."""
         return self.ns + round((clock.monotonic() - self.monotonic) * 1e9)
@@ -80,3 +86,11 @@ class Telling:
         self._observer.ended(
             Ended(call.binding, call.asking, entry, told, status, fault, replayed, began.ns, ended, call.traceparent)
         )
+
+    def of(
+        self, binding: Binding, asking: Asking, began: Began, entry: str, what: dict[str, str], traceparent: str,
+        *, fault: str = "",
+    ) -> None:  # fmt: skip
+        """Of one that its attempt made by itself and has reported."""
+        ended = began.ended(self._clock)
+        self._observer.ended(Ended(binding, asking, entry, what, 0, fault, False, began.ns, ended, traceparent))

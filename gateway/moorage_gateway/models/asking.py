@@ -1,4 +1,7 @@
-"""One request to a server of models: sent, its head, its body as it comes. Layer: gateway, I/O rim; aiohttp.
+"""One request to a server of models or tools: sent, its head, its body as it comes. Layer: gateway, I/O rim.
+
+Over connections of our own (`moorage_api.wire.hop`): aiohttp's request, response, timers and streams were a seventh of what a call costs
+(decisions/0027).
 
 AskFault         no answer: `sent` says whether the server may have got the request
 """
@@ -6,16 +9,22 @@ AskFault         no answer: `sent` says whether the server may have got the requ
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
-
-from moorage_gateway.models.places import Allowed, Forbidden, Resolver, check
+from moorage_api.wire.hop import HopError, HopPool, HopResponse, HopTimeout
+from moorage_gateway.models.places import Allowed, Forbidden, authority, check, found
 
 KEPT_S = 30.0
+KEPT = 256
+"""Idle connections to one server."""
+STEP_S = 1.0
+"""For one of a host's addresses to answer, while there are more."""
 
 
 class AskFault(Exception):
@@ -44,15 +53,15 @@ class Request:
 class Coming:
     """An answer whose head is here."""
 
-    def __init__(self, response: aiohttp.ClientResponse, idle: float) -> None:
+    def __init__(self, response: HopResponse, idle: float) -> None:
         self._response = response
         self._idle = idle
         self.status = response.status
-        self.headers = [(name, value) for name, value in response.headers.items()]
+        self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
 
     def header(self, name: str) -> str:
-        """Its first value, or nothing."""
-        return self._response.headers.get(name, "")
+        """Its first value, or nothing; `name` in lower case."""
+        return next((value for each, value in self.headers if each == name), "")
 
     @property
     def streams(self) -> bool:
@@ -61,27 +70,21 @@ class Coming:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, a piece a chunk, nothing merged. Raises AskFault when it breaks off or falls silent."""
-        content = self._response.content
         try:
-            while True:
-                async with asyncio.timeout(self._idle):
-                    piece, _ = await content.readchunk()
-                if piece:
-                    yield piece
-                elif content.at_eof():
-                    return
-        except TimeoutError:
+            while piece := await self._response.next_chunk(idle=self._idle):
+                yield piece
+        except HopTimeout:
             raise AskFault(f"the server fell silent for {self._idle:g} s", sent=True, late=True) from None
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
+        except HopError as fault:
             raise AskFault(f"the answer broke off: {_told(fault)}", sent=True) from None
 
 
 class Upstreams:
-    """Connections to servers of models. Made in the loop that uses it, with the first request."""
+    """Connections to servers of models and tools. Made in the loop that uses it, with the first request."""
 
     def __init__(self, allowed: Allowed) -> None:
         self._allowed = allowed
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: HopPool | None = None
 
     @asynccontextmanager
     async def ask(self, request: Request) -> AsyncIterator[Coming]:
@@ -90,57 +93,82 @@ class Upstreams:
             check(request.url, self._allowed())
         except Forbidden as why:
             raise AskFault(str(why), sent=False, final=True) from None
-        response = await self._sent(request)
-        try:
+        async with await self._sent(request) as response:
             yield Coming(response, request.idle)
-        finally:
-            response.close() if not response.content.at_eof() else response.release()
 
-    async def _sent(self, request: Request) -> aiohttp.ClientResponse:
+    async def _sent(self, request: Request) -> HopResponse:
+        parts = urlsplit(request.url)
+        target = parts.path or "/"
         try:
-            async with asyncio.timeout(request.first):
-                return await self._made().request(
-                    request.method,
-                    URL(request.url, encoded=True),  # it was checked as it stands
-                    headers=request.headers,
-                    data=request.body or None,
-                    allow_redirects=False,  # who answers is who was named
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=request.connect),
-                )
-        except aiohttp.ClientConnectorError as fault:
-            cause = fault.os_error
-            raise AskFault(_told(cause), sent=False, final=isinstance(cause, Forbidden)) from None
-        except (aiohttp.ConnectionTimeoutError, Forbidden) as fault:
-            raise AskFault(_told(fault), sent=False, final=isinstance(fault, Forbidden), late=True) from None
-        except TimeoutError:
-            raise AskFault(f"no answer began within {request.first:g} s", sent=True, late=True) from None
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
-            raise AskFault(_told(fault), sent=True) from None
+            return await self._made().request(
+                f"{parts.scheme}://{parts.netloc}",
+                request.method,
+                f"{target}?{parts.query}" if parts.query else target,
+                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()],
+                request.body,
+                connect_timeout=min(request.connect, request.first),
+                head_timeout=request.first,
+                retry_stale=False,  # whether it was carried out is not known, and whoever asks decides
+            )
+        except HopError as fault:
+            raise _fault(fault, request) from None
+        except UnicodeEncodeError:
+            raise AskFault("a header cannot be written", sent=False, final=True) from None
 
-    def _made(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=0, resolver=Resolver(self._allowed), use_dns_cache=False, keepalive_timeout=KEPT_S
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
-        return self._session
+    def _made(self) -> HopPool:
+        if self._pool is None:
+            tls = ssl.create_default_context()
+            tls.set_alpn_protocols(["http/1.1"])
+            self._pool = HopPool(max_idle=KEPT, idle_seconds=KEPT_S, connector=self._connected, tls=tls)
+        return self._pool
+
+    async def _connected(self, endpoint: str) -> socket.socket:
+        """To the first address of it that may be connected to and answers. Raises OSError."""
+        host, port = authority(endpoint)
+        places = await found(host, port, self._allowed())
+        for number, (family, place) in enumerate(places, 1):
+            last = number == len(places)
+            try:
+                async with asyncio.timeout(None if last else STEP_S):
+                    return await _dialled(family, place)
+            except OSError:  # TimeoutError is one
+                if last:
+                    raise
+        raise OSError("no address")  # pragma: no cover: `found` gives one, or raises
 
     async def aclose(self) -> None:
-        """Closes every connection."""
-        if self._session is not None:
-            await self._session.close()
+        """Closes every connection that nobody uses."""
+        if self._pool is not None:
+            await self._pool.close()
 
 
-def _told(fault: BaseException) -> str:
-    """What may be said of a failure: headers, and with them the key, stand in some of aiohttp's texts."""
-    if isinstance(fault, Forbidden):
-        return str(fault)
-    if isinstance(fault, OSError) and fault.strerror:
-        return fault.strerror
-    return type(fault).__name__
+async def _dialled(family: int, place: tuple[str, int]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, place)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _fault(fault: HopError, request: Request) -> AskFault:
+    cause = fault.__cause__
+    if isinstance(cause, Forbidden):
+        return AskFault(str(cause), sent=False, final=True)
+    if isinstance(fault, HopTimeout) and fault.sent:
+        return AskFault(f"no answer began within {request.first:g} s", sent=True, late=True)
+    if isinstance(fault, HopTimeout):
+        return AskFault(f"no connection within {request.connect:g} s", sent=False, late=True)
+    return AskFault(_told(fault), sent=fault.sent)
+
+
+def _told(fault: HopError) -> str:
+    """What may be said of a failure: what the system or the framing says, and nothing of the request, in which the key stands."""
+    cause = fault.__cause__
+    if isinstance(cause, ssl.SSLError | socket.gaierror) and cause.strerror:
+        return cause.strerror
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)  # an event loop's own words name the address
+    return str(fault)

@@ -20,8 +20,10 @@ AHEAD_S = 60.0
 MOST = 256 * 1024
 """Bytes of a body that is looked at: a longer one is taken as it is."""
 
+# It begins with the digit, and looks back from there: so the search goes from digit to digit, not from byte to byte.
 _READING = re.compile(
-    rb"(?<![\d.])(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)?|[1-9]\d{12}|[1-9]\d{9}(?:\.\d{1,9})?)(?!\d)"
+    rb"[0-9](?<![\d.]\d)(?:\d{3}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)?"
+    rb"|(?<!0)\d{12}|(?<!0)\d{9}(?:\.\d{1,9})?)(?!\d)"
 )
 
 

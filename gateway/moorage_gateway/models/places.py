@@ -1,4 +1,4 @@
-"""Which servers of models may be connected to. Layer: pure, and one resolver.
+"""Which servers of models may be connected to. Layer: pure, and one look-up.
 
 An address is judged after resolving, and that very address is connected to. Private ones, this machine's, and plain `http`, only for
 hosts that the platform's settings name (`allowed_upstreams`; a laptop: what its own folder names); metadata and link-local addresses
@@ -12,8 +12,6 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from moorage_gateway.egress import addresses, rules
 
@@ -76,35 +74,18 @@ def _loopback(address: addresses.Address) -> bool:
     return address in ipaddress.ip_network("127.0.0.0/8" if address.version == 4 else "::1/128")
 
 
-class Resolver(AbstractResolver):
-    """Resolves by the system, and gives only what may be connected to."""
-
-    def __init__(self, allowed: Allowed) -> None:
-        self._allowed = allowed
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """See AbstractResolver. Raises Forbidden when no address of it may be."""
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC
-        )
-        trusted, kept, why = named(host.lower(), port) in self._allowed(), [], None
-        for each, _, proto, _, place in found[:MOST]:
-            text = str(place[0])
-            try:
-                _judge(text, host, port, trusted)
-            except Forbidden as fault:
-                why = fault
-                continue
-            kept.append(
-                ResolveResult(
-                    hostname=host, host=text, port=port, family=each, proto=proto, flags=socket.AI_NUMERICHOST
-                )
-            )
-        if not kept:
-            raise why or Forbidden(f"{named(host, port)} has no address")
-        return kept
-
-    async def close(self) -> None:
-        """Nothing is held."""
+async def found(host: str, port: int, allowed: frozenset[str]) -> list[tuple[int, tuple[str, int]]]:
+    """Family and address of each place of a host that may be connected to. Raises OSError: Forbidden where there is none."""
+    told = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
+    trusted, kept, why = named(host, port) in allowed, list[tuple[int, tuple[str, int]]](), None
+    for family, _, _, _, place in told[:MOST]:
+        text = str(place[0])
+        try:
+            _judge(text, host, port, trusted)
+        except Forbidden as fault:
+            why = fault
+            continue
+        kept.append((family, (text, port)))
+    if not kept:
+        raise why or Forbidden(f"{named(host, port)} has no address")
+    return kept

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from moorage_api.ledger.records import Entry
-from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.activation import Activation
 from moorage_gateway.clock import Clock
+from moorage_gateway.insisting import Insisting
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.turns import archive
 from moorage_gateway.turns.held import Dropped, Held
 from moorage_gateway.upstream import Shims
 
 T = TypeVar("T")
-RETRY_S = 0.2
 
 
 class Observer(Protocol):
@@ -70,6 +69,7 @@ class Steps:
         self._store = ports.archive
         self._clock = ports.clock
         self._recovery = ports.recovery
+        self._until = Insisting(ports.recovery, ports.clock)
         self._observer = ports.observer
         self._history = ports.history
         self._generation = ports.generation
@@ -111,16 +111,4 @@ class Steps:
 
     async def _insist(self, held: Held, call: Callable[[], Awaitable[T]]) -> T:
         """Sends until an answer comes: every script answers the same when sent again. Dropped ends it."""
-        while True:
-            if self._recovery.runs:
-                await self._recovery.settled()
-            try:
-                return await call()
-            except Lost:
-                try:
-                    await self._recovery.recover()
-                except Unreachable:
-                    await self._clock.sleep(RETRY_S)
-            except Unreachable:
-                await self._clock.sleep(RETRY_S)
-            self._stay(held)
+        return await self._until.while_wanted(call, functools.partial(self._stay, held))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from typing import Any
 
 import pytest
 
-from component.journal.conftest import Desk, Said
+from component.journal.conftest import WITHIN, Desk, Said
+from fakes.otlp import collecting
 from moorage_gateway.journal import spilling
 
 pytestmark = pytest.mark.component
@@ -182,3 +184,32 @@ async def test_an_earlier_step_of_unknown_outcome_turns_away_too(desk: Desk) -> 
     await desk.attempt()
     found = await begin(desk, "mail", ["b"])
     assert found.json == {"state": "already_done_in_earlier_attempt", "call": None, "outcome": None}
+
+
+async def test_steps_are_spans_of_the_turns_trace_once_each_and_without_arguments_or_results(desk: Desk) -> None:
+    trace, parent = uuid.uuid4().hex, "00f067aa0ba902b7"
+    over: dict[str, Any] = {
+        "headers": [("traceparent", f"00-{trace}-{parent}-01"), ("content-type", "application/json")]
+    }
+    with collecting() as collector:
+        at = await desk.gateway(otlp_endpoint=collector.url)
+        desk.gateways.insert(0, desk.gateways.pop(desk.gateways.index(at)))
+        before = time.time_ns()
+        begun = await begin(desk, "mail", ["mark77"], **over)
+        for _ in range(2):  # a report is sent again where its answer was lost
+            await end(desk, begun.json["step"], "mark78", **over)
+        failing = await begin(desk, "call", **over)
+        await end(desk, failing.json["step"], said={"error": {"type": "mark79", "message": "mark80"}}, **over)
+        await desk.attempt()
+        assert (await begin(desk, "mail", ["mark77"], **over)).replayed
+        async with asyncio.timeout(WITHIN):
+            while len(found := collector.trace(trace)) < 3:
+                await asyncio.sleep(0.05)
+    assert [span.name for span in found] == ["step mail", "step call", "step mail"]
+    assert {span.parent_id for span in found} == {parent}
+    made, failed, replayed = (span.attributes for span in found)
+    assert (made["moorage.step"], made["moorage.turn"], made["moorage.replayed"]) == ("mail", desk.turn, False)
+    assert made["moorage.entry"] and replayed == made | {"moorage.replayed": True}
+    assert failed["error.type"] == "step_failed" and "error.type" not in made
+    assert before - 1_000_000_000 <= found[0].began <= found[0].ended <= time.time_ns(), "it spans the time it ran"
+    assert not [span for span in found if b"mark" in span.raw]

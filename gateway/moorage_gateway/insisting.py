@@ -25,16 +25,21 @@ class Insisting:
     async def __call__(self, call: Callable[[], Awaitable[T]], seconds: float) -> T:
         """Sends until an answer comes. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
-            while True:
-                if self._recovery.runs:
-                    await self._recovery.settled()
-                try:
-                    return await call()
-                except Lost:
-                    if not await self.recovered():
-                        await self._clock.sleep(RETRY_S)
-                except Unreachable:
+            return await self.while_wanted(call, _always)
+
+    async def while_wanted(self, call: Callable[[], Awaitable[T]], stay: Callable[[], None]) -> T:
+        """Sends until an answer comes, or `stay`, which is asked after each time in vain, raises."""
+        while True:
+            if self._recovery.runs:
+                await self._recovery.settled()
+            try:
+                return await call()
+            except Lost:
+                if not await self.recovered():
                     await self._clock.sleep(RETRY_S)
+            except Unreachable:
+                await self._clock.sleep(RETRY_S)
+            stay()
 
     async def recovered(self) -> bool:
         """What the ledger has lost is told to it again. False: it is away."""
@@ -43,3 +48,7 @@ class Insisting:
         except Unreachable:
             return False
         return True
+
+
+def _always() -> None:
+    """Wanted until the deadline."""
