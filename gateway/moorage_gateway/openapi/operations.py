@@ -16,6 +16,9 @@ from moorage_gateway.openapi.schemas import SchemaError, Schemas
 In = Literal["path", "query", "header"]
 LONGEST_TEXT = 4096
 MOST_PARAMETERS = 64
+LONGEST_NAME = 256
+MOST_TYPES = 64
+"""Of one body."""
 BODY = "body"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
@@ -61,11 +64,15 @@ def operation(
 ) -> Operation:
     """The operation; `shared` are the parameters of its path. Raises SchemaError with the reason why it is none."""
     given: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in (*shared, *_list(described.get("parameters"))):
-        parameter = schemas.found(each)
-        given[(str(parameter.get("name")), str(parameter.get("in")))] = parameter
-    if len(given) > MOST_PARAMETERS:
+    listed = [*shared, *_list(described.get("parameters"))]
+    if len(listed) > MOST_PARAMETERS:
         raise SchemaError(f"has more than {MOST_PARAMETERS} parameters")
+    for each in listed:
+        parameter = schemas.found(each)
+        wire, where = str(parameter.get("name")), str(parameter.get("in"))
+        if len(wire) > LONGEST_NAME:
+            raise SchemaError(f"has a parameter whose name is longer than {LONGEST_NAME} characters")
+        given[(wire, where)] = parameter
     arguments: dict[str, Place] = {}
     properties: dict[str, Any] = {}
     names = [wire for wire, _ in given]
@@ -117,6 +124,8 @@ def _body(schemas: Schemas, described: Any, properties: dict[str, Any]) -> tuple
         return None, False
     found = schemas.found(described)
     content, needed = found.get("content"), found.get("required") is True
+    if isinstance(content, Mapping) and len(content) > MOST_TYPES:
+        raise SchemaError(f"has a body of more than {MOST_TYPES} types")
     for kind in (JSON, FORM):
         media = next((of for name, of in _items(content) if name.partition(";")[0].strip().lower() == kind), None)
         if media is not None:

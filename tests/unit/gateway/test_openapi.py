@@ -198,6 +198,11 @@ def refused(described: dict[str, Any], path: str = "/a", **more: Any) -> str:
         ({}, "/a/%2e%2E/b", "a path that is none"),
         ({"parameters": [{"$ref": "#/" + "a/" * 600}]}, "/a", "not in this document"),
         ({"parameters": [query(f"q{n}") for n in range(65)]}, "/a", "more than 64 parameters"),
+        ({"parameters": [query("q" * 257)]}, "/a", "name is longer than 256"),
+        ({"parameters": [query("q", **{f"x{n}": 1 for n in range(257)})]}, "/a", "more than 256 fields"),
+        ({"parameters": [query("q", schema={"enum": ["x" * 1000] * 140})]}, "/a", "more than 128 KiB"),
+        ({"requestBody": {"content": {f"a/{n}": {} for n in range(65)}}}, "/a", "a body of more than 64 types"),
+        ({"parameters": [{"$ref": "#" + "/a" * 17}]}, "/a", "leads nowhere"),
     ],
 )
 def test_what_a_request_could_not_be_built_of_is_refused_with_the_reason(
@@ -239,6 +244,16 @@ def test_parameters_that_are_somebody_elses_are_no_arguments() -> None:
     given = [query("key"), {"name": "X-Key", "in": "header", "required": True, "schema": {}}, query("x-key")]
     api = read(document({"/a": {"get": {"parameters": given}}}), frozenset({("query", "key"), ("header", "x-key")}))
     assert set(api.operations[0].arguments) == {"x-key"} and api.refused == {}
+
+
+def test_what_is_small_and_referred_to_often_is_bounded_too() -> None:
+    parameters = {f"p{n}": query(f"q{n}") for n in range(60)}
+    paths = {
+        f"/a{n}": {"get": {"parameters": [{"$ref": f"#/components/{p}"} for p in parameters]}} for n in range(2000)
+    }
+    api = read(document(paths) | {"components": parameters})
+    assert len(api.operations) + len(api.refused) == 2000 and api.operations
+    assert all("looks at its parts" in why for why in api.refused.values()) and len(api.refused) > 10
 
 
 def test_names_are_cleaned_and_a_second_of_one_name_is_refused() -> None:
