@@ -20,10 +20,12 @@ from component.ledger.desk import (
     descriptor,
     entry,
 )
-from moorage_api.ledger import agent_calls, approvals, journal_scripts, session_scripts, turn_scripts
+from moorage_api.catalog import RoutineEntry
+from moorage_api.ledger import agent_calls, approvals, journal_scripts, routine_scripts, session_scripts, turn_scripts
 from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.approvals import ApprovalLedger, Request
 from moorage_api.ledger.records import TurnRecord
+from moorage_api.ledger.routines import HOLD_MS
 from moorage_api.ledger.script import Script
 
 pytestmark = pytest.mark.component
@@ -337,6 +339,7 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
 TELLING = {
     session_scripts.OFFER.name, session_scripts.CLAIM.name, session_scripts.GONE.name, session_scripts.ANNOUNCE.name,
     session_scripts.PUBLISH.name, turn_scripts.CANCEL.name,
+    routine_scripts.PUBLISH_ROUTINE.name, routine_scripts.TAKE_ROUTINES.name, routine_scripts.PUT_ROUTINE.name,
 }  # fmt: skip
 
 # Sent once and never again: what is lost with it is a little of a limit.
@@ -368,6 +371,8 @@ async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_not
         (lambda: g.run(turn_scripts.CANCEL, "r-9", "cancelled", 2, "{}"), "CLOSING ENDED"),
         (lambda: g.run(session_scripts.PUBLISH, "dev/a", "{}"), "OK SAME"),
         (lambda: g.run(session_scripts.GONE, "sb-1", "exit"), "OK OK"),
+        (lambda: g.run(routine_scripts.PUBLISH_ROUTINE, "dev/r", "{}"), "OK SAME"),
+        (lambda: g.run(routine_scripts.PUT_ROUTINE, "dev/r", 0, "{}", "", ""), "OK MOVED"),
     ]
     for send, words in steps:
         first = await send()
@@ -377,10 +382,26 @@ async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_not
         assert await desk.state() == held
 
 
+async def test_what_was_taken_is_not_taken_again_and_a_routine_is_due_again_when_its_taker_died(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await g.provider.routines.publish(RoutineEntry("dev", "r", {}))
+    now, (taken,) = await g.provider.routines.take(10)
+    assert (taken.field, taken.version, taken.state, taken.since) == ("dev/r", 0, "", now)
+    held = await desk.state()
+    assert await g.provider.routines.take(10) == (now, [])
+    assert await desk.state() == held
+    await desk.tick(HOLD_MS / 1000)
+    assert [one.field for one in (await g.provider.routines.take(10))[1]] == ["dev/r"]
+    await g.provider.routines.unpublish("dev", "r")
+    (gone,) = (await g.provider.routines.take(10))[1]
+    assert gone.spec == "" and await g.provider.routines.put("dev/r", 0, "", None)
+    assert await g.provider.routines.earliest() is None
+
+
 def test_every_script_is_in_the_table() -> None:
     known = {
         x.name
-        for module in (turn_scripts, session_scripts, journal_scripts, agent_calls, approvals)
+        for module in (turn_scripts, session_scripts, journal_scripts, routine_scripts, agent_calls, approvals)
         for x in vars(module).values()
         if isinstance(x, Script)
     }
