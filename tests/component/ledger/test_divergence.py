@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import Desk, Writer, asking, begun, binding
-from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Started
+from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Reported, Started
 
 pytestmark = pytest.mark.component
 
@@ -70,14 +70,6 @@ async def test_it_is_held_and_then_turned_away_to_the_earlier_one_and_the_next_r
     assert (await session.start("b", number=1)).word == "EARLIER", "sent again, the same is said"
     assert (await session.start("c", number=1)).word == "OTHER"
     assert (await session.start("b", number=2)).entry == "b.0", "one entry turns away one call"
-
-
-async def test_an_effect_that_can_be_joined_is_turned_away_like_any_other(session: Session) -> None:
-    await session.done("a")
-    await session.again()
-    assert (await session.start("b", number=1, permits="joins")).word == "HELD"
-    found = await session.start("b", number=1, permits="joins", waited=True)
-    assert (found.word, found.entry, found.call) == ("EARLIER", "a.0", "mail a")
 
 
 async def test_who_meets_the_earlier_one_while_another_is_held_lets_that_one_run(session: Session) -> None:
@@ -162,8 +154,10 @@ async def test_what_an_attempt_reports_adds_to_sums_and_purse_and_keeps_what_it_
     begun = await session.start("a", "step mail")
     call = effect(session.fence, 1, "a", what={"kind": "report"}, bounds=Bounds("dev/t", turn_tokens=100))
     by, outcome = binding(session.epoch), Outcome({}, {"calls": 1}, 7)
-    done = session.g.journal.report(call, begun, "x1", state="completed", answer=b"", outcome=outcome, by=by)
-    assert (await done).word == "OK"
+    given: dict[str, Any] = {"state": "completed", "answer": b"", "outcome": outcome, "by": by}
+    found = await session.g.journal.report(call, begun, "x1", **given)
+    assert (found.word, found.what) == ("OK", {"kind": "model"}) and found.lease > 0
+    assert await session.g.journal.report(call, begun, "x1", **given) == Reported("OK"), "told the first time only"
     numbers = await desk.redis.hgetall("jn:r-1")
     assert (numbers[b"s:calls"], numbers[b"p:dev/t"]) == (b"1", b"7")
     assert [entry.what for entry in await session.g.journal.entries("r-1")] == [{"kind": "model"}]
@@ -182,8 +176,7 @@ async def test_an_attempt_reports_for_its_own_session_only(session: Session, des
 
     async def report(executor: str, **who: str) -> str:
         by = binding(session.epoch, **who)
-        done = await session.g.journal.report(call, mine, executor, state="completed", answer=b"x", by=by)
-        return done.word
+        return (await session.g.journal.report(call, mine, executor, state="completed", answer=b"x", by=by)).word
 
     assert await report("sb-2:1", sandbox="sb-2") == "SUPERSEDED", "another sandbox is another executor"
     await desk.redis.delete("j:r-1", "jl:r-1", "jn:r-1")
