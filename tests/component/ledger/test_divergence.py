@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import Desk, Writer, asking, begun, binding
-from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Started
+from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Reported, Started
 
 pytestmark = pytest.mark.component
 
@@ -154,8 +154,10 @@ async def test_what_an_attempt_reports_adds_to_sums_and_purse_and_keeps_what_it_
     begun = await session.start("a", "step mail")
     call = effect(session.fence, 1, "a", what={"kind": "report"}, bounds=Bounds("dev/t", turn_tokens=100))
     by, outcome = binding(session.epoch), Outcome({}, {"calls": 1}, 7)
-    done = session.g.journal.complete(call, begun, "x1", state="completed", answer=b"", outcome=outcome, by=by)
-    assert await done == "OK"
+    given: dict[str, Any] = {"state": "completed", "answer": b"", "outcome": outcome, "by": by}
+    found = await session.g.journal.report(call, begun, "x1", **given)
+    assert (found.word, found.what) == ("OK", {"kind": "model"}) and found.lease > 0
+    assert await session.g.journal.report(call, begun, "x1", **given) == Reported("OK"), "told the first time only"
     numbers = await desk.redis.hgetall("jn:r-1")
     assert (numbers[b"s:calls"], numbers[b"p:dev/t"]) == (b"1", b"7")
     assert [entry.what for entry in await session.g.journal.entries("r-1")] == [{"kind": "model"}]
@@ -174,7 +176,7 @@ async def test_an_attempt_reports_for_its_own_session_only(session: Session, des
 
     async def report(executor: str, **who: str) -> str:
         by = binding(session.epoch, **who)
-        return await session.g.journal.complete(call, mine, executor, state="completed", answer=b"x", by=by)
+        return (await session.g.journal.report(call, mine, executor, state="completed", answer=b"x", by=by)).word
 
     assert await report("sb-2:1", sandbox="sb-2") == "SUPERSEDED", "another sandbox is another executor"
     await desk.redis.delete("j:r-1", "jl:r-1", "jn:r-1")
