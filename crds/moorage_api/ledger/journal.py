@@ -227,10 +227,11 @@ class JournalLedger:
         return text((await self._end(asking, started, executor, state, answer, outcome, None))[0])
 
     async def report(
-        self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes, by: Binding
-    ) -> Reported:
+        self, asking: Asking, started: Started, executor: str, *, state: str, answer: bytes, by: Binding,
+        outcome: Outcome = NOTHING,
+    ) -> Reported:  # fmt: skip
         """**F** `complete` of a call that the attempt `by` made by itself."""
-        word, *told = await self._end(asking, started, executor, state, answer, NOTHING, by)
+        word, *told = await self._end(asking, started, executor, state, answer, outcome, by)
         if len(told) != 2 or not told[1]:
             return Reported(text(word))
         return Reported(text(word), json.loads(told[0] or "{}"), int(told[1]))

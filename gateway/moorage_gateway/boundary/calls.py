@@ -22,7 +22,7 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.flights import Broken, Flight
 from moorage_gateway.journal.found import Stored
 from moorage_gateway.journal.journaling import Journaling
-from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Rendering, Report
+from moorage_gateway.journal.kinds import Asked, CallRefused, Handed, Kinds, Performed, Report, is_rendering
 from moorage_gateway.journal.refusals import Refused
 from moorage_gateway.journal.seeing import Call
 from moorage_gateway.routes.answers import exchange_of
@@ -127,7 +127,7 @@ class CallPort:
             found = await self._journaling.report(binding, asking, prepared, trace)
         else:
             found = await self._journaling.ask(Call(binding, _asking(call, prepared), prepared, trace))
-        render = prepared.shown if isinstance(prepared, Rendering) else _as_it_is
+        render = prepared.shown if is_rendering(prepared) else _as_it_is
         match found:
             case Stored():
                 mark = f"{found.entry} replayed" if found.replayed else found.entry
@@ -135,7 +135,7 @@ class CallPort:
             case Refused():
                 answer = render(found.answer) if found.word == wire.NO else found.answer
                 await _tell(send, answer, (wire.REFUSED, found.word))
-            case Flight() if isinstance(prepared, Rendering):
+            case Flight() if is_rendering(prepared):
                 await _follow_whole(send, found, render)
             case Flight():
                 await _follow(send, found)

@@ -28,7 +28,7 @@ from moorage_gateway.journal import handing
 from moorage_gateway.journal.answers import Answer, error
 from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.found import Stored
-from moorage_gateway.journal.kinds import Handed, Report
+from moorage_gateway.journal.kinds import Report, is_handed, is_performed
 from moorage_gateway.journal.making import LAST_S, Held, Making
 from moorage_gateway.journal.recording import Recording
 from moorage_gateway.journal.refusals import Refused, again, refusal
@@ -102,7 +102,7 @@ class Journaling:
 
     async def ask(self, call: Call) -> Flight | Stored | Refused:
         """What becomes of one call. May be cancelled: what was begun goes on."""
-        handed = isinstance(call.prepared, Handed)
+        handed = is_handed(call.prepared)
         asker = _Asker(handing.attempt(call.binding, call.asking) if handed else secrets.token_hex(8))
         deadline = self._clock.monotonic() + WAIT_S
         while True:
@@ -148,7 +148,7 @@ class Journaling:
     async def _step(self, call: Call, asker: _Asker) -> Flight | Stored | Refused | None:
         """One look; None: look again, somebody else makes the call, or another one must be met first."""
         began = Began.at(self._clock)
-        asked, lease_ms = began.monotonic, handing.LEASE_MS if isinstance(call.prepared, Handed) else LEASE_MS
+        asked, lease_ms = began.monotonic, handing.LEASE_MS if is_handed(call.prepared) else LEASE_MS
 
         def send() -> Awaitable[Started]:
             nonlocal asked
@@ -177,11 +177,13 @@ class Journaling:
     def _begun(self, call: Call, executor: str, started: Started, asked: float, began: Began) -> Flight | Stored:
         """The call is this asker's to make. `asked`: when its lease began."""
         self.made += 1
-        if isinstance(call.prepared, Handed):
-            return Stored(started.entry, call.prepared.hand(handing.mark(call.asking, started)), replayed=False)
+        prepared = call.prepared
+        if is_handed(prepared):
+            return Stored(started.entry, prepared.hand(handing.mark(call.asking, started)), replayed=False)
+        assert is_performed(prepared), "a prepared call is one of the two"
         flight = self._flight(call.asking, started.entry)
         until = asked + LEASE_MS / 1000 if started.entry else float("inf")
-        return self._making.fly(Held(call, call.prepared, started, executor, flight, until, began))
+        return self._making.fly(Held(call, prepared, started, executor, flight, until, began))
 
     async def _ended(self, call: Call, started: Started, began: Began) -> Stored | Refused:
         """Nothing is made."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from moorage_api.ledger.journal import Bounds, Outcome, Permits
 from moorage_gateway.journal.answers import Answer, Headers
@@ -127,7 +127,6 @@ class Prepared(Protocol):
         """What the agent gets instead of this call: an earlier attempt's `call` of the same tool, and its answer (None: not known)."""
 
 
-@runtime_checkable
 class Performed(Prepared, Protocol):
     """A call that the gateway makes."""
 
@@ -135,12 +134,24 @@ class Performed(Prepared, Protocol):
         """Makes it. Returns when the whole answer was put. Raises NothingSent, NoOutcome."""
 
 
-@runtime_checkable
 class Handed(Prepared, Protocol):
     """A call that the attempt makes by itself."""
 
     def hand(self, mark: str) -> Answer:
         """Tells it so, with the mark that its report must bear. Without one nothing is recorded, and no report is wanted."""
+
+
+# By the one method that makes each what it is: Python's own look at a Protocol costs as much as fingerprint and record together.
+
+
+def is_performed(prepared: object) -> TypeGuard[Performed]:
+    """Whether a prepared call is one that the gateway makes."""
+    return hasattr(prepared, "perform")
+
+
+def is_handed(prepared: object) -> TypeGuard[Handed]:
+    """Whether it is one that the attempt makes by itself."""
+    return hasattr(prepared, "hand")
 
 
 @dataclass(frozen=True)
@@ -155,13 +166,17 @@ class Report:
     fault: str = ""
 
 
-@runtime_checkable
 class Rendering(Protocol):
     """A prepared call whose answer depends on who asks for it: a later attempt that meets it again asked under another id. Its answers
     are told whole."""
 
     def shown(self, answer: Answer) -> Answer:
         """What this asker is told of what the journal holds, or of a refusal of the journal's."""
+
+
+def is_rendering(prepared: object) -> TypeGuard[Rendering]:
+    """Whether its answer depends on who asks."""
+    return hasattr(prepared, "shown")
 
 
 class CallKind(Protocol):
