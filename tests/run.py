@@ -45,6 +45,8 @@ TIERS = (
 """`api` runs on a real API server and etcd without a node wherever these can be had, and says why it does not elsewhere."""
 CLUSTER = Tier("cluster", "cluster and not long")
 """On a real Kubernetes node of its own: only when asked for (--cluster, --only cluster); it needs root, Go, packages and an hour."""
+EACH_CHANGE = Tier("cluster", "cluster and each_change and not long")
+"""What CI runs of it by itself, a quarter of an hour: the chart as it is installed, and everything that can die under a call."""
 
 
 def main() -> int:
@@ -57,6 +59,9 @@ def main() -> int:
     parser.add_argument("--cluster", action="store_true", help="also the cluster tier (docs/cluster-tests.md)")
     options, rest = parser.parse_known_args()
     known = (*TIERS, CLUSTER) if options.cluster or options.only == CLUSTER.name else TIERS
+    if known is TIERS and not options.only and os.environ.get("CI") == "true":
+        known = (*TIERS, EACH_CHANGE)
+        os.environ["MOORAGE_NODE_OPTIONAL"] = "1"
     tiers = [t for t in known if options.only in (None, t.name)]
     if options.only and not tiers:
         tiers = [Tier(options.only, options.only)]

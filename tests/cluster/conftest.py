@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from chart import helm
 from cluster import given, made
 from cluster.installed import build_parts
 from cluster.node import build, door
+from cluster.node.door import FAULTS
 from cluster.node.node import Node
 from tree import ROOT
 
@@ -32,7 +34,15 @@ def node() -> Iterator[Node]:
         build.check_programs()
     except build.Missing as why:
         pytest.skip(f"no Kubernetes node on this machine: {why}")
-    with Node.started(Path(tempfile.mkdtemp(prefix="moorage-node-"))) as started:
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(Node.started(Path(tempfile.mkdtemp(prefix="moorage-node-"))))
+        except FAULTS as why:
+            if (
+                os.environ.get("MOORAGE_NODE_OPTIONAL") != "1"
+            ):  # nobody has asked for it: CI's machines are not ours to choose
+                raise
+            pytest.skip(f"no Kubernetes node comes up on this machine: {why}")
         yield started
 
 

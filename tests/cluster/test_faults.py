@@ -28,7 +28,7 @@ from cluster.node.node import Node
 from fakes.platform import poll
 from fakes.s3 import S3Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.each_change, pytest.mark.timeout(1200)]
 
 TIMES = 10 if os.environ.get("MOORAGE_LONG") == "1" else 1
 OUTAGE_SECONDS = 60.0

@@ -29,7 +29,7 @@ from fakes.platform import poll
 from moorage_operator import marks, objects, settings
 from tree import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.each_change, pytest.mark.timeout(900)]
 
 CREDENTIAL, ENDPOINT = "model-key", "scripted"
 KEY_SECONDS = 120.0

@@ -32,6 +32,9 @@ DOWN_SECONDS = 120.0
 STEP = 0.2
 CURRENT = "current"
 
+FAULTS = (Missing, CalledProcessError, Taken, NotUp, Died, ImageFailed, StillMounted)
+"""All that a node may fail to come up with."""
+
 
 def main() -> int:
     """Runs one command; the exit status."""
@@ -60,7 +63,7 @@ def main() -> int:
                 return _serve(given.folder)
             case _:
                 return _status()
-    except (Missing, CalledProcessError, Taken, NotUp, Died, ImageFailed, StillMounted) as fault:
+    except FAULTS as fault:
         _say(f"scripts/cluster: {fault}")
         return 1
 
