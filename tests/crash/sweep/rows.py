@@ -25,8 +25,8 @@ class Row:
     """One agent: its file, the endpoint that it asks, the set of packages that it needs beside the plain ones.
 
     `over_mcp`: its effects that are tools of a toolbox; the others are steps. `by_model`: its model says what is called, one question after
-    the other, and the answer is the last one's; otherwise its own code does (`agents/work.py`). `twice`: its adapter records the toolbox's
-    tools as steps too, so that one is told as unknown when the sandbox dies.
+    the other, and the answer is the last one's; otherwise its own code does (`agents/work.py`). `twice`: it calls the toolbox within
+    steps, so that such a tool is told as unknown when the sandbox dies.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Row:
         return f"requirements-{self.needs}.txt" if self.needs else "requirements.txt"
 
 
-def _framework(name: str, file: str, *, twice: bool = False) -> Row:
-    return Row(name, file, needs=name, over_mcp=plan.OVER_MCP, by_model=True, twice=twice)
+def _framework(name: str, file: str) -> Row:
+    return Row(name, file, needs=name, over_mcp=plan.OVER_MCP, by_model=True)
 
 
 ROWS = (
@@ -52,8 +52,8 @@ ROWS = (
     Row("plain-anthropic", "plain_anthropic.py", "messages"),
     Row("plain-mcp", "plain_mcp.py", over_mcp=frozenset(range(1, 6))),
     Row("plain-http", "in_pod.py", over_mcp=frozenset(range(1, 6)), twice=True),
-    _framework("agent-framework", "by_agent_framework.py", twice=True),
-    _framework("langgraph", "by_langgraph.py", twice=True),
+    _framework("agent-framework", "by_agent_framework.py"),
+    _framework("langgraph", "by_langgraph.py"),
     _framework("openai-agents", "in_openai_agents.py"),
     _framework("pydantic-ai", "in_pydantic_ai.py"),
 )
