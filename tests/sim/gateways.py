@@ -16,6 +16,8 @@ from moorage_api.ledger.script import Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.activation import Activation
+from moorage_gateway.journal import journaling
+from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routing import RouteTable
@@ -33,8 +35,12 @@ from sim.sandboxes import ShimPort
 
 PARTS: Mapping[str, Any] = {
     "engine": engines.Engine, "keeper": keepers.Keeper, "sweep": LostSweep, "readers": Readers, "turns": service.Turns,
-    "activation": Activation, "lifecycle": Lifecycle,
+    "activation": Activation, "lifecycle": Lifecycle, "journaling": journaling.Journaling,
 }  # fmt: skip
+
+
+LONG_S = 6.0
+"""Stopped for so long a process may count as dead: it renews its leases every 3 s, and they last 10."""
 
 
 class Store:
@@ -107,6 +113,13 @@ class NoSpans:
         yield steps.Attempted()
 
 
+class NoObserver:
+    """Calls that ended: nobody looks."""
+
+    def ended(self, call: Any) -> None:
+        return
+
+
 class NoFiles:
     """Checkpoints of the world: none. Its volumes carry every session over."""
 
@@ -126,6 +139,7 @@ class Gateway:
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name
         self.dead = False
+        self.stopped = False  # ever, for about as long as a lease
         self.paused_until = 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in order: a set's order is not the seed's
         self._raw: set[asyncio.Task[Any]] = set()
@@ -164,6 +178,10 @@ class Gateway:
             JournalLedger(runner).progress,
             history,
         )
+        spill = Spill(world.store.port(self.point), clock)  # type: ignore[arg-type]
+        self.journaling = parts["journaling"](
+            JournalLedger(runner), self.recovery, spill, clock, calm=calm, limits=journaling.Limits(), observer=NoObserver()
+        )  # fmt: skip
         limits = Limits(timeout_s=300.0, acquire_s=60.0, queue=world.queue)
         self.keeper = parts["keeper"](
             engine=parts["engine"](ports), ledger=turns, store=self.archive, clock=clock, recovery=self.recovery,
@@ -191,6 +209,11 @@ class Gateway:
         """Whether it is paused."""
         return self.paused_until > self.world.loop.now
 
+    def stop(self, seconds: float) -> None:
+        """Stops it for a while."""
+        self.paused_until = max(self.paused_until, self.world.loop.now + seconds)
+        self.stopped |= self.paused_until - self.world.loop.now > LONG_S
+
     async def gate(self) -> None:
         """Where a killed process stops and a paused one waits."""
         if self.dead:
@@ -210,7 +233,7 @@ class Gateway:
             self.world.sprung(self, trap, about)
             lost = trap.action in ("late", "lose")
             if trap.action in ("pause", "late"):
-                self.paused_until = max(self.paused_until, self.world.loop.now + trap.seconds)
+                self.stop(trap.seconds)
             elif trap.action == "kill":
                 self.world.kill_gateway(self)
             elif trap.action == "slow":
@@ -227,6 +250,8 @@ class Gateway:
         self.recovery.adopted()
         await self.archive.put_generation(self.runner.identity.generation)
         loops = [self.keeper.run(), self._beats(), self.sweep.run(self.recovery)]
+        if self.world.servers is not None:
+            loops.append(self.journaling.run())
         if self.world.drains:
             loops.append(self.lifecycle.run())
         for work in loops:
@@ -268,5 +293,6 @@ class Gateway:
 
     def kill(self) -> None:
         self.dead = True
-        for task in [*self.tasks, *self.keeper._tasks.values()]:
+        calls = [*self.journaling._starting, *self.journaling._making.tasks]
+        for task in [*self.tasks, *self.keeper._tasks.values(), *sorted(calls, key=lambda each: each.get_name())]:
             task.cancel()

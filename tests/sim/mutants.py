@@ -32,15 +32,30 @@ class Mutant:
     flags: frozenset[str] = frozenset()
     parts: Mapping[str, Any] = field(default_factory=dict)
     story: str = ""
+    calls: str = ""  # as `Schedule.calls`
+    first: int = 1  # the seed to begin with: one that is known to meet it
 
     def schedule(self, seed: int) -> Schedule:
         """A schedule without the rule."""
-        return Schedule(seed, self.kind, mutations=self.scripts, flags=self.flags, parts=self.parts, story=self.story)
+        return Schedule(
+            seed,
+            self.kind,
+            mutations=self.scripts,
+            flags=self.flags,
+            parts=self.parts,
+            calls=self.calls,
+            story=self.story,
+        )
 
 
 def lua(name: str, rule: str, kind: str, script: str, old: str, new: str = "", *, story: str = "") -> Mutant:
     """A mutant that changes one place of one script."""
     return Mutant(name, rule, kind, {script: ((old, new),)}, story=story)
+
+
+def called(name: str, rule: str, script: str, *changes: tuple[str, str], calls: str = "any", first: int = 1) -> Mutant:
+    """A mutant of a script of the journal."""
+    return Mutant(name, rule, "kills", {script: changes}, calls=calls, first=first)
 
 
 def part(name: str, rule: str, kind: str, role: str, without: Any, *, story: str = "") -> Mutant:
@@ -246,6 +261,19 @@ MUTANTS = (
     lua("undrain-epoch", "`undrain` only of the drain it belongs to (§5)", "kills", "undrain", STALE.format("draining"), story="a busy"),
     lua("hibernated-epoch", "`hibernated` only of the drain it belongs to (§5)", "kills", "hibernated", STALE.format("draining"), story="a hibernation"),
     lua("delete-busy", "a session with turns is not deleted (§5)", "kills", "delete", DELETED, story="sessions are"),
+    # §6
+    called("call-number", "a request sent again under its number is the same call (§6)", "journal_start", ("e, fresh, turned = call('HGET', jn, named), false, false", "e, fresh, turned = false, false, false")),
+    called("call-count", "equal calls of one attempt are counted (§6)", "journal_start", ("(call('HGET', jn, counted) or '0')", "'0'")),
+    called("call-recorded", "a recorded call is answered, not made (§6)", "journal_start", ("if h[1] == 'completed' or h[1] == 'unknown' then", "if h[1] == 'unknown' then")),
+    called("call-unknown", "an outcome that is unknown stays so (§6)", "journal_start", ("if h[1] == 'completed' or h[1] == 'unknown' then", "if h[1] == 'completed' then"), ("local unknown = lost or (h[1] and ONCE)", "local unknown = lost or (h[1] == 'started' and ONCE)"), calls="long", first=22),
+    called("call-lease", "a call with a live lease is waited for (§6)", "journal_start", ("if A[16] == '1' or live(tonumber(h[4])) then\n    name()", "if false then\n    name()"), calls="long", first=33),
+    called("call-held", "the lease of a call in flight is renewed (§6)", "journal_hold", ("call('HSET', j, e .. '.l', int(MS + LEASE))", ""), calls="long", first=27),
+    called("call-once", "an effect whose lease is over is not made again (§6)", "journal_start", ("local unknown = lost or (h[1] and ONCE)", "local unknown = lost"), first=24),
+    called("call-fence", "an attempt that is over is permitted nothing, by its fence and by its binding (§6; each is the other's twin)", "journal_start", ("if v[2] ~= BEGUN then return reply('FENCED') end", ""), ("if place[4] ~= A[4] or place[5] ~= A[5] or place[2] ~= X or place[3] ~= EPOCH\n  or (place[1] ~= 'claimed' and place[1] ~= 'draining') then return reply('UNBOUND') end", ""), first=29),
+    called("call-cancel", "a cancelled or ended turn is permitted nothing (§6)", "journal_start", ("if v[1] ~= 'running' then return reply('STATE', v[1]) end", ""), ("if v[3] == '1' then return reply('CANCEL') end", ""), first=22),
+    called("call-executor", "only who makes a call, in its latest try, ends it (§6)", "journal_complete", ("if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end", ""), calls="long", first=20),
+    called("call-divergence", "another effect of a later attempt is turned away (§6)", "journal_start", ("local other = new and ONCE and not h[1] and not lost and unmet()", "local other = false")),
+    called("call-held-back", "what is turned away waits for the earlier one's outcome (§6)", "journal_start", ("if A[16] == '1' or live(tonumber(o[3])) then return reply('HELD', entry) end", ""), first=12),
     # §7
     part("look-again", "a decision that is not fresh is stored only while it stands (§7)", "redis", "engine", SettlesBlindly, story="rolled back over a decision"),
     lua("settle", "10 s after a loss no claim of a session a caller names (§7)", "redis", "claim", SETTLE),

@@ -17,7 +17,8 @@ CLOCK = "{math.floor(tonumber(KEYS[1]) / 1000000), tonumber(KEYS[1]) % 1000000}"
 
 # Sent again at once, these answer the same in every word (turns.md §1 c); `claim` says ROUTE where it said CLAIMED.
 SAME = frozenset(
-    "accept begin append decide close acquire renew release restore ready drain undrain hibernated delete bound label claim".split()
+    "accept begin append decide close acquire renew release restore ready drain undrain hibernated delete bound label claim "
+    "journal_start journal_complete journal_drop journal_hold".split()
 )
 
 HINTS = {"append": "log", "close": "log", "cancel": "turns", "release": "turns"}  # what these scripts publish

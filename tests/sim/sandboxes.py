@@ -157,6 +157,8 @@ class Shims:
             await asyncio.sleep(delay)
             number += 1
             attempt.put(Source(number, json.dumps(event).encode()))
+            if self.world.servers is not None:
+                await self.world.servers.agent(sandbox, attempt, call, number)
         sandbox.running.discard(attempt.begun)
         sandbox.last_active = self.world.loop.now
         attempt.ended = True

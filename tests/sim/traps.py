@@ -153,9 +153,10 @@ def rare(rng: random.Random) -> tuple[Story, ...]:
 class Traps:
     """The traps that are set; at most a few at a time, so that a schedule still gets somewhere."""
 
-    def __init__(self, rng: random.Random, story: Story, *, flush: bool) -> None:
+    def __init__(self, rng: random.Random, story: Story, *, flush: bool, more: tuple[str, ...] = ()) -> None:
         self._rng = rng
         self._flush = flush
+        self._points = (*POINTS, *more, *more)
         self._set: list[Trap] = list(story.traps)
         self.sprung = 0
 
@@ -171,7 +172,7 @@ class Traps:
         seconds = rng.choice((rng.uniform(1.0, 8.0), rng.uniform(11.0, 25.0), rng.uniform(11.0, 25.0)))
         if self._flush and rng.random() < 0.15:
             seconds = rng.uniform(40.0, 60.0)  # longer than it takes to give a lost turn up
-        trap = Trap(rng.choice(POINTS), rng.choice(("before", "after")), action, seconds, also)
+        trap = Trap(rng.choice(self._points), rng.choice(("before", "after")), action, seconds, also)
         if trap.point == "append":
             trap.skip = rng.randrange(8)
         if trap.point == "answered":

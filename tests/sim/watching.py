@@ -38,6 +38,8 @@ class Watch:
             "ready": self._ready, "announce": self._announce, "close": self._close,
             "cancel": self._cancel, "decide": self._decide, "restore": self._restore, "undrain": self._undrain,
         }  # fmt: skip
+        if world.servers is not None:
+            self._judges |= {"journal_start": world.servers.started, "journal_complete": world.servers.completed}
 
     def before(self, name: str, args: tuple[Any, ...]) -> list[Command]:
         """Reads to send ahead of the script."""
@@ -47,6 +49,8 @@ class Watch:
             case "begin":
                 session = self.turns.get(str(args[0]), "")
                 return [("HMGET", f"s:{session}", *PLACE), ("HGET", f"t:{args[0]}", "cancel")]
+            case "journal_start":
+                return [("HMGET", f"t:{args[5]}", "begun", "cancel", "state")]
             case "acquire":
                 return [("HMGET", f"t:{args[0]}", "owner", "lease")]
             case "drain":

@@ -14,6 +14,8 @@ from typing import Any
 from moorage_api.ledger.records import SessionIdentity
 from moorage_gateway.upstream import Route
 from sim.announcing import Announcing
+from sim.calling import POINTS as CALLED
+from sim.calling import Servers
 from sim.clients import Clients
 from sim.gateways import Gateway, Store
 from sim.judging import Judge, words_of
@@ -40,6 +42,7 @@ class Schedule:
     mutations: Mutations = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
     parts: Mapping[str, Any] = field(default_factory=dict)
+    calls: str = ""  # agents call models and tools: any, or long ones alone
     story: str = ""  # the beginning of a story's name that is told; empty: by chance
 
 
@@ -62,7 +65,9 @@ class World:
         self.faults = Faults(lost_reply=0.01, refused=0.005, slow=0.002, twice=0.03)
         self.lossy = schedule.kind == "redis"
         self.story = self._choose(stories(self.rng, lossy=self.lossy))
-        self.traps = Traps(self.rng, self.story, flush=self.lossy)
+        self.servers = Servers(self, schedule.calls) if schedule.calls else None
+        points = CALLED if schedule.calls else ()
+        self.traps = Traps(self.rng, self.story, flush=self.lossy, more=points)
         self.texts: dict[str, tuple[str, str]] = {}
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -198,6 +203,8 @@ class World:
             if not user.cancelled() and user.exception() is not None:
                 self.violations.append(f"a client met {user.exception()!r}")
         self.judge.end()
+        if self.servers is not None:
+            self.servers.end()
         for gateway in self.gateways:
             gateway.kill()
         return self.violations + self.shims.violations
@@ -247,7 +254,7 @@ class World:
 
     def pause(self, gateway: Gateway, seconds: float) -> None:
         """Stops a process for a while; past its lease it may count as dead."""
-        gateway.paused_until = max(gateway.paused_until, self.loop.now + seconds)
+        gateway.stop(seconds)
         self.counts["pauses"] += 1
         if seconds > 6.0:
             self.owner_deaths.append(self.loop.now)
