@@ -19,13 +19,14 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
-from moorage_gateway.tools import fingerprints, rpc
+from moorage_gateway.tools import fingerprints, meta, results, rpc
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
 from moorage_gateway.tools.names import Names, Upstream
 from moorage_gateway.tools.pins import Seen
+from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
 from moorage_gateway.tools.servers import ToolFault, ToolServer
 from moorage_gateway.tools.sessions import Sessions
 
@@ -78,12 +79,13 @@ class Toolboxes:
         self._clock = clock
         self._version = version
         self._gates = Gates()
+        self._searches = Searches(clock.monotonic)
         self.sessions = Sessions(clock.monotonic, clock.sleep)
         self._known = Known(Eras(), self.sessions)
         self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
 
-    def prepare(self, asked: Asked) -> ToolCall | ToolList:
+    def prepare(self, asked: Asked) -> ToolCall | ToolList | ToolSearch:
         """See CallKind."""
         entry = self._entry(asked)
         if asked.method != "POST":
@@ -100,6 +102,8 @@ class Toolboxes:
         if greeting is not None:
             raise CallRefused(greeting)
         match message.method:
+            case "tools/call" if entry.spec.get("toolSearch"):
+                return self._meta_call(entry, message, asked.session)
             case "tools/call":
                 return self._call(entry, message, asked.session)
             case "tools/list":
@@ -137,8 +141,37 @@ class Toolboxes:
     def _list(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
-        names = self.names(entry)
-        return ToolList(entry.name, self.reached(entry, session), names, message, fingerprints.of_list(entry.name))
+        every = self._every(entry, message, session)
+        if not entry.spec.get("toolSearch"):
+            return every
+        searched = Searched(entry.field, self._searches, every)
+        return MetaList(entry.name, every.reached, every.names, message, every.fingerprint, searched)
+
+    def _every(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolList:
+        names, print_ = self.names(entry), fingerprints.of_list(entry.name)
+        return ToolList(entry.name, self.reached(entry, session), names, message, print_)
+
+    def _meta_call(self, entry: ToolboxEntry, message: rpc.Message, session: str) -> ToolCall | ToolSearch:
+        """A search, or the call of a tool: by `call_tool`, or by its name."""
+        if not isinstance(message.params.get("arguments"), dict | None):
+            return self._call(entry, message, session)  # which refuses it
+        try:
+            match message.params.get("name"):
+                case meta.SEARCH:
+                    query, most = meta.asked(message)
+                    searched = Searched(entry.field, self._searches, self._every(entry, message, session))
+                    print_ = fingerprints.of_call(entry.name, message.params)
+                    return ToolSearch(searched, message, query, most, session, print_)
+                case meta.CALL:
+                    inside, name = meta.inner(message)
+                    made = self.called(entry, inside, name, session)
+                    if made is None:
+                        raise meta.BadArguments(f"There is no tool '{name[:128]}'. Find its name with {meta.SEARCH}.")
+                    return made
+                case _:
+                    return self._call(entry, message, session)
+        except meta.BadArguments as no:
+            raise CallRefused(rpc.shown(message, rpc.result(results.failed("refused", str(no))))) from None
 
     def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, session: str = "") -> ToolCall | None:
         """The call of a tool by the name that agents know, for that session of an agent (empty: by hand); None where they have none of
