@@ -6,7 +6,7 @@ found for a (toolbox version, session). Figures: docs/tool-search.md.
 
 from moorage_gateway.tool_search.answers import Answers
 from moorage_gateway.tool_search.index import Index
-from moorage_gateway.tool_search.texts import Tool
 from moorage_gateway.tool_search.table import Table
+from moorage_gateway.tool_search.texts import Tool
 
 __all__ = ["Answers", "Index", "Table", "Tool"]

@@ -11,19 +11,19 @@ import numpy as np
 from moorage_gateway.tool_search.texts import Groups, Text, rarities
 from moorage_gateway.tool_search.words import DOINGS, THINGS, Question, stem
 
-K1 = 1.2
+K1 = 0.8
 """How soon a repeated word counts less."""
 NAME, NAME_LENGTH = 2.0, 0.6
 """What a word of the name counts, and how much a long name counts less."""
-SAID, SAID_LENGTH = 0.7, 0.4
+SAID, SAID_LENGTH = 0.5, 0.4
 """The same, of the description."""
-VERB = 0.3
+VERB = 0.5
 """What a verb counts as a word: as a doing it counts by itself."""
 DOING = 2.5
 """Added where the tool does what is to be done."""
 SERVER = 3.0
 """Added where the question names the tool's server."""
-OTHER_NAME = 0.5
+OTHER_NAME = 0.7
 """What another name of a thing counts."""
 UNASKED = 0.25
 """Taken off for each word of the tool's name that the question does not have, by its rarity."""

@@ -1,6 +1,6 @@
 """What the table of vectors says: how near the nearest word of a tool is to each word of the question. Layer: pure.
 
-A mean over a text's words was tried first and finds less: it blurs the one word that tells two tools apart.
+How near the means of all words are counts beside it: alone it finds less, for it blurs the one word that tells two tools apart.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ SAID = 0.8
 """What a word counts that only the description has."""
 VERB = 0.5
 """What a verb of the question counts: as a doing it counts by itself."""
-BACK = 0.3
+BACK = 0.1
 """What it counts how near the question is to each word of the tool's name."""
 DOING = 0.15
 """Added where the tool does what is to be done."""
-SERVER = 0.5
+WHOLE = 1.0
+"""What it counts how near the means of all words of both are: half the name's, half the description's."""
+SERVER = 0.3
 """Added where the question names the tool's server."""
 UNKNOWN = 5.0
 """Rarity of a word that no tool has."""
@@ -47,9 +49,12 @@ class Meaning:
                 flat.append(vocabulary.setdefault(word, len(vocabulary)))
                 counts.append(weight)
         self._flat, self._counts = np.array(flat, np.int64), np.array(counts, np.float32)[:, None]
+        self._wholes = _wholes(texts, table)
         self._named = (self._counts[:, 0] == 1.0).astype(np.float32)
         self._names = np.maximum(np.add.reduceat(self._named, self._starts), 1) if texts else np.zeros(0)
-        self._vectors = np.stack([table.embed(word) for word in vocabulary]) if vocabulary else np.zeros((0, table.dimensions))
+        self._vectors = (
+            np.stack([table.embed(word) for word in vocabulary]) if vocabulary else np.zeros((0, table.dimensions))
+        )
 
     def scores(self, question: Question) -> np.ndarray:
         """Of each tool, from 0."""
@@ -65,6 +70,8 @@ class Meaning:
             weights = np.array([self._weight(stem(word)) for word in words])
             back = np.add.reduceat(near.max(1)[self._flat] * self._named, self._starts) / self._names
             scores = nearest @ weights / max(float(weights.sum()), 1e-6) + BACK * back
+            scores += WHOLE * np.einsum("td,d->t", self._wholes, self._table.embed(question.text))
+            scores = np.maximum(scores, 0)
         if not scores.any():
             return scores
         for word in servers:
@@ -76,3 +83,11 @@ class Meaning:
 
     def _weight(self, word: str) -> float:
         return (VERB if word in DOINGS else 1.0) * self._rare.get(word, UNKNOWN)
+
+
+def _wholes(texts: Sequence[Text], table: Table) -> np.ndarray:
+    found = np.zeros((len(texts), table.dimensions), np.float32)
+    for number, text in enumerate(texts):
+        whole = table.embed(text.heading) + table.embed(text.begin)
+        found[number] = whole / max(float(np.linalg.norm(whole)), 1e-9)
+    return found

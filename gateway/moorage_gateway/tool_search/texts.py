@@ -32,12 +32,14 @@ class Tool:
 
 @dataclass(frozen=True)
 class Text:
-    """One tool's words, as they stand."""
+    """One tool's words, as they stand. `heading`: with its server's; `begin`: of its description."""
 
     name: tuple[str, ...]
     said: tuple[str, ...]
     server: frozenset[str]
     doings: frozenset[str]
+    heading: str
+    begin: str
 
     @classmethod
     def of(cls, tool: Tool) -> Text:
@@ -49,7 +51,8 @@ class Text:
         if not doings and said:
             doings = DOINGS.get(stem(said[0]), frozenset())
         keep = [tuple(word for word in words if stem(word) not in server) for words in (name, said)]
-        return cls(keep[0], keep[1], server, doings)
+        heading = " ".join((*parts(tool.server), *name))
+        return cls(keep[0], keep[1], server, doings, heading, begin)
 
 
 class Groups:

@@ -1,6 +1,6 @@
-"""Words of tools and of questions: split, lower case, without the commonest words and endings; what doings and things are called. Layer: pure.
+"""Words of tools and of questions: split, lower case, without the commonest words and endings; what doings and things are called.
 
-Names are split where case or `_` does; prose is not, for `GitHub` is one word there.
+Layer: pure. Names are split where case or `_` does; prose is not, for `GitHub` is one word there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _WORD = re.compile(r"[^\W_]+")
 _COMMON = frozenset(
-    "a about an and any are as at be been by can could did do does for from had has have he her his how i if in into is it its may me my no "
-    "not of on or our please she should so some than that the their them then there these they this those to using via was we were what "
-    "when where which while who whom whose will with would you your".split()
+    "a about an and any are as at be been by can could did do does for from had has have he her his how i if in into is it its may me my "
+    "no not of on or our please she should so some than that the their them then there these they this those to using via was we were "
+    "what when where which while who whom whose will with would you your".split()
 )
 _ENDINGS = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e")
 _SHORTEST = 3
@@ -65,6 +65,19 @@ _DOINGS = (
     "watch subscribe notify notification",
     "approve accept",
     "decline reject deny",
+    "close finish complete",
+    "lock",
+    "merge join",
+    "archive",
+    "pause suspend",
+    "resume continue unpause",
+    "run execute trigger invoke dispatch",
+    "assign enroll",
+    "restart reboot",
+    "restore recover undelete untrash",
+    "export convert",
+    "acknowledge confirm",
+    "invite",
 )
 # Things that have several names. A row is not one thing everywhere: another name of it counts less.
 _THINGS = (
@@ -93,6 +106,26 @@ _THINGS = (
     "bin trash",
     "film video",
     "branch ref",
+    "conversation thread",
+    "subtitle caption",
+    "parent guardian",
+    "version revision history",
+    "file object",
+    "label tag",
+    "team group",
+    "key token secret credential",
+    "log activity history",
+    "bill invoice",
+    "ticket issue bug",
+    "customer client",
+    "link url",
+    "database db",
+    "country region",
+    "language locale",
+    "statistic metric analytics insight",
+    "star favorite bookmark",
+    "text string",
+    "mail gmail inbox mailbox",
 )
 # How questions say a doing without its verb.
 _PHRASES = tuple(
@@ -142,9 +175,10 @@ THINGS = _things()
 
 @dataclass(frozen=True)
 class Question:
-    """A question taken apart. `words`: as they stand, no phrases; `joined`: words that stand side by side as one, as names have them;
+    """A question (`text`) taken apart. `words`: as they stand, no phrases; `joined`: neighbours as one word, as names have them;
     `doings`: what is to be done, `list` or `get` where nothing is said."""
 
+    text: str
     words: tuple[str, ...]
     joined: tuple[str, ...]
     doings: frozenset[str]
@@ -163,7 +197,7 @@ class Question:
             for count in (2, 3)
             for start in range(len(every) - count + 1)
         )
-        return cls(found, joined, doings or frozenset({"list", "get"}))
+        return cls(text, found, joined, doings or frozenset({"list", "get"}))
 
     @property
     def stems(self) -> tuple[str, ...]:

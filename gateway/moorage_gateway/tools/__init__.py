@@ -10,6 +10,8 @@ gates          how many calls a server gets at a time, and when it is left alone
 servers        what a type of upstream must do; a further type is one class
 mcp            the type `mcp`: a server that speaks MCP over streamable HTTP
 sessions       what a server of the older era keeps for an agent's session
+meta           the two tools of a toolbox with `toolSearch`, and what they may be asked
+searching      their calls, and what is kept for them
 kind           the call kind that joins them; calling, listing: its two calls
 trying         the same for people, by the control API
 """

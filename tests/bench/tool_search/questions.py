@@ -3,7 +3,7 @@
 `asked.tsv`: a line is the tool that was drawn (`server/name`, by `sample.py`), a tab, and how an agent's model would ask for it: it knows
 its task and names the service, not the tool. All were written before anything was measured, and none was changed after.
 
-What answers a question was fixed with them: the tool drawn, and every `same` one of its server. Half of the tools, by a digest, are held out.
+What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ def questions() -> list[Question]:
 
 
 def recall(asked: Sequence[Question], find: Callable[[str], Sequence[str]], most: int) -> float:
-    """The share of questions of which one of the first `most` tools found (by `key`) is an answer."""
+    """The share of questions for which one of the first `most` tools found (by `key`) is an answer."""
     return sum(bool(each.answers & set(find(each.text)[:most])) for each in asked) / len(asked)
