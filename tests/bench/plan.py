@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import subjects
 from bench.effort import Effort
-from bench.loads import calls, checkpoints, cluster, node, relay, routes, sandboxes, streams, turns
+from bench.loads import calls, checkpoints, cluster, node, relay, routes, sandboxes, streams, tool_search, turns
 from bench.report import Line, skipped
 from moorage_api.ledger.script import LedgerError
 
@@ -57,6 +57,7 @@ BENCHES: tuple[Bench, ...] = (
     Bench("sandbox", "real", sandboxes.measure),
     Bench("checkpoint", "real", checkpoints.measure),
     Bench("cluster", "real", cluster.measure),
+    Bench("tool-search", "real", tool_search.measure),
 )
 # Only with `--node`: it starts a Kubernetes node, of which there is one a machine.
 NODE_BENCHES: tuple[Bench, ...] = (Bench("cluster-node", "real", node.measure),)

@@ -192,6 +192,9 @@ class ToolboxSpec(Part):
     """The servers."""
     breaker: Breaker = Field(default_factory=Breaker)
     """When one of them is left alone."""
+    tool_search: bool = False
+    """Whether agents see `tool_search` and `call_tool` in place of the list of all tools: for toolboxes with so many that a model should
+    not read them all. They find tools by what they do, and call them by name."""
 
     @model_validator(mode="after")
     def _distinct(self) -> ToolboxSpec:

@@ -18,6 +18,8 @@ tokens         OAuth tokens; authorized: a server that is opened by one
 reading        answers of servers, no redirect followed, no more read than may be
 making         of which type an upstream is
 sessions       what a server of the older era keeps for an agent's session
+meta           the two tools of a toolbox with `toolSearch`, and what they may be asked
+searching      their calls, and what is kept for them
 kind           the call kind that joins them; calling, listing: its two calls
 trying         the same for people, by the control API
 """

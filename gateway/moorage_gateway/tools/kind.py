@@ -20,7 +20,7 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
-from moorage_gateway.tools import fingerprints, rpc
+from moorage_gateway.tools import fingerprints, meta, results, rpc
 from moorage_gateway.tools.agents import Asks
 from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
@@ -29,6 +29,7 @@ from moorage_gateway.tools.listing import ToolList
 from moorage_gateway.tools.making import Making
 from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
+from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
@@ -92,12 +93,13 @@ class Toolboxes:
         self._people = people
         self._version = version
         self._gates = Gates()
+        self._searches = Searches(clock.monotonic)
         self._making = Making(upstreams, credentials, clock, asks=people.asks, version=version)
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}
 
-    def prepare(self, asked: Asked) -> ToolCall | ToolList:
+    def prepare(self, asked: Asked) -> ToolCall | ToolList | ToolSearch:
         """See CallKind."""
         entry = self._entry(asked)
         if asked.method != "POST":
@@ -114,6 +116,8 @@ class Toolboxes:
         if greeting is not None:
             raise CallRefused(greeting)
         match message.method:
+            case "tools/call" if entry.spec.get("toolSearch"):
+                return self._meta_call(entry, message, _whose(asked))
             case "tools/call":
                 return self._call(entry, message, _whose(asked))
             case "tools/list":
@@ -151,8 +155,37 @@ class Toolboxes:
     def _list(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
-        names = self.names(entry)
-        return ToolList(entry.name, self.reached(entry, whose), names, message, fingerprints.of_list(entry.name))
+        every = self._every(entry, message, whose)
+        if not entry.spec.get("toolSearch"):
+            return every
+        searched = Searched(entry.field, self._searches, every)
+        return MetaList(entry.name, every.reached, every.names, message, every.fingerprint, searched)
+
+    def _every(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
+        names, print_ = self.names(entry), fingerprints.of_list(entry.name)
+        return ToolList(entry.name, self.reached(entry, whose), names, message, print_)
+
+    def _meta_call(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolCall | ToolSearch:
+        """A search, or the call of a tool: by `call_tool`, or by its name."""
+        if not isinstance(message.params.get("arguments"), dict | None):
+            return self._call(entry, message, whose)  # which refuses it
+        try:
+            match message.params.get("name"):
+                case meta.SEARCH:
+                    query, most = meta.asked(message)
+                    searched = Searched(entry.field, self._searches, self._every(entry, message, whose))
+                    print_ = fingerprints.of_call(entry.name, message.params)
+                    return ToolSearch(searched, message, query, most, whose.session, print_)
+                case meta.CALL:
+                    inside, name = meta.inner(message)
+                    made = self.called(entry, inside, name, whose)
+                    if made is None:
+                        raise meta.BadArguments(f"There is no tool '{name[:128]}'. Find its name with {meta.SEARCH}.")
+                    return made
+                case _:
+                    return self._call(entry, message, whose)
+        except meta.BadArguments as no:
+            raise CallRefused(rpc.shown(message, rpc.result(results.failed("refused", str(no))))) from None
 
     def called(self, entry: ToolboxEntry, message: rpc.Message, name: str, whose: Whose = BY_HAND) -> ToolCall | None:
         """The call of a tool by the name that agents know; None where they have none of that name."""

@@ -34,6 +34,10 @@ LIST_S = 30.0
 log = logging.getLogger(__name__)
 
 
+class NoneTold(Exception):
+    """No server told its tools; `str()` says why."""
+
+
 @dataclass(frozen=True)
 class ToolList:
     """One prepared list."""
@@ -85,15 +89,21 @@ class ToolList:
     async def perform(self, outlet: Outlet) -> None:
         """See Prepared."""
         await outlet.sending()
+        try:
+            found = rpc.result(await self.listed())
+        except NoneTold as no:
+            found = rpc.error(rpc.INTERNAL, str(no))
+        outlet.begin(found.status, found.headers, streams=False)
+        outlet.put(found.body)
+
+    async def listed(self) -> dict[str, Any]:
+        """What every server says now, as a list is answered. Raises NoneTold."""
         told = await asyncio.gather(*(self._of(each) for each in self.reached))
         faults = {name: found for name, found in told if isinstance(found, str)}
         if len(faults) == len(told):
             text = "; ".join(f"{name}: {text}" for name, text in faults.items())
-            found = rpc.error(rpc.INTERNAL, f"No server of toolbox '{self.toolbox}' told its tools: {text}.")
-        else:
-            found = rpc.result(self._list([found for _, found in told if isinstance(found, Told)], faults))
-        outlet.begin(found.status, found.headers, streams=False)
-        outlet.put(found.body)
+            raise NoneTold(f"No server of toolbox '{self.toolbox}' told its tools: {text}.")
+        return self._list([found for _, found in told if isinstance(found, Told)], faults)
 
     def _list(self, told: list[Told], faults: dict[str, str]) -> dict[str, Any]:
         kept, size = [], 0

@@ -73,6 +73,7 @@ class Names:
     """The names of one toolbox."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
         alone = len(spec["upstreams"]) == 1
         self.upstreams = tuple(_upstream(each, alone) for each in spec["upstreams"])
         self._longest = sorted(self.upstreams, key=lambda each: len(each.prefix), reverse=True)

@@ -1,0 +1,96 @@
+"""BM25 over two fields of each tool, name and description (Robertson and Zaragoza 2009), with what is to be done and whose tool it is.
+Layer: pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from moorage_gateway.tool_search.texts import Groups, Text, rarities
+from moorage_gateway.tool_search.words import DOINGS, THINGS, Question, stem
+
+K1 = 0.8
+"""How soon a repeated word counts less."""
+NAME, NAME_LENGTH = 2.0, 0.6
+"""What a word of the name counts, and how much a long name counts less."""
+SAID, SAID_LENGTH = 0.5, 0.4
+"""The same, of the description."""
+VERB = 0.5
+"""What a verb counts as a word: as a doing it counts by itself."""
+DOING = 2.5
+"""Added where the tool does what is to be done."""
+SERVER = 3.0
+"""Added where the question names the tool's server."""
+OTHER_NAME = 0.7
+"""What another name of a thing counts."""
+UNASKED = 0.25
+"""Taken off for each word of the tool's name that the question does not have, by its rarity."""
+_NOT_SO_RARE = 0.8
+"""Of a name's word that the question has under another name: what it is not unasked."""
+
+
+class Lexical:
+    """An index of tools' words."""
+
+    def __init__(self, texts: Sequence[Text], groups: Groups) -> None:
+        self._groups = groups
+        fields = [([stem(w) for w in text.name], [stem(w) for w in text.said]) for text in texts]
+        rare = rarities([(*name, *said) for name, said in fields])
+        lengths = [max(1.0, sum(len(each[number]) for each in fields) / max(1, len(fields))) for number in (0, 1)]
+        whole: dict[str, dict[int, float]] = defaultdict(dict)
+        names: dict[str, dict[int, float]] = defaultdict(dict)
+        for number, (name, said) in enumerate(fields):
+            for word, value in _weighed(name, said, lengths).items():
+                whole[word][number] = value
+            for word in set(name) - DOINGS.keys():
+                names[word][number] = rare[word]
+        self._whole = {
+            word: _posting(found, (VERB if word in DOINGS else 1.0) * rare[word]) for word, found in whole.items()
+        }
+        self._names = {word: (np.array(list(found)), np.array(list(found.values()))) for word, found in names.items()}
+        self._unasked = np.zeros(len(texts))
+        for numbers, values in self._names.values():
+            self._unasked[numbers] += values
+
+    def scores(self, question: Question) -> np.ndarray:
+        """Of each tool; minus infinity where it shares nothing with the question."""
+        scores, unasked = np.zeros(len(self._unasked)), self._unasked.copy()
+        for word, weight in self._weights(question).items():
+            if word in self._whole:
+                numbers, values = self._whole[word]
+                scores[numbers] += weight * values
+            if word in self._names:
+                numbers, values = self._names[word]
+                unasked[numbers] -= values * (1.0 if weight == 1.0 else _NOT_SO_RARE)
+        for word in question.stems:
+            if word in self._groups.servers:
+                scores[self._groups.servers[word]] += SERVER
+        met = scores > 0
+        does = np.zeros(len(scores))
+        for doing in question.doings & self._groups.doings.keys():
+            does[self._groups.doings[doing]] = DOING
+        found: np.ndarray = np.where(met, scores + does - UNASKED * unasked, -np.inf)
+        return found
+
+    def _weights(self, question: Question) -> dict[str, float]:
+        weights = dict.fromkeys(question.stems, 1.0)
+        for word in question.stems:
+            for other in THINGS.get(word, ()):
+                weights.setdefault(other, OTHER_NAME)
+        return weights
+
+
+def _weighed(name: list[str], said: list[str], lengths: Sequence[float]) -> dict[str, float]:
+    found: dict[str, float] = defaultdict(float)
+    for word in set(name):  # a name repeats words for grammar's sake
+        found[word] += NAME / (1 - NAME_LENGTH + NAME_LENGTH * len(name) / lengths[0])
+    for word, count in Counter(said).items():
+        found[word] += SAID * count / (1 - SAID_LENGTH + SAID_LENGTH * len(said) / lengths[1])
+    return found
+
+
+def _posting(found: dict[int, float], rare: float) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(list(found.values()))
+    return np.array(list(found)), rare * values * (K1 + 1) / (values + K1)

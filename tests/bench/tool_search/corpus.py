@@ -1,0 +1,92 @@
+"""Makes `tools.jsonl` from API descriptions that two packages ship: `python tests/bench/tool_search/corpus.py WHEEL TARBALL`.
+
+WHEEL is google-api-python-client (Apache-2.0, Google), which carries a discovery document a service; TARBALL is the npm package
+@octokit/openapi (MIT, GitHub). One version a service, every operation of it; nothing is worded anew. A line a tool: server, name,
+description, parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TOOLS = Path(__file__).with_name("tools.jsonl")
+LONGEST = 600  # characters of a description
+SERVICES = (
+    "blogger.v3 books.v1 calendar.v3 chat.v1 classroom.v1 cloudscheduler.v1 docs.v1 drive.v3 fcm.v1 forms.v1 gmail.v1 keep.v1 language.v2 "
+    "meet.v2 pagespeedonline.v5 people.v1 places.v1 pubsub.v1 script.v1 searchconsole.v1 sheets.v4 slides.v1 sqladmin.v1 storage.v1 "
+    "tasks.v1 texttospeech.v1 translate.v2 youtube.v3"
+).split()
+TAGS = frozenset(
+    "activity checks emojis gists git gitignore issues licenses markdown pages pulls rate-limit repos search users".split()
+)
+
+
+def google(wheel: Path) -> Iterator[dict[str, Any]]:
+    """Every method of the chosen services."""
+    with zipfile.ZipFile(wheel) as files:
+        for service in SERVICES:
+            document = json.loads(files.read(f"googleapiclient/discovery_cache/documents/{service}.json"))
+            yield from _methods(document["name"], document.get("schemas", {}), document)
+
+
+def _methods(server: str, schemas: dict[str, Any], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for method in node.get("methods", {}).values():
+        body = schemas.get(method.get("request", {}).get("$ref"), {}).get("properties", {})
+        names = [name for name in (*method.get("parameters", {}), *body) if not name.startswith("$")]
+        name = method["id"].partition(".")[2].replace(".", "_")
+        if not method.get("description", "").startswith("Deprecated"):
+            yield _tool(server, name, method.get("description", ""), names)
+    for inner in node.get("resources", {}).values():
+        yield from _methods(server, schemas, inner)
+
+
+def github(tarball: Path) -> Iterator[dict[str, Any]]:
+    """Every operation under the chosen tags."""
+    with tarfile.open(tarball) as files:
+        read = files.extractfile("package/generated/api.github.com.json")
+        assert read is not None
+        document = json.load(read)
+    shared = document["components"]["parameters"]
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            if method not in ("get", "post", "put", "patch", "delete") or not TAGS & set(operation.get("tags", ())):
+                continue
+            given = [
+                shared[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+                for each in operation.get("parameters", ())
+            ]
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            names = [*(each["name"] for each in given), *body.get("properties", {})]
+            text = f"{operation['summary']}. {operation.get('description', '')}"
+            yield _tool("github", re.sub(r"\W+", "_", operation["operationId"]), text, names)
+
+
+def _tool(server: str, name: str, description: str, parameters: list[str]) -> dict[str, Any]:
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", description)
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]+>|[`*>]|\[!\w+\]", " ", plain)).strip()
+    return {
+        "server": server,
+        "name": name,
+        "description": plain[:LONGEST],
+        "parameters": list(dict.fromkeys(parameters))[:24],
+    }
+
+
+def main() -> None:
+    """The command line."""
+    found = [*google(Path(sys.argv[1])), *github(Path(sys.argv[2]))]
+    with TOOLS.open("w", encoding="utf-8") as file:
+        for tool in found:
+            file.write(json.dumps(tool, ensure_ascii=False) + "\n")
+    print(f"{len(found)} tools")
+
+
+if __name__ == "__main__":
+    main()

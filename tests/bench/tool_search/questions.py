@@ -1,0 +1,63 @@
+"""The fixed questions, and which part each belongs to: tuning sees `tune`, never `held-out`. Pure.
+
+`asked.tsv`: a line is the tool that was drawn (`server/name`, by `sample.py`), a tab, and how an agent's model would ask for it: it knows
+its task and names the service, not the tool. All were written before anything was measured, and none was changed after.
+
+What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+_CHANGES = re.compile(r"(update|patch)\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, with the tools that answer it."""
+
+    text: str
+    answers: frozenset[str]
+    held_out: bool
+
+
+def tools() -> list[dict[str, Any]]:
+    """All tools of the corpus: server, name, description, names of parameters."""
+    return [json.loads(line) for line in (_HERE / "tools.jsonl").read_text("utf-8").splitlines()]
+
+
+def key(tool: dict[str, Any]) -> str:
+    """As `asked.tsv` names a tool."""
+    return f"{tool['server']}/{tool['name']}"
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether who asks for one is served as well by the other: `update` and `patch` of one thing, and nothing else."""
+    if one["server"] != other["server"] or not (_CHANGES.search(one["name"]) and _CHANGES.search(other["name"])):
+        return False
+    return _CHANGES.sub("", one["name"]) == _CHANGES.sub("", other["name"])
+
+
+def questions() -> list[Question]:
+    """All of them."""
+    corpus = tools()
+    by_key = {key(tool): tool for tool in corpus}
+    found = []
+    for line in (_HERE / "asked.tsv").read_text("utf-8").splitlines():
+        name, _, text = line.partition("\t")
+        answers = frozenset({name} | {key(tool) for tool in corpus if same(by_key[name], tool)})
+        found.append(Question(text, answers, hashlib.sha256(name.encode()).digest()[0] % 2 == 0))
+    return found
+
+
+def recall(asked: Sequence[Question], find: Callable[[str], Sequence[str]], most: int) -> float:
+    """The share of questions for which one of the first `most` tools found (by `key`) is an answer."""
+    return sum(bool(each.answers & set(find(each.text)[:most])) for each in asked) / len(asked)
