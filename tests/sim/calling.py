@@ -236,7 +236,10 @@ class Servers:
     def completed(self, who: Any, args: tuple[Any, ...], out: list[Any], seen: list[Any]) -> None:
         """`journal_complete` answered."""
         if out[0] == b"OK" and args[4] == "completed":
-            self.ledger.recorded.setdefault((args[0], args[1]), args[5].partition(b"\n")[2])
+            key, body = (args[0], args[1]), args[5].partition(b"\n")[2]
+            if self._world.losses:
+                self.ledger.recorded[key] = body  # what was recorded before may be lost
+            self.ledger.recorded.setdefault(key, body)
 
     def _answered(self, turn: str, told: Told) -> None:
         """An agent was answered."""

@@ -274,6 +274,7 @@ MUTANTS = (
     called("call-executor", "only who makes a call, in its latest try, ends it (§6)", "journal_complete", ("if h[1] and (h[2] ~= A[3] or h[3] ~= TRY) then return reply('SUPERSEDED', h[1]) end", ""), calls="long", first=20),
     called("call-divergence", "another effect of a later attempt is turned away (§6)", "journal_start", ("local other = new and ONCE and not h[1] and not lost and unmet()", "local other = false")),
     called("call-held-back", "what is turned away waits for the earlier one's outcome (§6)", "journal_start", ("if A[16] == '1' or live(tonumber(o[3])) then return reply('HELD', entry) end", ""), first=12),
+    Mutant("call-lost", "after a loss a later attempt's effect may have been done before (§7)", "redis", {"journal_start": (("(A[11] == '1' or later)", "A[11] == '1'"),)}, calls="any", first=31),
     # §7
     part("look-again", "a decision that is not fresh is stored only while it stands (§7)", "redis", "engine", SettlesBlindly, story="rolled back over a decision"),
     lua("settle", "10 s after a loss no claim of a session a caller names (§7)", "redis", "claim", SETTLE),

@@ -156,8 +156,8 @@ if h[1] == 'started' then
 end
 if v[1] ~= 'running' then return reply('STATE', v[1]) end
 if v[3] == '1' then return reply('CANCEL') end
--- A loss may have taken the entry of an effect that was sent before: it is never made twice (turns.md §7).
-local lost = not h[1] and EFFECT and A[11] == '1' and v[4] ~= GEN
+-- A loss may have taken the entry of an effect that was sent before, or that an earlier attempt made: it is never made twice (turns.md §7).
+local lost = not h[1] and EFFECT and (A[11] == '1' or later) and v[4] ~= GEN
 local other = new and EFFECT and not h[1] and not lost and unmet()
 if other then
   if A[24] ~= '1' then return reply('HELD', other) end

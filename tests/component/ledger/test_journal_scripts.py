@@ -222,6 +222,17 @@ async def test_an_effect_sent_before_a_loss_is_unknown_after_it_and_a_new_one_ru
     assert (await start(g, epoch, asking(fence, 3, "model", resent=True), "g1:4")).word == "RUN"
 
 
+async def test_after_a_loss_an_effect_that_an_earlier_attempt_may_have_made_is_unknown(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    fence, epoch = await begun(desk, g)
+    await start(g, epoch, asking(fence, 1, permits="once"))
+    later = await again(g, epoch)
+    await desk.redis.delete("j:r-1", "jl:r-1", "jn:r-1")
+    await desk.redis.hset("t:r-1", "generation", "0")  # the turn is older than this ledger
+    assert (await start(g, epoch, asking(later, 1, permits="once"), "g1:2")).word == "UNKNOWN"
+    assert (await start(g, epoch, asking(later, 2, "model"), "g1:3")).word == "RUN"
+
+
 async def test_a_full_journal_takes_no_new_call_and_still_answers(desk: Desk) -> None:
     g = await desk.writer("g1")
     fence, epoch = await begun(desk, g)
