@@ -127,6 +127,7 @@ def cron(expression: str, zone: str = "UTC") -> Cron:
             f"{expression[:60]!r} has {len(text.split())} fields, not five: minute, hour, day of the month, month, day of the week, like "
             "0 6 * * 1-5"
         )
+    text = _SAME.sub(_once, text)
     found = Cron(text, zone_of(zone))
     try:
         CronSim(text, datetime(2000, 1, 1))
@@ -135,6 +136,18 @@ def cron(expression: str, zone: str = "UTC") -> Cron:
     if found.next(0) is None:
         raise ValueError(f"{expression[:60]!r} names a day that never comes")
     return found
+
+
+_SAME = re.compile(r"\b([0-9A-Z]+)-([0-9A-Z]+)/[1-9][0-9]*")
+_NAMED = {name: str(number) for number, name in enumerate("SUN MON TUE WED THU FRI SAT".split())} | {
+    name: str(number) for number, name in enumerate("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(), start=1)
+}
+
+
+def _once(found: re.Match[str]) -> str:
+    """A range of one value, whatever its step, is that value: cronsim reads `17-17/2` as `17/2`, which goes on to the end."""
+    first, last = (_NAMED.get(word, word.lstrip("0") or "0") for word in found.groups())
+    return found[1] if first == last else found[0]
 
 
 _WRONG = {
