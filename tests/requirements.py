@@ -30,10 +30,10 @@ GAPS: dict[str, str] = {
 }
 
 _TOOLS = "tokens of users and their consent, a later part of toolboxes"
-_ROUTINES = "routines, a later issue"
+_ROUTINES = "routines of many steps, killed at random, a later part of theirs"
 
 LATER: dict[str, str] = {
-    **dict.fromkeys(("F30", "F31"), _ROUTINES),
+    **dict.fromkeys(("F31",), _ROUTINES),
     "T10": _TOOLS,
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),
     "T15": "memory, a later issue",

@@ -224,7 +224,16 @@ ROWS: dict[str, Row] = {
             "unit/gateway/test_pod_tokens.py::test_a_token_holds_from_its_begin_to_its_end_and_a_little_beyond",
             "unit/operating/test_lease.py::test_a_lease_is_taken_only_from_nobody_or_the_silent",
         ),
-        lacking="Redis' clock jumps, in the simulation; no process ran under a shifted one; slots come with routines",
+        lacking="Redis' clock jumps, in the simulation; no process ran under a shifted one",
+    ),
+    "F30": Row(
+        "a scheduler that is down when a routine is due: caught up by policy, exactly one run a due time",
+        (
+            "component/routines/test_slots_once.py::test_three_schedulers_killed_at_random_and_a_restarted_valkey_run_500_slots_once",
+            "unit/routines/test_deciding.py::test_due_times_of_an_absence",
+            "unit/routines/test_deciding.py::test_a_clock_that_jumps_back_runs_nothing_twice",
+            f"{JOURNEY.format('routines')}::test_a_due_time_is_run_once_and_its_response_is_read_like_any_other",
+        ),
     ),
     "F32": Row(
         "a poison request: bounded attempts, a useful error, others untouched",
