@@ -4,7 +4,7 @@ redirect, when the name rebinds (S3, T2, F42).
     place                          taken by                     what is dialled is noted at
     the egress proxy               spec.egress, the agent       its connector
     a build's way out              spec.source.git              the same
-    ModelEndpoint, Toolbox         baseUrl, mcp.url             aiohttp's own connect
+    ModelEndpoint, Toolbox         baseUrl, mcp.url             the loop's own connect
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp.connector
 import pytest
 from pydantic import ValidationError
 
@@ -30,6 +29,7 @@ from moorage_api.kinds.source import Git
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.models.asking import AskFault, Request, Upstreams
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
+from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.servers import ToolFault
 from moorage_gateway.tools.sessions import Sessions
 from moorage_operator.build_objects import reach
@@ -171,7 +171,7 @@ class Dialling:
 
     async def tool(self, url: str) -> str:
         """The same of a tool server."""
-        place = Place("k", url, (), "", 1 << 20)
+        place = Place("k", url, Opening(), 1 << 20)
         try:
             await McpUpstream(
                 place, self.upstreams, Known(Eras(), Sessions(SystemClock().monotonic, SystemClock().sleep)), "1"
@@ -184,7 +184,8 @@ class Dialling:
 @pytest.fixture
 async def dialling(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dialling]:
     allowed: set[str] = set()
-    real_dial, real_names = aiohttp.connector.aiohappyeyeballs.start_connection, socket.getaddrinfo
+    loop = asyncio.get_running_loop()
+    real_dial, real_names = loop.sock_connect, socket.getaddrinfo
 
     async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -195,11 +196,11 @@ async def dialling(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dialling]:
         )
         writer.close()
 
-    async def dial(addr_infos: Any, **options: Any) -> Any:
-        made.dialled += [str(each[4][0]) for each in addr_infos]
-        if all(each[4][:2] == ("127.0.0.1", made.server) for each in addr_infos):
-            return await real_dial(addr_infos, **options)
-        raise ConnectionRefusedError(111, "refused")
+    async def dial(sock: socket.socket, address: Any) -> None:
+        made.dialled.append(str(address[0]))
+        if address[:2] != ("127.0.0.1", made.server):
+            raise ConnectionRefusedError(111, "refused")
+        await real_dial(sock, address)
 
     def names(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
         if host in made.known:
@@ -209,7 +210,7 @@ async def dialling(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dialling]:
     server = await asyncio.start_server(redirect, "127.0.0.1", 0)
     made = Dialling(Upstreams(lambda: frozenset(allowed)), server.sockets[0].getsockname()[1])
     allowed.add(f"127.0.0.1:{made.server}")
-    monkeypatch.setattr(aiohttp.connector.aiohappyeyeballs, "start_connection", dial)
+    monkeypatch.setattr(loop, "sock_connect", dial)
     monkeypatch.setattr(socket, "getaddrinfo", names)
     yield made
     await made.upstreams.aclose()
