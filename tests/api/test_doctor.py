@@ -26,6 +26,7 @@ READER = "doctors-reader"
 CRD = "CRD hostedagents.moorage.dev"
 MODELS = "CRD modelendpoints.moorage.dev"
 TOOLS = "CRD toolboxes.moorage.dev"
+TIMED = "CRD routines.moorage.dev"
 # As docs/operate.md says.
 RIGHTS = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -116,8 +117,8 @@ def test_on_an_empty_server_it_says_what_is_missing_and_its_commands_mend_it(
     doctor.look("--agents", AGENTS)
     levels = {check: each["result"] for check, each in doctor.findings.items()}
     assert doctor.code == 1 and levels == {
-        "cluster": "ok", CRD: "wrong", MODELS: "wrong", TOOLS: "wrong", "operator": "wrong", "gateway": "wrong", "storage class": "wrong",
-        f"namespace {AGENTS}": "wrong", "network policies": "not tried", "gateway URL": "not tried",
+        "cluster": "ok", CRD: "wrong", MODELS: "wrong", TOOLS: "wrong", TIMED: "wrong", "operator": "wrong", "gateway": "wrong",
+        "storage class": "wrong", f"namespace {AGENTS}": "wrong", "network policies": "not tried", "gateway URL": "not tried",
     }  # fmt: skip
     assert doctor.findings["operator"]["mend"][0].startswith("helm install moorage charts/moorage --namespace moorage ")
     assert definitions.UPGRADE in doctor.findings[CRD]["mend"]
@@ -174,7 +175,7 @@ def test_an_account_without_rights_is_told_what_it_may_not_and_needs_no_more_tha
     doctor = Doctor(theirs, tmp_path)
     doctor.look("--agents", "default")
     blind = {check for check, each in doctor.findings.items() if each["result"] == "could not look"}
-    assert (doctor.code, blind) == (0, {CRD, MODELS, TOOLS, "platform", "storage class", "namespace default"})
+    assert (doctor.code, blind) == (0, {CRD, MODELS, TOOLS, TIMED, "platform", "storage class", "namespace default"})
 
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "doctor"}}
     subject = {"kind": "User", "name": READER, "apiGroup": "rbac.authorization.k8s.io"}
