@@ -35,9 +35,12 @@ def node() -> Iterator[Node]:
     except build.Missing as why:
         pytest.skip(f"no Kubernetes node on this machine: {why}")
     with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="moorage-node-"))
         try:
-            started = stack.enter_context(Node.started(Path(tempfile.mkdtemp(prefix="moorage-node-"))))
+            started = stack.enter_context(Node.started(folder))
         except FAULTS as why:
+            with contextlib.suppress(OSError):  # not there any more, or with what tells why
+                folder.rmdir()
             if (
                 os.environ.get("MOORAGE_NODE_OPTIONAL") != "1"
             ):  # nobody has asked for it: CI's machines are not ours to choose
