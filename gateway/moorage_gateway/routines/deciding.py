@@ -293,7 +293,9 @@ class _Work:
                 case "starting":
                     looks.append(self._now + START_MS)
                 case "running":
-                    looks.append(min(self._now + FOLLOW_MS, run.until or self._now + FOLLOW_MS))
+                    # A turn whose time is over takes a moment to end: nobody looks without a pause until it has.
+                    ends = run.until if run.until > self._now else self._now + START_MS
+                    looks.append(min(self._now + FOLLOW_MS, ends) if run.until else self._now + FOLLOW_MS)
                 case "waiting":
                     looks.append(run.again)
         looks += [alert.at for alert in self._state.alerts]

@@ -123,7 +123,9 @@ class Scheduler:
             await work(*what)
         except (LedgerError, StoreUnavailable, ApiError) as fault:
             log.info("a routine is looked at again later: %s", fault)
-        except Exception:
+        except (
+            Exception
+        ):  # a mistake of ours, or a state of another version's, must not end the scheduler of all others
             log.exception("a routine could not be worked on")
 
     async def _work(self, taken: TakenRoutine, now: int) -> None:

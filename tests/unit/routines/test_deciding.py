@@ -184,6 +184,8 @@ def test_a_run_whose_time_is_over_has_timed_out_and_one_that_hangs_on_is_cancell
     state = running(state, until=hour + 5 * MINUTE)
     assert not look(routine, state, hour + 5 * MINUTE, OPEN).cancel, "the turn ends by itself, with what it said"
     assert look(routine, state, hour + 6 * MINUTE, OPEN).cancel
+    for now in (hour + 5 * MINUTE, hour + 6 * MINUTE):
+        assert look(routine, state, now, OPEN).look > now, "nobody looks again and again without a pause"
     for turn in (FAILED, Turn("cancelled", "half")):
         found = look(routine, state, hour + 5 * MINUTE, turn)
         assert [one.outcome for one in found.ended] == ["timed_out"] and "timeoutMinutes (5)" in found.ended[0].error
