@@ -60,6 +60,8 @@ class PlayedTurns:
     """Response → routine, slot, when (ms)."""
     times: int = 0
     cancelled: list[str] = field(default_factory=list)
+    fails: set[str] = field(default_factory=set)
+    """Routines whose agent reports a failure."""
 
     async def accept(self, tenant: str, known: Known, state: State, run: Run) -> str:
         self.times += 1
@@ -77,7 +79,9 @@ class PlayedTurns:
         found = self.accepted.get(response)
         if found is None:
             return Turn("missing")
-        return Turn("completed", "done") if self.clock.ms >= found[2] + self.lasts_ms else Turn("open")
+        if self.clock.ms < found[2] + self.lasts_ms:
+            return Turn("open")
+        return Turn("failed", "", "told to fail") if found[0] in self.fails else Turn("completed", "done")
 
     async def ended(self, tenant: str, response: str) -> Turn:
         while (turn := await self.look(tenant, response)).status == "open":
@@ -93,9 +97,13 @@ class NobodyTold:
 
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
+        self.answers = asyncio.Event()
+        """Cleared: whoever tells waits."""
+        self.answers.set()
 
     async def told(self, tenant: str, routine: str, agent: str, targets: Any, alerts: list[Alert]) -> dict[str, str]:
         self.alerts += alerts
+        await self.answers.wait()
         return {alert.id: "" for alert in alerts}
 
 

@@ -30,7 +30,7 @@ from moorage_gateway.routines.state import Decision, Run, State, Turn
 from moorage_gateway.store import StoreUnavailable
 
 AT_ONCE = 64
-"""Routines that one gateway takes in one go, and works on side by side."""
+"""Routines that one gateway works on side by side."""
 REST_S = 5.0
 """Longest sleep: another gateway may have moved a due time without a hint that arrived."""
 PATIENCE_MS = 30_000
@@ -83,6 +83,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._following: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
 
     def hint(self, _: str) -> None:
         """Something is due now."""
@@ -110,9 +111,14 @@ class Scheduler:
 
     async def _round(self) -> float:
         """One go; seconds until the next."""
-        now, taken = await self._ledger.take(AT_ONCE)
+        if len(self._working) >= AT_ONCE:  # a target that hangs holds up its own routine, and no other
+            await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
+        now, taken = await self._ledger.take(AT_ONCE - len(self._working))
+        for one in taken:
+            task = self._keep(self._guarded(self._work, one, now))
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
         if taken:
-            await asyncio.gather(*(self._guarded(self._work, one, now) for one in taken))
             return 0.0
         earliest = await self._ledger.earliest()
         return REST_S if earliest is None else min(REST_S, max(0.0, (earliest - now) / 1000))

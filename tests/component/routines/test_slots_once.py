@@ -78,3 +78,22 @@ async def caught_up(world: RoutineWorld) -> None:
         await world.tick(0.2)
         await asyncio.sleep(0.01)
     raise AssertionError(f"seed {SEED}: {[len(slots_of(world, name)) for name in NAMES]} at {world.clock.ms}")
+
+
+async def test_a_target_that_hangs_holds_up_its_own_routine_and_no_other(world: RoutineWorld) -> None:
+    world.turns.faults = 0.0
+    await world.publish("loud", **WHOLE, alerts=[{"name": "ops", "url": {"secret": "ops"}}])
+    await world.publish("other", **WHOLE)
+    world.turns.fails.add("loud")
+    world.people.answers.clear()
+    await world.start(0)
+    async with asyncio.timeout(20):
+        while not world.people.alerts:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        had = len(slots_of(world, "other"))
+        await world.tick(STEP_S)
+        while len(slots_of(world, "other")) <= had:
+            world.wake()
+            await asyncio.sleep(0.01)
+    world.people.answers.set()
