@@ -293,6 +293,15 @@ def test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more(laptop
     assert laptop.platform.call("/v1/routines/long/run", method="POST")[0] == 404 and run["id"]
 
 
+def test_two_routines_of_one_owner_and_agent_that_are_due_at_once_are_both_run(laptop: Laptop) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=8)).replace(microsecond=0)
+    for name in ("twin-one", "twin-two"):
+        laptop.write(name, at=soon.isoformat(), input="the same", owner="dev")
+    runs = [laptop.ended(name)[0] for name in ("twin-one", "twin-two")]
+    assert [run["outcome"] for run in runs] == ["succeeded"] * 2, runs
+    assert runs[0]["response_ids"] != runs[1]["response_ids"] and runs[0]["id"] != runs[1]["id"]
+
+
 def test_an_agent_that_is_not_there_is_a_failure_that_says_so(laptop: Laptop) -> None:
     began = time.monotonic()
     laptop.write("lost", agent="nowhere")

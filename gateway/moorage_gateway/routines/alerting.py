@@ -20,7 +20,7 @@ from moorage_api.catalog import alert_credential_name
 from moorage_api.kinds.routine import AlertTarget
 from moorage_gateway.models.asking import AskFault, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
-from moorage_gateway.routines.running import shown
+from moorage_gateway.routines.running import shown, trace_of
 from moorage_gateway.routines.state import Alert, State
 
 WITHIN_S = 8.0
@@ -76,7 +76,7 @@ def message(alert: Alert, place: Place, kind: str) -> dict[str, Any]:
                 "error": alert.error,
                 "failures": alert.failures,
                 "response_id": alert.response or None,
-                "trace_id": hashlib.sha256(f"trace/{alert.run}".encode()).hexdigest()[:32] if alert.response else None,
+                "trace_id": trace_of(place.tenant, alert.run) if alert.response else None,
                 "url": link or None,
                 "title": title,
             }

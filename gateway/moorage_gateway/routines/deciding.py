@@ -182,8 +182,8 @@ class _Work:
 
     def begin(self, slot: int, *, manual: bool = False) -> None:
         """The routine's run from now on."""
-        # A due time's run is named by it alone: when Redis has lost that it runs, it is met again and not run a second time.
-        own = self._run_id() if manual else ""
+        # A due time's run is named by it and its routine: when Redis has lost that it runs, it is met again and not run a second time.
+        own = _digest(self._known.name)[:8] + (self._run_id() if manual else "")
         run = Run(id=f"run_{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
         self._state = replace(self._state, run=run)
         self._start = True

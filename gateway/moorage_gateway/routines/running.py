@@ -50,7 +50,7 @@ class Running:
             return response
         raw = orjson.dumps(asked(known, state, run))
         create = request.parse_create(raw, LIMITS)
-        trace = hashlib.sha256(f"trace/{run.id}".encode()).hexdigest()
+        trace = trace_of(tenant, run.id)
         turn = TurnRequest(
             response_id=response,
             body=create.body,
@@ -61,8 +61,8 @@ class Running:
             idempotency_key=f"routine/{run.id}/{run.number}",
             retry_count=0,
             body_hash=hashlib.sha256(raw).hexdigest(),
-            headers={wire.TRACEPARENT: f"00-{trace[:32]}-{trace[32:48]}-01"},
-            trace_id=trace[:32],
+            headers={wire.TRACEPARENT: f"00-{trace}-{trace[16:]}-01"},
+            trace_id=trace,
             created_at=self._clock.now_ms() // 1000,
             timeout_s=known.spec.timeout_minutes * 60.0,
         )
@@ -89,7 +89,12 @@ def owner(known: Known) -> str:
 
 def session_of(known: Known, run: Run) -> str:
     """The session of a run: the routine's, or its own."""
-    return f"routine-{known.name}" if known.spec.session == "persistent" else f"routine-{known.name}-{run.id[4:20]}"
+    return f"routine-{known.name}" if known.spec.session == "persistent" else f"routine-{known.name}-{run.id[4:]}"
+
+
+def trace_of(tenant: str, run: str) -> str:
+    """The trace of a run: all its tries are in it."""
+    return hashlib.sha256(f"trace/{tenant}/{run}".encode()).hexdigest()[:32]
 
 
 def response_of(partition: str, run: Run) -> str:

@@ -226,3 +226,8 @@ def test_runs_are_named_by_their_due_time_so_that_a_lost_one_is_met_again() -> N
         look(routine, State(spec=routine.digest, timing=routine.timing, cursor=T0), T0 + MINUTE) for _ in "ab"
     )
     assert one.state.run == other.state.run and isinstance(one.state.run, Run)
+    second = Known.of("r2", routine.spec.model_dump(mode="json", by_alias=True, exclude_none=True))
+    third = look(second, State(spec=second.digest, timing=second.timing, cursor=T0), T0 + MINUTE)
+    assert third.state.run is not None and third.state.run.id != one.state.run.id, (
+        "and no two routines' runs are called alike"
+    )
