@@ -192,7 +192,7 @@ class Operator:
                 asyncio.create_task(self._look(provider, doors), name="agents"),
                 asyncio.create_task(applies.run(), name="applies"),
                 asyncio.create_task(endpoints.run(doors), name="endpoints"),
-                asyncio.create_task(listen(hints, provider.wake), name="hints"),
+                asyncio.create_task(listen(hints, provider.wake, self._machine.served), name="hints"),
             )
         finally:
             await runner.aclose()

@@ -1,4 +1,4 @@
-"""Hints of gateways that something waits for a provider: a claim, a session to wake, an end. Layer: I/O rim.
+"""Hints of gateways: something waits for a provider (a claim, a wake, an end), or a new sandbox serves somewhere. Layer: I/O rim.
 
 A hint only saves waiting: whoever hears it also looks by itself twice a second. So none is kept, and a stream that broke is opened again.
 Gateways have a stream of their own with more to it; the floor, which both may import, knows no Redis client.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -24,12 +25,15 @@ PING_SECONDS = 5.0  # of silence, after which the server is asked whether it is 
 QUIET_SECONDS = 12.0
 
 
-async def listen(redis: aioredis.Redis, heard: Callable[[], None]) -> None:
-    """Calls `heard` for each hint, and whenever some may have been missed, until cancelled. Closes the client."""
+async def listen(redis: aioredis.Redis, heard: Callable[[], None], served: Callable[[str, str], None]) -> None:
+    """Calls `heard` for each hint, and whenever some may have been missed, and `served` with a sandbox and its URL, until cancelled.
+
+    Closes the client.
+    """
     try:
         while True:
             try:
-                await _follow(redis, heard)
+                await _follow(redis, heard, served)
             except (RedisError, OSError, TimeoutError) as fault:
                 _heed_cancellation()
                 log.info("the hint stream broke (%s); it is opened again", type(fault).__name__)
@@ -39,9 +43,9 @@ async def listen(redis: aioredis.Redis, heard: Callable[[], None]) -> None:
         await redis.aclose()
 
 
-async def _follow(redis: aioredis.Redis, heard: Callable[[], None]) -> None:
+async def _follow(redis: aioredis.Redis, heard: Callable[[], None], served: Callable[[str, str], None]) -> None:
     async with redis.pubsub(ignore_subscribe_messages=True) as stream:
-        await stream.subscribe(keys.HINT_PROVIDER)
+        await stream.subscribe(keys.HINT_PROVIDER, keys.HINT_SERVING)
         last = asked = time.monotonic()
         while True:
             _heed_cancellation()
@@ -50,12 +54,20 @@ async def _follow(redis: aioredis.Redis, heard: Callable[[], None]) -> None:
             if message is not None:
                 last = now
                 if message["type"] == "message":
-                    heard()
+                    _take(message, heard, served)
             elif now - last > QUIET_SECONDS:
                 raise TimeoutError("Redis is silent")
             elif now - max(last, asked) > PING_SECONDS:
                 asked = now
                 await stream.ping()
+
+
+def _take(message: Mapping[str, Any], heard: Callable[[], None], served: Callable[[str, str], None]) -> None:
+    if message["channel"] != keys.HINT_SERVING.encode():
+        heard()
+        return
+    sandbox, _, endpoint = message["data"].decode(errors="replace").partition(" ")
+    served(sandbox, endpoint)
 
 
 def _heed_cancellation() -> None:

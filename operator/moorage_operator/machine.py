@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from moorage_api import names, tokens
 from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.provider.base import Death, MakeFailed, Revision
-from moorage_operator import marks, objects, pods
+from moorage_operator import marks, objects, pods, shim_config
 from moorage_operator.kube import ACCOUNTS, CLAIMS, PODS, POLICIES, Kube, KubeError
 from moorage_operator.observed import Observed, plain, sandbox_of
 from moorage_operator.reviving import revived
@@ -63,6 +64,7 @@ class PodMachine:
         self._place = place
         self._key = settings.token_key.get_secret_value()
         self._making: set[str] = set()
+        self._serving: dict[str, str] = {}  # of what is being made: the address at which a gateway heard that it serves
         self._dead: dict[str, Death] = {}
         self._unseen = LOOK_CALLS  # calls of `dead` since pods were looked for
         self._known: dict[str, _Known] = {}
@@ -160,7 +162,18 @@ class PodMachine:
             raise
         finally:  # an operator that is ended here leaves a pod that the next one sweeps
             self._making.discard(sandbox)
+            self._serving.pop(sandbox, None)
         return self._descriptor(revision, sandbox, volume, address)
+
+    def served(self, sandbox: str, endpoint: str) -> None:
+        """A gateway heard, with proof, from the shim of a sandbox that it serves at that URL.
+
+        A kubelet probes once a second and then writes the pod's status: whoever waits for a session need not wait for that.
+        """
+        known, address = self._known.get(sandbox), urlsplit(endpoint).hostname
+        if known is not None and sandbox in self._making and address:
+            self._serving[sandbox] = address
+            self._observed.nudge((known.namespace, sandbox))
 
     async def destroy(self, sandbox: str, reason: str) -> None:
         """See Machine. Raises KubeError when the pod is still there after `END_SECONDS`: the loop comes again."""
@@ -267,11 +280,13 @@ class PodMachine:
     # Parts
 
     async def _create(self, revision: Revision, sandbox: str, volume: str) -> None:
-        if revision.spec.workspace.file_system and not self.has_volume(revision.tenant, revision.agent, volume):
+        held = self._claim(revision.tenant, revision.agent, volume)
+        if revision.spec.workspace.file_system and held is None:
             body = objects.claim(revision, sandbox, volume, self._settings, ledger=self._ledger())
             self._observed.claims.put(plain(await self._kube.create(CLAIMS, body)))
-        shim = self._shim(revision, sandbox, volume)
-        body = objects.pod(revision, sandbox, volume, shim, self._settings)
+        shim = shim_config.told(revision, sandbox, volume, self._settings)
+        used = held is not None and marks.bound(held, revision.tenant) is not None
+        body = objects.pod(revision, sandbox, volume, shim, self._settings, used=used)
         try:
             self._observed.pods.put(plain(await self._kube.create(PODS, body)))
         except KubeError as fault:
@@ -286,6 +301,8 @@ class PodMachine:
             seen = pods.seen(self._observed.pods.get((namespace, sandbox)))
             if seen.state == "ready":
                 return seen.address
+            if seen.state == "starting" and sandbox in self._serving:
+                return self._serving[sandbox]
             if seen.state in ("ended", "failing", "gone", "leaving"):
                 tail = await self._kube.log_tail(namespace, sandbox, seen.faulty, LOG_LINES) if seen.faulty else ()
                 raise MakeFailed(seen.reason, tail, fault=seen.state in ("ended", "failing"))
@@ -321,32 +338,6 @@ class PodMachine:
         elif held is not None:
             self._observed.pods.drop(held)
         return LOOK_SECONDS
-
-    def _shim(self, revision: Revision, sandbox: str, volume: str) -> Mapping[str, Any]:
-        who = tokens.Identity(sandbox, revision.tenant, revision.agent, revision.revision, volume)
-        spec = revision.spec
-        told: dict[str, Any] = {
-            "sandbox": sandbox,
-            "tenant": revision.tenant,
-            "agent": revision.agent,
-            "revision": revision.revision,
-            "endpoint": "",
-            "secret_sha256": tokens.secret_sha256(tokens.sandbox_secret(sandbox, self._key)),
-            "token": tokens.sign(who, self._key),
-            "token_file": objects.TOKEN_FILE,
-            "volume": "/volume",
-            "gateways": [self._settings.sandbox_url],
-            "egress": (self._settings.egress_url or "").removeprefix("http://") or None if spec.egress else None,
-            "contract": revision.contract,
-            "keeps": spec.workspace.file_system,
-            "notice": objects.NOTICE_SECONDS,
-        }
-        foreign = {"port": 8080, "readiness": "/ping"} if revision.contract == "agentcore" else {}
-        given = {"port": spec.port, "readiness": spec.readiness}
-        told |= foreign | {name: value for name, value in given.items() if value is not None}
-        if revision.door_variables:  # said only where there are some: shims of an older image know no such word
-            told["variables"] = list(revision.door_variables)
-        return told
 
     def _descriptor(self, revision: Revision, sandbox: str, volume: str, address: str) -> Descriptor:
         host = f"[{address}]" if ":" in address else address

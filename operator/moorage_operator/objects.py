@@ -46,6 +46,17 @@ for name, own in (("workspace", sys.argv[1]), ("home", "/home/agent")):
         os.makedirs(fresh)
     os.rename(fresh, place)
 """
+# The agent's image need not know us: its shim, which starts beside it, brings the launcher, and the container becomes it.
+FIRST = """
+import os, sys, time
+within, launcher = float(sys.argv[1]), sys.argv[2]
+until = time.monotonic() + within
+while not os.path.isdir(launcher):
+    if time.monotonic() > until:
+        sys.exit(f"moorage: no shim brought {launcher} within {within:g} s")
+    time.sleep(0.01)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,13 @@ def claim(revision: Revision, sandbox: str, volume: str, settings: Settings, *, 
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
 
 
-def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], settings: Settings) -> Object:
-    """The pod of one sandbox. `shim`: the shim's configuration, nothing secret in it."""
+def pod(
+    revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], settings: Settings, *, used: bool = False
+) -> Object:
+    """The pod of one sandbox. `shim`: the shim's configuration, nothing secret in it. `used`: a session has run on that volume before.
+
+    A kubelet takes up to a second to see that an init container has ended, so a session that wakes should wait for none.
+    """
     program, spec = Program.of(revision), revision.spec
     meta = parts.meta(
         sandbox,
@@ -132,7 +148,7 @@ def pod(revision: Revision, sandbox: str, volume: str, shim: Mapping[str, Any], 
         marks.SHIM: json.dumps(shim, separators=(",", ":"), sort_keys=True),
         marks.SPEC: json.dumps(revision.wire_spec, separators=(",", ":"), sort_keys=True),
     }
-    first = [_launcher(settings), _folders(revision)]
+    first = [] if used and spec.workspace.file_system else [_folders(revision)]
     volumes = _volumes(spec, volume)
     if program.built is not None:
         meta["annotations"][marks.BUILT] = program.built.to_json()
@@ -185,15 +201,6 @@ def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
     ]
 
 
-def _launcher(settings: Settings) -> Object:
-    """Brings the launcher (standard library only) into whatever image the agent has."""
-    source = "/opt/moorage/src/moorage_sandbox/launcher"
-    command = ["python", "-c", f"import shutil; shutil.copytree({source!r}, {LAUNCHER!r}, dirs_exist_ok=True)"]
-    return parts.container("launcher", settings.sandbox_image, command, {"launcher": "/moorage"}, settings) | {
-        "resources": parts.resources("50m", "64Mi", "500m", "128Mi"),
-    }
-
-
 def _folders(revision: Revision) -> Object:
     command = ["python3", "-c", FOLDERS, revision.spec.workspace.mount]
     return parts.container("folders", Program.of(revision).image, command, {"volume": "/volume"}, None) | {
@@ -223,7 +230,8 @@ def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
     spec, made = revision.spec, Program.of(revision).built
     python = "python3" if made is None else f"{ENVIRONMENT_AT}/bin/python"
     command = [
-        python, LAUNCHER, "pod", "--socket", SOCKET, "--code", "." if made is None else CODE_AT, "--sandbox", sandbox,
+        python, "-c", FIRST, str(int(settings.ready_seconds)),
+        LAUNCHER, "pod", "--socket", SOCKET, "--code", "." if made is None else CODE_AT, "--sandbox", sandbox,
         "--workspace", spec.workspace.mount, "--wait", str(int(settings.ready_seconds)),
         *(["--entry", made.entry] if made is not None else []), *(["--exec"] if revision.contract != "moorage" else []),
         *(["--variables", f"{INDEX_AT}/{INDEX_VARIABLES}"] if _indexed(spec) else []),
@@ -277,10 +285,11 @@ def _probes(settings: Settings) -> Object:
 def _shim(settings: Settings) -> Object:
     command = [
         "python", "-m", "moorage_sandbox", "--config", "/etc/moorage/shim.json", "--endpoint",
-        f"http://$(POD_IP):{SHIM_PORT}", "--control-socket", SOCKET,
+        f"http://$(POD_IP):{SHIM_PORT}", "--control-socket", SOCKET, "--launcher", LAUNCHER,
     ]  # fmt: skip
     mounts = {
         "control": "/run/moorage",
+        "launcher": "/moorage",
         "told": "/etc/moorage",
         "volume": "/volume",
         "shim-tmp": "/tmp",

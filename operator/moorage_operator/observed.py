@@ -117,6 +117,11 @@ class Observed:
                 del self._waiters[name]
         return True
 
+    def nudge(self, name: Name) -> None:
+        """Whoever waits for a change of that pod has news of another kind."""
+        for event in self._waiters.get(name, ()):
+            event.set()
+
     def claims_of(self, namespace: str, agent: str) -> list[Object]:
         """The claims of one agent."""
         return list(self._claims_of.get((namespace, agent), {}).values())
@@ -136,8 +141,8 @@ class Observed:
 
     def _pod(self, was: Object | None, now: Object | None) -> None:
         for one in (was, now):
-            for event in self._waiters.get(name_of(one), ()) if one is not None else ():
-                event.set()
+            if one is not None:
+                self.nudge(name_of(one))
         if now is None:
             self.wake()
 

@@ -4,7 +4,7 @@
     persisted     its first event is here, which is not passed on before it is kept
     pod-made      the pod is at the API server (seen by a watch)
     pod-ready     its condition Ready (seen by a watch: the condition's own time has whole seconds)
-    claimed       the session has its sandbox (the session's record)
+    claimed       the session has its sandbox (the session's record): a shim that a gateway heard of comes before the pod's condition
     asked         the attempt began (the turn's record)
     agent-ready   the agent's own first event is here: its process took the turn
     first-byte    its first word is here

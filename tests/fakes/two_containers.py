@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.shim_world import SECRET
-from fakes.ward import LAUNCHER
+from moorage_operator.objects import FIRST
 from moorage_sandbox.config import ShimConfig
 
 FAKES = Path(__file__).parent
@@ -40,7 +40,7 @@ class TwoContainers:
     def agent(self, *more: str) -> subprocess.Popen[bytes]:
         """The agent's container."""
         command = [
-            sys.executable, LAUNCHER, "pod", "--socket", self.socket, "--code", self.folder / "code",
+            sys.executable, "-c", FIRST, "60", self.folder / "launcher", "pod", "--socket", self.socket, "--code", self.folder / "code",
             "--sandbox", SANDBOX, "--home", self.folder / "home", "--workspace", self.folder / "workspace", "--shim-port", "0",
             *more,
         ]  # fmt: skip
@@ -53,7 +53,8 @@ class TwoContainers:
         path = self.folder / "shim.json"
         path.write_text(config.to_json())
         return self._start(
-            [sys.executable, "-m", "moorage_sandbox", "--config", path, "--endpoint", self.endpoint, "--control-socket", self.socket]
+            [sys.executable, "-m", "moorage_sandbox", "--config", path, "--endpoint", self.endpoint, "--control-socket", self.socket,
+             "--launcher", self.folder / "launcher"]
         )  # fmt: skip
 
     def _start(self, command: list[str | Path]) -> subprocess.Popen[bytes]:

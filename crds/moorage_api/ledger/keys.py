@@ -27,6 +27,7 @@ AUDIT_WRITERS = "audit:writers"  # set: every audit chain whose head is in Redis
 
 HINT_PROVIDER = "hint:provider"
 HINT_CATALOG = "hint:catalog"
+HINT_SERVING = "hint:serving"  # a sandbox without a session said where it serves; payload = sandbox, a space, its URL
 HINT_TURNS = "hint:turns"  # a turn became due now; payload = response id
 HINT_LOG = "hint:log"  # a watched log grew; payload = response id
 HINT_ROUTINES = "hint:routines"  # a routine is due now; payload = field

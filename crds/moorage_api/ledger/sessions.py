@@ -108,3 +108,7 @@ class SessionLedger:
         """**F** A bound shim says where it is; after a loss this is where routes come from."""
         out = await self._runner.run(session_scripts.ANNOUNCE, key, epoch, descriptor.to_json(), identity.to_json())
         return Announced(text(out[0]), int(out[1]))
+
+    async def serving(self, sandbox: str, endpoint: str) -> None:
+        """A sandbox without a session serves at that URL: a hint, which saves its provider waiting for slower news."""
+        await self._runner.read("PUBLISH", keys.HINT_SERVING, f"{sandbox} {endpoint}")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_api.ledger.script import Lost, Unreachable
+from moorage_api.ledger.script import LedgerError, Lost, Unreachable
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.tokens import Identity
 from moorage_api.wire import calls, checkpoints, headers
@@ -28,6 +30,7 @@ from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.recovery import Recovery
 
 MAX_BODY = 16 * 1024
+REMEMBERED = 4096  # sandboxes that a provider was told of; of one that fell out it is told again
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -53,6 +56,7 @@ class SandboxPort:
         self._recovery = recovery
         self._proofs = proofs
         self._gateways = gateways
+        self._served: OrderedDict[str, None] = OrderedDict()
         self._builds = builds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,6 +105,7 @@ class SandboxPort:
             return 403, {"error": "the announcement is another sandbox's"}
         answer = AnnouncementAnswer(epoch=said.epoch, gateways=list(self._gateways()))
         if said.session is None or said.state == "unbound":
+            await self._serves(who.sandbox, said.endpoint)
             return 200, answer.model_dump()
         identity = SessionIdentity(
             who.tenant, who.agent, said.user, said.session_id, said.session.partition(":")[2], who.revision
@@ -121,6 +126,16 @@ class SandboxPort:
         except Unreachable:
             return 503, {"error": "the ledger does not answer; announce again"}
         return 200, answer.model_copy(update={"epoch": found.epoch}).model_dump()
+
+    async def _serves(self, sandbox: str, endpoint: str) -> None:
+        """Tells the provider the first time: a cluster's own word that a pod is ready comes up to two seconds later."""
+        if sandbox in self._served:
+            return
+        self._served[sandbox] = None
+        if len(self._served) > REMEMBERED:
+            self._served.popitem(last=False)
+        with suppress(LedgerError):
+            await self._ledger.serving(sandbox, endpoint)
 
     async def _recovering(self) -> dict[str, Any]:
         try:

@@ -118,9 +118,10 @@ def _by_milestones(waits: Sequence[Wake]) -> list[Line]:
     for name in milestones.NAMES[:-1]:
         found = figures.spread([one.at[name] for one in waits])
         lines.append(Line(f"cluster-node-wake-{name}", found.middle, "ms", note=f"{found}; from the call"))
-    beside = [one.first_word - (one.at["pod-ready"] - one.at["pod-made"]) for one in waits]
+    # A shim that a gateway heard of is claimed before the pod's condition is written: the start is over then.
+    beside = [one.first_word - (min(one.at["pod-ready"], one.at["claimed"]) - one.at["pod-made"]) for one in waits]
     found = figures.spread(beside)
-    note = f"{found}; the wake without the time from pod-made to pod-ready"
+    note = f"{found}; the wake without the time from pod-made to claimed, or to pod-ready where that comes first"
     return [*lines, Line("cluster-node-wake-beside-pod", found.middle, "ms", goal=300, note=note)]
 
 
@@ -141,7 +142,9 @@ def _wake(world: Operated, changes: Sequence[Change]) -> Wake:
     path = f"/agents/{AGENT}/responses/{response}/record"
     record = world.client.get(path, cast_to=dict[str, Any])
     (attempt,) = record["attempts"]
-    return Wake(milestones.reached(began, heard, record, _claimed(world), attempt["sandbox"], list(changes)))
+    own = attempt["sandbox"]
+    poll("its pod is ready", lambda: any(one.ready for one in list(changes) if one.pod == own), within=10)
+    return Wake(milestones.reached(began, heard, record, _claimed(world), own, list(changes)))
 
 
 def _claimed(world: Operated) -> float:

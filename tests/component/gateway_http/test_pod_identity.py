@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 from fakes import pod_tokens as cluster
@@ -165,6 +166,24 @@ async def status(route: Route) -> str:
     await pool.close()
     await asyncio.sleep(0)
     return str(said.get("state"))
+
+
+async def test_of_a_sandbox_that_serves_its_provider_is_told_once_and_only_with_proof(
+    platform: Platform, ledger: LedgerClient, valkey: Valkey
+) -> None:
+    await platform.publish()
+    async with aioredis.Redis.from_url(valkey.url) as redis, redis.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(keys.HINT_SERVING)
+        assert (await platform.announce(bearer()))[0] == 401
+        for _ in range(2):
+            assert (await platform.announce(bearer(), pod_token()))[0] == 200
+        await redis.publish(keys.HINT_SERVING, "the last")
+        said = []
+        while b"the last" not in said:
+            async with asyncio.timeout(WITHIN):
+                message = await heard.get_message(timeout=WITHIN)
+            said += [message["data"]] if message else []
+    assert said == [f"{SANDBOX} http://127.0.0.1:9".encode(), b"the last"]
 
 
 async def test_a_descriptor_alone_is_refused_and_so_is_one_with_anothers_pod_token(platform: Platform) -> None:

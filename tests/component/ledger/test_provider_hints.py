@@ -23,9 +23,29 @@ async def subscribed(redis: aioredis.Redis) -> None:
             await asyncio.sleep(0.01)
 
 
+def nobody(_: str, __: str) -> None:
+    """Nothing is made: nobody waits for where it serves."""
+
+
+async def test_where_a_new_sandbox_serves_is_heard_and_wakes_nobody_else(desk: Desk, valkey: Valkey) -> None:
+    heard, served = asyncio.Event(), asyncio.Queue[tuple[str, str]]()
+    redis = aioredis.Redis.from_url(valkey.url)
+    listening = asyncio.ensure_future(listen(redis, heard.set, lambda *said: served.put_nowait(said)))
+    try:
+        await subscribed(desk.redis)
+        gateway = await desk.writer("g1")
+        await gateway.sessions.serving("sb-1", "http://192.0.2.1:8090")
+        async with asyncio.timeout(WITHIN):
+            assert await served.get() == ("sb-1", "http://192.0.2.1:8090")
+        assert not heard.is_set()
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_a_session_that_finds_no_sandbox_is_heard_of_at_once(desk: Desk, valkey: Valkey) -> None:
     heard = asyncio.Event()
-    listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(valkey.url), heard.set))
+    listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(valkey.url), heard.set, nobody))
     try:
         await subscribed(desk.redis)
         gateway = await desk.writer("g1")
@@ -41,7 +61,7 @@ async def test_a_session_that_finds_no_sandbox_is_heard_of_at_once(desk: Desk, v
 
 async def test_a_stream_that_broke_is_opened_again_and_counts_as_a_hint() -> None:
     server, heard = Valkey(appendonly=False), asyncio.Event()
-    listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(server.url), heard.set))
+    listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(server.url), heard.set, nobody))
     redis = aioredis.Redis.from_url(server.url)
     try:
         await subscribed(redis)
@@ -63,7 +83,7 @@ async def test_a_stream_that_broke_is_opened_again_and_counts_as_a_hint() -> Non
 async def test_a_cancellation_ends_it_at_every_step_of_its_beginning(valkey: Valkey) -> None:
     lived_on = []
     for step in range(STEPS):
-        listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(valkey.url), lambda: None))
+        listening = asyncio.ensure_future(listen(aioredis.Redis.from_url(valkey.url), lambda: None, nobody))
         for _ in range(step):
             await asyncio.sleep(0)
         listening.cancel()

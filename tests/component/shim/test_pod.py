@@ -18,6 +18,7 @@ from fakes.two_containers import TwoContainers
 from fakes.ward import is_alive
 from moorage_api.wire.hop import HopError, HopPool
 from moorage_api.wire.shim import ALIVE, Source
+from moorage_sandbox.__main__ import bring
 
 pytestmark = pytest.mark.component
 
@@ -127,6 +128,7 @@ async def test_an_agent_that_was_killed_for_its_memory_is_told_from_any_other(
 
 @pytest.mark.parametrize("way", [(), ("--exec",)], ids=["imported", "as a program"])
 def test_without_a_shim_the_container_ends_and_says_why(pod: TwoContainers, way: tuple[str, ...]) -> None:
+    bring(pod.folder / "launcher")  # and then it died
     agent = pod.agent("--wait", "0.5", *way)
     _, said = agent.communicate(timeout=30)
     assert agent.returncode == 1

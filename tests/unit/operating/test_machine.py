@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from moorage_api import names, tokens
 from moorage_api.built import Built
 from moorage_api.kinds import parse
-from moorage_api.ledger.records import SessionIdentity
+from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.provider.base import Revision
-from moorage_operator import marks, objects
+from moorage_operator import marks, objects, shim_config
 from moorage_operator.kube import KubeError
 from moorage_operator.machine import PodMachine, _Known
 from moorage_operator.observed import Observed
@@ -200,7 +201,7 @@ def test_a_session_keeps_its_claim_though_a_label_of_it_was_taken_off() -> None:
 
 
 def test_a_shim_reads_what_it_is_told_and_has_time_for_a_checkpoint_within_its_pods_grace() -> None:
-    told = machine_of(Observed())._shim(revision(), "sb-1", "ws-1")
+    told = shim_config.told(revision(), "sb-1", "ws-1", settings())
     config = ShimConfig.from_dict(dict(told))
     grace = objects.pod(revision(), "sb-1", "ws-1", told, settings())["spec"]["terminationGracePeriodSeconds"]
     assert 0 < config.notice <= grace - 10, "the rest is for processes that hang"
@@ -231,3 +232,57 @@ async def test_labels_of_a_claim_are_put_back_by_a_note_of_its_own_tenant_alone(
     await machine.mend()
     assert (observed.stripped == set()) is mended
     assert (machine.bound("t", "a", "ws-1") is not None) is mended
+
+
+class Creating:
+    """Takes what is made and gives it back. Limits: nothing becomes of it, and nobody asks for anything else."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, dict[str, Any]] = {}
+
+    async def create(self, kind: Any, body: dict[str, Any]) -> dict[str, Any]:
+        self.made[body["kind"]] = body
+        return body
+
+
+async def making(machine: PodMachine, cluster: Creating) -> asyncio.Task[Descriptor]:
+    """A sandbox whose pod has been asked for."""
+    task = asyncio.create_task(machine.make(revision(), "sb-1", "ws-1"))
+    async with asyncio.timeout(10):
+        while "Pod" not in cluster.made:
+            await asyncio.sleep(0)
+    return task
+
+
+async def test_a_sandbox_that_a_gateway_heard_of_need_not_wait_for_its_pods_condition() -> None:
+    cluster, observed = Creating(), Observed()
+    machine = machine_of(observed)
+    machine._kube = cluster  # type: ignore[assignment]
+    machine.served("sb-1", "http://192.0.2.9:8090")
+    task = await making(machine, cluster)
+    machine.served("sb-2", "http://192.0.2.8:8090")
+    machine.served("sb-1", "nowhere")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done(), "what was said before it was made, of another one, or of no place, is no news"
+    machine.served("sb-1", "http://192.0.2.1:8090")
+    async with asyncio.timeout(10):
+        assert (await task).endpoint == "http://192.0.2.1:8090"
+    observed.pods.put(pod(image="reg.example/a:1"))
+    assert machine._serving == {}
+
+
+async def test_only_a_session_that_ran_on_its_claim_before_waits_for_no_container() -> None:
+    for bound, first in ((False, ["folders"]), (True, [])):
+        cluster, observed = Creating(), Observed()
+        body = objects.claim(revision(), "sb-0", "ws-1", settings(), ledger="one")
+        if bound:
+            whose = SessionIdentity("t", "a", "ann", "s-1", names.partition("t", "a", "ann", "s-1"), "r1")
+            body["metadata"]["annotations"] |= marks.noted(names.session_key("t", whose.partition), 1, whose)
+        observed.claims.put(body)
+        machine = machine_of(observed)
+        machine._kube = cluster  # type: ignore[assignment]
+        task = await making(machine, cluster)
+        machine.served("sb-1", "http://192.0.2.1:8090")
+        await task
+        assert [one["name"] for one in cluster.made["Pod"]["spec"]["initContainers"]] == first

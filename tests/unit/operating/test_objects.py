@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +70,31 @@ def test_only_the_shim_sees_token_configuration_and_the_whole_volume() -> None:
         if one["name"] == "agent":
             assert {m["subPath"] for m in one["volumeMounts"] if m["name"] == "volume"} == {"workspace", "home"}
             assert mounts["launcher"]["readOnly"]
+
+
+def test_the_agents_container_becomes_the_launcher_once_its_shim_has_brought_it(tmp_path: Path) -> None:
+    place = tmp_path / "launcher"
+    words = [sys.executable, "-c", objects.FIRST, "30", str(place), "pod"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as waiting:
+        (fresh := tmp_path / "launcher.new").mkdir()
+        (fresh / "__main__.py").write_text("import os, sys; print(os.getpid(), sys.argv[1:])")
+        fresh.rename(place)
+        said, _ = waiting.communicate(timeout=30)
+    assert said.split(maxsplit=1) == [str(waiting.pid), "['pod']\n"]
+    late = subprocess.run(
+        [sys.executable, "-c", objects.FIRST, "0", str(tmp_path / "none")], capture_output=True, text=True, check=False
+    )
+    assert late.returncode == 1 and "no shim brought" in late.stderr
+
+
+def test_a_session_that_wakes_on_files_of_its_own_waits_for_no_container() -> None:
+    def first(**spec: Any) -> list[str]:
+        made = objects.pod(revision(**spec), "sb-1", "ws-1", {}, settings(), used=True)["spec"]
+        return [one["name"] for one in made["initContainers"]]
+
+    assert first() == []
+    assert first(egress=["package-index"]) == ["code"]
+    assert first(workspace={"fileSystem": False}) == ["folders"], "its folders went with the former pod"
 
 
 def test_the_manifest_reaches_the_pod() -> None:
