@@ -57,6 +57,7 @@ from moorage_gateway.observing import CallSpans, Observers, SpanObserver
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routines.alerting import Alerts
+from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History as RunHistory
 from moorage_gateway.routines.running import Running
@@ -221,10 +222,12 @@ def build(
     asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
     toolboxes = _toolboxes(base, models, People(asks, approvals))
     routines, runs = RoutineLedger(runner), RunHistory(store)
+    carrying = Carrying(JournalLedger(runner), Spill(store, clock), store)
     scheduler = Scheduler(
         routines,
-        Running(turns, sessions, clock),
+        Running(turns, sessions, carrying, clock),
         runs,
+        carrying,
         Alerts(models.upstreams, models.credentials, clock.now_ms, settings.public_url or ""),
         base.recovery,
         clock,

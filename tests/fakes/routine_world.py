@@ -17,8 +17,11 @@ from moorage_api.catalog import RoutineEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.kinds import Routine, parse_any
 from moorage_api.kinds.agent import API_VERSION
+from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.routines import RoutineLedger
+from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.ledger_client import LedgerClient
+from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.running import response_of
@@ -136,7 +139,10 @@ class RoutineWorld:
 
         running: Any = self.turns
         people: Any = self.people
-        made: Scheduler = Scheduler(RoutineLedger(client), running, self.history, people, Recovering(), self.clock)
+        carrying = Carrying(JournalLedger(client), Spill(self.store, self.clock), self.store)
+        made: Scheduler = Scheduler(
+            RoutineLedger(client), running, self.history, carrying, people, Recovering(), self.clock
+        )
         self._running[number] = (asyncio.create_task(made.run()), client, made)
 
     async def kill(self, number: int) -> None:

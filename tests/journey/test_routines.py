@@ -28,6 +28,11 @@ import os, signal, time
 from pathlib import Path
 from moorage import HostedAgent, step, text_of
 
+def charge(book):
+    with book.open("a") as file:
+        file.write("charged\\n")
+    return book.read_text().count("charged")
+
 def agent(items, ctx):
     text = text_of(items)
     yield f"heard: {text}\\n"
@@ -35,7 +40,9 @@ def agent(items, ctx):
     with log.open("a") as file:
         file.write("run\\n")
     runs = log.read_text().count("run")
-    if "first time" in text and runs == 1:
+    if "charge" in text:
+        yield f"charged {step('charge', charge, log.with_name('charges'))} time(s)\\n"
+    if ("first time" in text or "charge" in text) and runs == 1:
         raise ValueError("told to fail")
     if "always" in text:
         raise ValueError("it always fails")
@@ -207,6 +214,15 @@ def test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why(laptop
     assert run["outcome"] == "succeeded" and run["tries"] == 2 and len(set(run["response_ids"])) == 2
     first, second = (laptop.output(each) for each in run["response_ids"])
     assert first.status == "failed" and "told to fail" in second.output_text and "run 2" in second.output_text
+
+
+def test_what_a_step_of_a_failed_try_has_done_is_not_done_again_by_the_next(laptop: Laptop) -> None:
+    laptop.write("charge", onFailure="retry", retries={"limit": 1, "backoff": "1s"})
+    laptop.run("charge")
+    (run,) = laptop.ended("charge")
+    assert (run["outcome"], run["tries"]) == ("succeeded", 2)
+    texts = [laptop.output(response).output_text for response in run["response_ids"]]
+    assert all("charged 1 time(s)" in text for text in texts), texts
 
 
 def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: Laptop, people: People) -> None:

@@ -152,6 +152,16 @@ class Kept(Recorded):
     answer: bytes
 
 
+@dataclass(frozen=True)
+class Carried:
+    """An entry that an earlier turn made: `state` is completed or unknown, `what` tells people and traces what it is."""
+
+    entry: str
+    state: Literal["completed", "unknown"]
+    what: dict[str, str]
+    answer: bytes
+
+
 class JournalLedger:
     """Journals in Redis. Every method may raise `Lost` or `Unreachable`; the words it returns are its script's."""
 
@@ -259,6 +269,12 @@ class JournalLedger:
             MAX_ENTRIES,
             *(x for pair in outcome.sums.items() for x in pair),
         )
+
+    async def carry(self, response: str, entries: Sequence[Carried], lasts_ms: int) -> None:
+        """Entries for a turn that is to be accepted, gone after `lasts_ms` or with it. A journal that has begun stays as it is."""
+        flat = [part for one in entries for part in (one.entry, one.state, json.dumps(one.what), one.answer)]
+        if flat:
+            await self._runner.run(journal_scripts.CARRY, response, lasts_ms, *flat)
 
     async def spend(self, asking: Asking, tokens: int) -> None:
         """What a call has spent that no entry will tell of."""

@@ -19,6 +19,7 @@ from moorage_gateway import conversation, request
 from moorage_gateway.auth import INVOKE, ROUTINE, Principal
 from moorage_gateway.clock import Clock
 from moorage_gateway.routes.doors import SessionDoor, TurnsDoor
+from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
@@ -28,11 +29,12 @@ _LETTERS = names.ALPHABET
 
 
 class Running:
-    """Turns of runs. Every method raises ApiError."""
+    """Turns of runs. Every method raises ApiError, `accept` LedgerError and StoreUnavailable as well."""
 
-    def __init__(self, turns: TurnsDoor, sessions: SessionDoor, clock: Clock) -> None:
+    def __init__(self, turns: TurnsDoor, sessions: SessionDoor, carrying: Carrying, clock: Clock) -> None:
         self._turns = turns
         self._sessions = sessions
+        self._carrying = carrying
         self._clock = clock
 
     async def accept(self, tenant: str, known: Known, state: State, run: Run) -> str:
@@ -48,6 +50,10 @@ class Running:
         response = response_of(place.partition, run)
         if await self._turns.get(response, tenant=tenant) is not None:
             return response
+        if run.number > 1:
+            await self._carrying.give(
+                tenant, known.name, run.id, response, lasts_ms=known.spec.timeout_minutes * 60_000
+            )
         raw = orjson.dumps(asked(known, state, run))
         create = request.parse_create(raw, LIMITS)
         trace = trace_of(tenant, run.id)
@@ -114,7 +120,7 @@ def asked(known: Known, state: State, run: Run) -> dict[str, Any]:
     if run.number > 1:
         said = (
             f"This is try {run.number} of one run of the routine {known.name}. The one before failed: {run.error}. What it did has "
-            "happened: look at the workspace, and go on from there."
+            "happened: steps that it completed are answered with the results they had, and for the rest look at the workspace."
         )
         items = [{"type": "message", "role": "developer", "content": said}, *items]
     return {"model": known.spec.agent, "input": items, "background": True, "store": True}

@@ -23,6 +23,7 @@ from moorage_api.ledger.script import LedgerError, Lost
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.alerting import Alerts, after
+from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known, decide
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.running import Running, refused
@@ -67,6 +68,7 @@ class Scheduler:
         ledger: RoutineLedger,
         running: Running,
         history: History,
+        carrying: Carrying,
         alerts: Alerts,
         recovery: Recovery,
         clock: Clock,
@@ -76,6 +78,7 @@ class Scheduler:
         self._ledger = ledger
         self._running = running
         self._history = history
+        self._carrying = carrying
         self._alerts = alerts
         self._recovery = recovery
         self._clock = clock
@@ -156,6 +159,9 @@ class Scheduler:
         if run is not None and run.phase == "running":
             turn = await self._running.look(taken.entry.tenant, run.responses[-1])
         decision = decide(taken.known, state, now, turn, run_id=self._run_id)
+        after_it = decision.state.run
+        if run is not None and run.phase == "running" and after_it is not None and after_it.phase == "waiting":
+            await self._carrying.take(taken.entry.tenant, taken.entry.name, run.id, run.responses[-1])
         version = await self.write(taken.entry, taken.known, taken.version, decision)
         if version is None:
             return
@@ -187,6 +193,9 @@ class Scheduler:
         if decision.ended:
             with suppress(StoreUnavailable):
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
+        for run in decision.ended:
+            if run.tries > 1:
+                await self._carrying.forget(entry.tenant, entry.name, run.id)
         return version + 1
 
     async def _accept(self, taken: _Taken, state: State) -> None:
@@ -262,4 +271,7 @@ class Scheduler:
         if state.run is not None and state.run.phase == "running":
             with suppress(ApiError):
                 await self._running.cancel(taken.field.partition("/")[0], state.run.responses[-1])
+        if state.run is not None:
+            tenant, _, name = taken.field.partition("/")
+            await self._carrying.forget(tenant, name, state.run.id)
         await self._ledger.put(taken.field, taken.version, "", None)
