@@ -14,7 +14,7 @@ from typing import Any
 
 from moorage._errors import Misuse
 from moorage.adapters.once import mark_journaled
-from moorage_api.wire.calls import TOOLBOXES_URL
+from moorage_api.wire.calls import TOOL_SEARCH, TOOLBOXES_URL
 
 LONGEST_S = 960.0
 """For one call: a toolbox waits 15 minutes at most for a server (`timeout` of an upstream), and a minute is for the way."""
@@ -31,16 +31,26 @@ class MCPToolbox:
 
     What else the framework's class takes may be given by name, and goes before what is set here. A toolbox is named in the manifest's
     `spec.toolboxes`; where it is, is read from MOORAGE_TOOLBOXES_URL when it is used, since in plain mode that differs from sandbox to
-    sandbox. Calls at an `endpoint` of one's own pass no journal. Raises Misuse for neither, both, or what is no name.
+    sandbox. Calls at an `endpoint` of one's own pass no journal.
+
+    `tool_search=True`: the model is shown `tool_search` and `call_tool` in place of all tools, `False`: all tools; None: as the toolbox'
+    manifest says. It changes what is listed to this client: what may be called, and how a call is recorded, stays.
+
+    Raises Misuse for neither name nor endpoint, both, what is no name, and `tool_search` of an endpoint, which no gateway reads.
     """
 
-    def __init__(self, name: str | None = None, /, *, endpoint: str | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, /, *, endpoint: str | None = None, tool_search: bool | None = None
+    ) -> None:
         if (name is None) == (endpoint is None):
             raise Misuse('MCPToolbox takes the name of a toolbox or the URL of a server: MCPToolbox("tickets").')
         if name is not None and not _NAME.fullmatch(name):
             raise Misuse(f"{name[:80]!r} is no name of a toolbox. For a URL: MCPToolbox(endpoint=…).")
+        if endpoint is not None and tool_search is not None:
+            raise Misuse("tool_search is a toolbox's: MCPToolbox(endpoint=…) shows what that server lists.")
         self._name = name
         self._endpoint = endpoint
+        self._query = "" if tool_search is None else f"?{TOOL_SEARCH}={'true' if tool_search else 'false'}"
 
     @property
     def url(self) -> str:
@@ -53,7 +63,7 @@ class MCPToolbox:
                 f"Toolbox {self._name!r} cannot be reached from here: {TOOLBOXES_URL} is not set. It is set in a sandbox whose "
                 "manifest names a toolbox in spec.toolboxes; elsewhere give MCPToolbox(endpoint=…)."
             )
-        return f"{here}/{self._name}/mcp"
+        return f"{here}/{self._name}/mcp{self._query}"
 
     def agent_framework(self, **more: Any) -> Any:
         """An `MCPStreamableHTTPTool` of the Microsoft Agent Framework, which needs `mcp` and `tenacity`. May be made at import: its URL is

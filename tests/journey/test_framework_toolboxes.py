@@ -156,11 +156,15 @@ def test_a_toolboxs_journal_has_what_a_kill_fell_into_and_a_lost_outcome_is_told
         tools.release(door)
         models.release(door)
 
+    searched = (
+        'call tool_search {"query": "adds a text"}; call call_tool {"name": "add", "arguments": {"text": "pause %s"}}'
+    )
     done = killed(
-        platform, f"desk-{framework}", f"{call('add', f'garbage {mark}')}; {call('add', f'pause {door}')}",
+        platform, f"desk-{framework}", f"{call('add', f'garbage {mark}')}; {searched % door}",
         lambda: ran(tools, mark) and ran(tools, door), release,
     )  # fmt: skip
-    lost, found = told(models, mark)
+    lost, listed, found = told(models, mark)
+    assert "inputSchema" in listed and "add" in listed, listed
     assert "outcome_unknown" in lost and "not known" in lost, lost
     assert f"pause {door}" in found and "add " in found and "outcome_unknown" not in found, found
     assert (ran(tools, mark), ran(tools, door)) == ([f"garbage {mark}"], [f"pause {door}"]), "each ran once"

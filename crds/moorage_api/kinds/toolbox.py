@@ -194,7 +194,7 @@ class ToolboxSpec(Part):
     """When one of them is left alone."""
     tool_search: bool = False
     """Whether agents see `tool_search` and `call_tool` in place of the list of all tools: for toolboxes with so many that a model should
-    not read them all. They find tools by what they do, and call them by name."""
+    not read them all. They find tools by what they do, and call them by name. A client may ask for the other way (`?toolSearch=`)."""
 
     @model_validator(mode="after")
     def _distinct(self) -> ToolboxSpec:

@@ -61,6 +61,8 @@ KINDS: Final = (MODELS, TOOLBOXES, STEPS)
 """What the door takes for a call: the gateway knows what kind each is."""
 TOOLBOXES_URL: Final = "MOORAGE_TOOLBOXES_URL"
 """The agent's variable for what stands before `/NAME/mcp`."""
+TOOL_SEARCH: Final = "toolSearch"
+"""In the query of that URL, `true` or `false`: how this client is shown the tools, whatever the manifest says. Calls stay what they are."""
 
 
 class Call(BaseModel):

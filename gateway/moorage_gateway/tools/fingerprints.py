@@ -32,9 +32,9 @@ def of_call(toolbox: str, params: dict[str, Any]) -> str:
     return _digest([toolbox, "tools/call", said, meta])
 
 
-def of_list(toolbox: str) -> str:
-    """Hex, of a `tools/list`: there is one page."""
-    return _digest([toolbox, "tools/list"])
+def of_list(toolbox: str, *, searching: bool = False) -> str:
+    """Hex, of a `tools/list`: there is one page, and another one for whoever searches. One attempt may read both, in any order."""
+    return _digest([toolbox, "tools/list", *(["searching"] if searching else [])])
 
 
 def lasting(meta: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.kinds import quantities
-from moorage_api.wire.calls import TOOLBOXES
+from moorage_api.wire.calls import TOOL_SEARCH, TOOLBOXES
 from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.answers import Answer
@@ -32,7 +32,9 @@ from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 
-_TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?\Z")
+_TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?(?:\?(.*))?\Z", re.DOTALL)
+_SEARCHES = {"": None, f"{TOOL_SEARCH}=true": True, f"{TOOL_SEARCH}=false": False}
+"""Queries of a toolbox' URL: whether this client is shown `tool_search`; None: as the manifest says."""
 _SHOWN = 20
 """Names of toolboxes that a refusal lists."""
 
@@ -101,7 +103,7 @@ class Toolboxes:
 
     def prepare(self, asked: Asked) -> ToolCall | ToolList | ToolSearch:
         """See CallKind."""
-        entry = self._entry(asked)
+        entry, searching = self._entry(asked)
         if asked.method != "POST":
             text = "A toolbox answers each POST by itself: there is no stream to GET and no session to DELETE."
             answer = rpc.failure(405, None, rpc.INVALID, text)
@@ -116,20 +118,25 @@ class Toolboxes:
         if greeting is not None:
             raise CallRefused(greeting)
         match message.method:
-            case "tools/call" if entry.spec.get("toolSearch"):
+            case "tools/call" if searching:
                 return self._meta_call(entry, message, _whose(asked))
             case "tools/call":
                 return self._call(entry, message, _whose(asked))
             case "tools/list":
-                return self._list(entry, message, _whose(asked))
+                return self._list(entry, message, _whose(asked), searching=searching)
             case method:
                 raise CallRefused(rpc.refuse(message, rpc.METHOD, f"A toolbox has tools only, and no {method[:64]}."))
 
-    def _entry(self, asked: Asked) -> ToolboxEntry:
+    def _entry(self, asked: Asked) -> tuple[ToolboxEntry, bool]:
+        """The toolbox, and whether this client is shown `tool_search` in place of all."""
         found = _TARGET.match(asked.target)
         if found is None:
             text = "Tools are at /toolboxes/NAME/mcp."
             raise CallRefused(rpc.failure(404, None, rpc.INVALID, text))
+        query = found[2] or ""
+        if query not in _SEARCHES:
+            text = f"After /mcp may stand ?{TOOL_SEARCH}=true or ?{TOOL_SEARCH}=false, and nothing else."
+            raise CallRefused(rpc.failure(400, None, rpc.INVALID, text))
         name, may = found[1], [str(each) for each in asked.spec.get("toolboxes") or []]
         entry = self._find(asked.tenant, name) if name in may else None
         if entry is None:
@@ -139,7 +146,8 @@ class Toolboxes:
             raise CallRefused(
                 rpc.failure(403, None, rpc.INVALID, f"{text}; it has: {', '.join(may[:_SHOWN]) or 'none'}.")
             )
-        return entry
+        said = _SEARCHES[query]
+        return entry, bool(entry.spec.get("toolSearch")) if said is None else said
 
     def _call(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolCall:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
@@ -152,14 +160,17 @@ class Toolboxes:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, text))
         return made
 
-    def _list(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
+    def _list(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose, *, searching: bool) -> ToolList:
         if message.params.get("cursor") is not None:
             raise CallRefused(rpc.refuse(message, rpc.PARAMS, "The list has one page: ask without a cursor."))
         every = self._every(entry, message, whose)
-        if not entry.spec.get("toolSearch"):
+        if not searching:
             return every
-        searched = Searched(entry.field, self._searches, every)
-        return MetaList(entry.name, every.reached, every.names, message, every.fingerprint, searched)
+        searched, print_ = (
+            Searched(entry.field, self._searches, every),
+            fingerprints.of_list(entry.name, searching=True),
+        )
+        return MetaList(entry.name, every.reached, every.names, message, print_, searched)
 
     def _every(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
         names, print_ = self.names(entry), fingerprints.of_list(entry.name)

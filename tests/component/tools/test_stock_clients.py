@@ -30,7 +30,7 @@ class Door(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         headers = [(name.lower(), value) for name, value in request.headers.items() if name.lower() in wire.PASSED]
         call = self._box.call(
-            "", body=await request.aread(), target=request.url.path, method=request.method, headers=headers
+            "", body=await request.aread(), target=request.url.raw_path.decode(), method=request.method, headers=headers
         )
         said = await self._box.ask(call)
         kept = {name: value for name, value in said.headers.items() if name in ("content-type", "allow")}
@@ -38,10 +38,10 @@ class Door(httpx2.AsyncBaseTransport):
 
 
 @contextlib.asynccontextmanager
-async def client(box: Box, mode: str) -> AsyncIterator[Client]:
+async def client(box: Box, mode: str, query: str = "") -> AsyncIterator[Client]:
     """The stock client at `/toolboxes/t/mcp`."""
     async with httpx2.AsyncClient(transport=Door(box), timeout=WITHIN) as http:
-        transport = streamable_http_client("http://127.0.0.1:8099/toolboxes/t/mcp", http_client=http)
+        transport = streamable_http_client(f"http://127.0.0.1:8099/toolboxes/t/mcp{query}", http_client=http)
         async with Client(transport, mode=mode) as made:
             yield made
 

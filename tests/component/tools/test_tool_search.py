@@ -85,6 +85,40 @@ async def test_a_tool_called_by_call_tool_and_by_its_name_is_one_call(box: Box) 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_a_client_that_asks_to_search_is_shown_the_two_whatever_the_manifest_says_and_its_calls_are_the_same_calls(
+    box: Box, mode: str
+) -> None:
+    box.tools.tools = list(TOOLS)
+    await box.toolbox("t", box.upstream())
+    given = {"name": "add", "arguments": {"text": "x"}}
+    for order in (("?toolSearch=true", ""), ("", "?toolSearch=true")):
+        for query in order:  # one attempt may be shown both lists: neither is met as the other one
+            async with client(box, mode, query) as made:
+                listed = [each.name for each in (await made.list_tools()).tools]
+                assert listed == (["tool_search", "call_tool"] if query else [each["name"] for each in TOOLS])
+        async with client(box, mode, order[0]) as made:
+            result = await made.call_tool(*(("call_tool", given) if order[0] else ("add", given["arguments"])))
+            assert result.content[0].text == "add 1: x"
+        await box.attempt()
+    assert [each["tool"] for each in box.tools.ran] == ["add"], "by `call_tool` or by its name, it is one call"
+
+
+async def test_a_client_may_be_shown_all_where_the_manifest_has_it_search(box: Box) -> None:
+    await searching(box)
+    async with client(box, "auto", "?toolSearch=false") as made:
+        assert [each.name for each in (await made.list_tools()).tools] == [each["name"] for each in TOOLS]
+        result = await made.call_tool("add", {"text": "x"})
+        assert result.content[0].text == "add 1: x"
+
+
+@pytest.mark.parametrize("query", ["toolSearch=yes", "toolSearch", "toolSearch=true&toolSearch=true", "limit=3"])
+async def test_what_else_stands_behind_a_toolboxs_url_is_refused_with_what_may(box: Box, query: str) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    said = await box.chat("", body=json.dumps(message).encode(), target=f"/toolboxes/t/mcp?{query}")
+    assert said.status == 400 and "?toolSearch=true or ?toolSearch=false" in said.json["error"]["message"]
+
+
 async def test_what_agents_may_not_call_is_neither_found_nor_called(box: Box) -> None:
     pinned = {"put": digest(TOOLS[1]), "room_reserve": f"sha256:{'0' * 64}"}
     await searching(box, deny=["issues_*"], rename={"invoice_create": "bill"}, pin=pinned)

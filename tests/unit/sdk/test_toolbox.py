@@ -35,9 +35,16 @@ def package(monkeypatch: pytest.MonkeyPatch, name: str, made: str, maker: object
 
 
 @pytest.mark.parametrize(
-    ("given", "named"), [((), {}), (("a",), {"endpoint": "http://x/mcp"}), (("http://x/mcp",), {}), (("A b",), {})]
+    ("given", "named"),
+    [
+        ((), {}),
+        (("a",), {"endpoint": "http://x/mcp"}),
+        (("http://x/mcp",), {}),
+        (("A b",), {}),
+        ((), {"endpoint": "http://x/mcp", "tool_search": True}),
+    ],
 )
-def test_what_is_no_toolbox_is_refused_with_what_to_give(given: tuple[str, ...], named: dict[str, str]) -> None:
+def test_what_is_no_toolbox_is_refused_with_what_to_give(given: tuple[str, ...], named: dict[str, Any]) -> None:
     with pytest.raises(Misuse, match="MCPToolbox"):
         MCPToolbox(*given, **named)
 
@@ -50,6 +57,35 @@ def test_where_a_toolbox_is_is_read_when_it_is_used(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv(TOOLBOXES_URL)
     with pytest.raises(Misuse, match=r"spec\.toolboxes"):
         desk.url  # noqa: B018
+
+
+@pytest.mark.parametrize(("said", "query"), [(True, "?toolSearch=true"), (False, "?toolSearch=false"), (None, "")])
+async def test_a_toolbox_that_is_to_be_searched_is_asked_so_by_every_framework(
+    monkeypatch: pytest.MonkeyPatch, said: bool | None, query: str
+) -> None:
+    class Server:
+        def __init__(self, url: str = "", **given: Any) -> None:
+            self.url, self.given = url, given
+
+        async def get_tools(self) -> list[Any]:
+            return []
+
+    made: list[Any] = []
+    package(monkeypatch, "agent_framework", "MCPStreamableHTTPTool", Server)
+    package(monkeypatch, "agents.mcp", "MCPServerStreamableHttp", dict)
+    package(monkeypatch, "pydantic_ai.mcp", "MCPToolset", Server)
+    package(
+        monkeypatch, "langchain_mcp_adapters.client", "MultiServerMCPClient", lambda at: made.append(at) or Server()
+    )
+    desk = MCPToolbox("desk", tool_search=said)
+    await desk.langgraph()
+    found = [
+        desk.agent_framework().url,
+        desk.openai_agents()["params"]["url"],
+        desk.pydantic_ai().url,
+        made[0]["desk"]["url"],
+    ]
+    assert found == [f"{HERE}/desk/mcp{query}"] * 4 and at_toolbox(found[0])
 
 
 def test_the_agent_frameworks_tool_knows_its_url_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

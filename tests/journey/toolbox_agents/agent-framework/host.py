@@ -8,10 +8,11 @@ from agent_framework.openai import OpenAIChatCompletionClient
 from moorage import HostedAgent, MCPToolbox
 
 desk = MCPToolbox("desk").agent_framework()
+found = MCPToolbox("desk", tool_search=True).agent_framework(name="found")
 
 
 def make():
-    return Agent(OpenAIChatCompletionClient(model="m-1"), instructions=f"{uuid.uuid4()}", tools=[desk])
+    return Agent(OpenAIChatCompletionClient(model="m-1"), instructions=f"{uuid.uuid4()}", tools=[desk, found])
 
 
 HostedAgent(agent=make).serve()

@@ -12,7 +12,7 @@ from moorage import HostedAgent, MCPToolbox
 
 async def make():
     nonce = SystemMessage(f"{uuid.uuid4()}")
-    tools = await MCPToolbox("desk").langgraph()
+    tools = [*await MCPToolbox("desk").langgraph(), *await MCPToolbox("desk", tool_search=True).langgraph()]
     model = ChatOpenAI(model="m-1").bind_tools(tools)
 
     async def think(state: MessagesState):

@@ -12,13 +12,14 @@ set_tracing_disabled(True)
 
 
 async def agent(items, ctx):
-    async with MCPToolbox("desk").openai_agents() as desk:
+    searched = MCPToolbox("desk", tool_search=True)
+    async with MCPToolbox("desk").openai_agents() as desk, searched.openai_agents(name="found") as found:
         made = Agent(
             "clerk",
             model=OpenAIChatCompletionsModel("m-1", AsyncOpenAI()),
             instructions=f"{uuid.uuid4()}",
             tools=[function_tool(step_tool(tool)) for tool in (note, hang)],
-            mcp_servers=[desk],
+            mcp_servers=[desk, found],
         )
         yield (await Runner.run(made, text_of(items))).final_output
 
