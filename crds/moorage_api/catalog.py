@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, Self
 
 
@@ -97,7 +98,16 @@ class EndpointEntry(_Named):
 
 @dataclass(frozen=True)
 class ToolboxEntry(_Named):
-    """One Toolbox as gateways see it."""
+    """One Toolbox as gateways see it. `places`: where its upstreams of type `stdio` are reached, by name; said by the provider that runs
+    them, and by no manifest."""
+
+    places: dict[str, str] = field_of(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The entry behind `to_json`, also of a provider that knows no places; raises as the others do."""
+        data = json.loads(text)
+        return cls(data["tenant"], data["name"], dict(data["spec"]), dict(data.get("places") or {}))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ MAX_TOKEN = 2048
 MAX_POD_TOKEN = 4096
 """Bytes of a projected service-account token; Kubernetes makes them of 1 to 2 KiB."""
 
-# No token's body begins so: one key, three uses that cannot be mixed up.
+# No token's body begins so: one key, four uses that cannot be mixed up.
 _SECRET_OF = b"moorage sandbox secret v1\0"
+_STDIO = b"moorage stdio server v1\0"
 _BUILD = b"moorage build v1\0"
 
 
@@ -75,6 +76,11 @@ def verify_build(token: str, key: str) -> BuildIdentity | None:
 def sandbox_secret(sandbox: str, key: str) -> str:
     """What gateways show to the shim of a sandbox in a pod (64 hex digits): nobody keeps it, whoever has the signing key derives it."""
     return hmac.digest(bytes.fromhex(key), _SECRET_OF + sandbox.encode(), "sha256").hex()
+
+
+def stdio_secret(tenant: str, toolbox: str, upstream: str, key: str) -> str:
+    """What gateways show to the process that runs a program of a toolbox (64 hex digits). No name has a `/`."""
+    return hmac.digest(bytes.fromhex(key), _STDIO + f"{tenant}/{toolbox}/{upstream}".encode(), "sha256").hex()
 
 
 def secret_sha256(secret: str) -> str:

@@ -228,6 +228,7 @@ class Gateway:
         await core.journaling.drain(0)
         await core.tool_sessions.close()
         await core.upstreams.aclose()
+        await core.programs.aclose()
         await core.keeper.drain(0)
         await core.turns.aclose()
         await core.activation.aclose()

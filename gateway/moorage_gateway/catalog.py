@@ -61,6 +61,10 @@ class Catalog:
         """A tenant's toolboxes by name."""
         return sorted((e for e in self._toolboxes.values() if e.tenant == tenant), key=lambda e: e.name)
 
+    def programs(self) -> frozenset[str]:
+        """Where the provider runs programs of toolboxes, as URLs."""
+        return frozenset(url for entry in self._toolboxes.values() for url in entry.places.values())
+
     def hint(self, _: str) -> None:
         """Something changed."""
         self._wake.set()

@@ -73,6 +73,7 @@ from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import People, Toolboxes
 from moorage_gateway.tools.sessions import Sessions as ToolSessions
+from moorage_gateway.tools.stdio import Programs
 from moorage_gateway.tools.trying import Trials
 from moorage_gateway.turns import rules
 from moorage_gateway.turns.archive import Archive
@@ -128,6 +129,7 @@ class Core:
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
+    programs: Programs
     trials: Trials
     tool_sessions: ToolSessions
     routines: Desk
@@ -220,7 +222,8 @@ def build(
     models = _models(settings, base, outside)
     approvals = Approvals(ApprovalLedger(runner), sessions)
     asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
-    toolboxes = _toolboxes(base, models, People(asks, approvals))
+    programs = Programs(base.catalog.programs, lambda: base.catalog.token_key)
+    toolboxes = _toolboxes(base, models, People(asks, approvals, programs))
     routines, runs = RoutineLedger(runner), RunHistory(store)
     carrying = Carrying(JournalLedger(runner), Spill(store, clock), store)
     scheduler = Scheduler(
@@ -276,6 +279,7 @@ def build(
         call_counts=counts,
         kinds=Kinds([models, toolboxes, Steps()]),
         upstreams=models.upstreams,
+        programs=programs,
         trials=Trials(toolboxes, base.catalog.toolbox, base.catalog.toolboxes),
         tool_sessions=toolboxes.sessions,
         routines=Desk(routines, runs, clock),

@@ -131,11 +131,9 @@ def python_folders(python: Path) -> list[str]:
 
 def binds_of(spec: ZygoteSpec, folders: Iterable[str], system: System) -> list[Bind]:
     """Everything of the host that the zygote sees, outer folders first. Raises IsolationError for what must stay unseen."""
-    etc = spec.launcher / "etc"
-    shown = list(system.binds)
-    shown += [Bind(str(etc / name), f"/etc/{name}") for name in ("passwd", "group", "hosts", "nsswitch.conf")]
+    folders = list(folders)
+    shown = shown_to(spec.launcher, folders, system)
     pythons = [Bind(folder, folder) for folder in sorted(folders, key=lambda folder: folder.count("/"))]
-    shown += pythons
     shown += [Bind(bind.source, f"{KEPT}/{number}") for number, bind in enumerate(covered(pythons))]
     shown += [Bind(str(spec.launcher), LAUNCHER), Bind(str(spec.code), CODE)]
     if spec.ca_file is not None:
@@ -150,6 +148,14 @@ def binds_of(spec: ZygoteSpec, folders: Iterable[str], system: System) -> list[B
     return [*shown, Bind(str(spec.volumes), VOLUMES, writable=True)]
 
 
+def shown_to(launcher: Path, folders: Iterable[str], system: System) -> list[Bind]:
+    """What of the host every sandbox and program sees: the system's, and the folders of an interpreter, outer ones first."""
+    etc = launcher / "etc"
+    names = ("passwd", "group", "hosts", "nsswitch.conf")
+    pythons = [Bind(folder, folder) for folder in sorted(folders, key=lambda folder: folder.count("/"))]
+    return [*system.binds, *(Bind(str(etc / name), f"/etc/{name}") for name in names), *pythons]
+
+
 def covered(binds: Iterable[Bind]) -> list[Bind]:
     """Those whose place a fresh mount of each sandbox covers, so that init must show them again."""
     return [
@@ -157,15 +163,21 @@ def covered(binds: Iterable[Bind]) -> list[Bind]:
     ]
 
 
-def bubblewrap_arguments(binds: Iterable[tuple[str, Bind]], links: Iterable[Link], env: Mapping[str, str]) -> list[str]:
-    """The bubblewrap options of a zygote; `binds` are (where the source is to be found, bind). Pure."""
+def bubblewrap_arguments(
+    binds: Iterable[tuple[str, Bind]], links: Iterable[Link], env: Mapping[str, str] | None, chdir: str = "/"
+) -> list[str]:
+    """The bubblewrap options of a zygote; `binds` are (where the source is to be found, bind). Pure.
+
+    `env` None: of a program that gets its environment from who starts it, since secrets in it may stand in no command line, and that has
+    somebody above it who reaps.
+    """
     arguments = [
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
-        *("--new-session", "--die-with-parent", "--as-pid-1", "--hostname", "sandbox"),
+        *("--new-session", "--die-with-parent", "--hostname", "sandbox"),
         *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID)),
-        "--clearenv",
+        *(() if env is None else ("--as-pid-1", "--clearenv")),
     ]
-    for name, value in env.items():
+    for name, value in (env or {}).items():
         arguments += ["--setenv", name, value]
     for path in ("/tmp", HOME, WORKSPACE):  # the zygote's own; each sandbox mounts over them
         arguments += ["--size", SCRATCH, "--tmpfs", path]
@@ -174,7 +186,7 @@ def bubblewrap_arguments(binds: Iterable[tuple[str, Bind]], links: Iterable[Link
         arguments += ["--bind" if bind.writable else "--ro-bind", source, bind.target]
     for link in links:
         arguments += ["--symlink", link.text, link.target]
-    return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", chdir]
 
 
 def environment(spec: ZygoteSpec, mode: Mode) -> dict[str, str]:
@@ -213,12 +225,16 @@ def enclosed(
     isolation: Isolation,
     binds: list[Bind],
     links: Iterable[Link],
-    env: Mapping[str, str],
+    env: Mapping[str, str] | None,
     inner: list[str],
     uid: int | None,
     groups: Iterable[Path],
+    chdir: str = "/",
 ) -> list[str]:
-    """`inner` inside bubblewrap, by way of the staging script. Raises IsolationError without bubblewrap, or as root without a uid."""
+    """`inner` inside bubblewrap, by way of the staging script; `env` and `chdir` as for `bubblewrap_arguments`.
+
+    Raises IsolationError without bubblewrap, or as root without a uid.
+    """
     program = isolation.bubblewrap
     if program is None:
         raise IsolationError("isolated mode without bubblewrap: detect() has not found one")
@@ -226,11 +242,11 @@ def enclosed(
         raise IsolationError("the provider runs as root: give every agent a host uid of its own")
     if not isolation.as_root:
         located = [(bind.source, bind) for bind in binds]
-        argv = [str(program), *bubblewrap_arguments(located, links, env), "--", *inner]
+        argv = [str(program), *bubblewrap_arguments(located, links, env, chdir), "--", *inner]
         return _staged(argv, groups, uid=None, sources=[], tools={})
     located = [(f"{staging.STAGE}/{number}", bind) for number, bind in enumerate(binds)]
     program, tools = _staged_program(program)
-    argv = [str(program), *bubblewrap_arguments(located, links, env), "--", *inner]
+    argv = [str(program), *bubblewrap_arguments(located, links, env, chdir), "--", *inner]
     return _staged(argv, groups, uid=uid, sources=[bind.source for bind in binds], tools=tools)
 
 

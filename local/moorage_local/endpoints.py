@@ -56,6 +56,7 @@ class Endpoints:
         self._found: dict[str, FoundEndpoint] = {}
         self._boxes: dict[str, FoundToolbox] = {}
         self._timed: dict[str, FoundRoutine] = {}
+        self._places: dict[str, dict[str, str]] = {}
         self._allowed: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
@@ -77,7 +78,22 @@ class Endpoints:
         urls += [url for each in self._toolboxes for upstream in each.spec.upstreams for url in upstream.urls]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
-        return [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]
+        needed = [*self._needed(), *self._of_programs()]
+        return [sentence for each in needed if (sentence := self._missing(each)) is not None]
+
+    @property
+    def toolboxes(self) -> list[FoundToolbox]:
+        """What of them counts now."""
+        return list(self._boxes.values())
+
+    def placed(self, places: Mapping[str, Mapping[str, str]]) -> None:
+        """Where programs of toolboxes are reached from now on: toolbox → upstream → URL."""
+        self._places = {name: dict(held) for name, held in places.items()}
+        self._wake.set()
+
+    def key_of(self, named: Credential) -> str | None:
+        """A value that a manifest names; None where there is none."""
+        return self._key(_Needed("", "", named))
 
     @property
     def _endpoints(self) -> list[ModelEndpoint]:
@@ -110,6 +126,14 @@ class Endpoints:
                         yield _Needed(
                             alert_credential_name(self._tenant, routine.name, target.name, part), whose, named
                         )
+
+    def _of_programs(self) -> Iterator[_Needed]:
+        """What programs find in their environment, and no gateway does."""
+        for box in self._toolboxes:
+            for upstream in box.spec.upstreams:
+                if upstream.stdio is not None:
+                    for name, named in upstream.stdio.secrets.items():
+                        yield _Needed("", f"toolbox {box.name}, upstream {upstream.name}, {name}", named)
 
     def allowed(self) -> frozenset[str]:
         """Hosts that may be on this machine or its network: those of manifests, and where alerts go, whose URLs are keys."""
@@ -145,7 +169,10 @@ class Endpoints:
                 await ledger.publish_endpoint(entry)
         for name in held.keys() - wanted.keys():
             await ledger.unpublish_endpoint(self._tenant, name)
-        boxes = {one.name: ToolboxEntry(self._tenant, one.name, one.wire_spec()) for one in self._toolboxes}
+        boxes = {
+            one.name: ToolboxEntry(self._tenant, one.name, one.wire_spec(), self._places.get(one.name, {}))
+            for one in self._toolboxes
+        }
         shown = {entry.name: entry for entry in await ledger.toolboxes() if entry.tenant == self._tenant}
         for name, box in boxes.items():
             if shown.get(name) != box:

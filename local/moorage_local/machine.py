@@ -91,6 +91,10 @@ class Machine:
         """See moorage_api.provider.base.Machine."""
         self._wake = wake
 
+    def user_of(self, tenant: str, name: str) -> int | None:
+        """The host's user for an agent, or for what is none; None where the platform is not root. Raises VolumeError."""
+        return self._users.of(tenant, name)
+
     async def leftovers(self) -> list[str]:
         """Ends what an earlier run left; its recorded sandboxes are then certainly dead."""
         noted = self._state.remembered(_RECORD)

@@ -41,6 +41,8 @@ from moorage_local.endpoints import Endpoints
 from moorage_local.environments import BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.machine import Machine, MachineSettings
+from moorage_local.programs import Around, Programs
+from moorage_local.programs import of_platform as programs_of
 from moorage_local.state import State, hold, write_atomically
 from moorage_local.valkey import EndedAtStart, Fsync, Valkey, ValkeyError, ValkeySettings
 
@@ -81,6 +83,7 @@ class Platform:
     deployments: Deployments
     applies: Applies
     endpoints: Endpoints
+    programs: Programs
     isolation: Isolation
     api_key: str
     failed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -122,6 +125,7 @@ class Platform:
         # What stands in a file that is broken just now is not what was removed.
         broken = {error.where.partition(",")[0] for error in reading.errors}
         errors += self.endpoints.use(reading.endpoints, broken, reading.toolboxes, reading.routines)
+        self.programs.use(self.endpoints.toolboxes)
         for (tenant, name), file in list(self.applies.owned.items()):
             if name not in reading.agents and str(file) not in broken:
                 del self.applies.owned[tenant, name]
@@ -175,7 +179,14 @@ async def running(
         )
         stack.push_async_callback(deployments.close)
         applies = Applies(ledger, deployments, state.manifests)
-        platform = Platform(settings, state, gateway, provider, deployments, applies, endpoints, isolation, api_key)
+        private = (state.root, *([settings.credentials] if settings.credentials is not None else []))
+        around = Around(TENANT, real.token_key, endpoints.key_of, real.user_of, private)
+        programs = programs_of(
+            state, isolation, environments, around, instance=_instance(state), placed=endpoints.placed, say=say
+        )
+        platform = Platform(
+            settings, state, gateway, provider, deployments, applies, endpoints, programs, isolation, api_key
+        )
 
         tasks.failed = platform.failed
         tasks.keep("valkey", _keep(valkey, tasks, say))
@@ -189,6 +200,7 @@ async def running(
         await applies.restore()
         tasks.keep("applies", applies.run())
         tasks.keep("endpoints", endpoints.run(ledger))
+        tasks.keep("programs", programs.run())
         if settings.watch and settings.folder is not None:
             tasks.keep("watch", watch.changes(settings.folder, lambda: _reload(platform, say)))
         stack.push_async_callback(_drain, gateway, tasks)

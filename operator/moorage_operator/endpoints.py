@@ -126,6 +126,10 @@ def _endpoint(one: Wanted, namespace: str, made: ModelEndpoint) -> Wanted:
 
 
 def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
+    programs = [each.name for each in made.spec.upstreams if each.stdio is not None]
+    if programs:
+        why = f"upstreams {', '.join(programs)}: programs (stdio) run with `moorage dev` only; give a server's mcp.url"
+        return one.without(SPEC_REFUSED, why)
     needs = tuple(
         Needed(tool_credential_name(one.tenant, one.name, each.name), namespace, named.secret, named.key)
         for each in made.spec.upstreams

@@ -70,9 +70,9 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     [
         ({}, "spec.upstreams"),
         ({"upstreams": []}, "spec.upstreams"),
-        ({"upstreams": [{"name": "one"}]}, "exactly one of mcp, openapi and agent"),
-        ({"upstreams": [{**ONE, "openapi": API}]}, "exactly one of mcp, openapi and agent"),
-        ({"upstreams": [{**ONE, "agent": {"name": "worker"}}]}, "exactly one of mcp, openapi and agent"),
+        ({"upstreams": [{"name": "one"}]}, "exactly one of mcp, openapi, stdio and agent"),
+        ({"upstreams": [{**ONE, "openapi": API}]}, "exactly one of mcp, openapi, stdio and agent"),
+        ({"upstreams": [{**ONE, "agent": {"name": "worker"}}]}, "exactly one of mcp, openapi, stdio and agent"),
         ({"upstreams": [{"name": "one", "openapi": {"server": "https://a"}}]}, "openapi has either url or document"),
         ({"upstreams": [{**ONE, "oauth": OAUTH, "credential": {"secret": "s"}}]}, "either credential or oauth"),
         ({"upstreams": [{**ONE, "credential": {"secret": "s", "query": "q"}}]}, "credential.query is for openapi"),

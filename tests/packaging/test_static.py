@@ -22,6 +22,7 @@ ANSWERED = {
     ("gateway/moorage_gateway/app.py", "B104"): "compares; nothing is bound there",
     ("gateway/moorage_gateway/package_index.py", "B310"): "the URL of the index is the platform's own setting",
     ("local/moorage_local/enclosure.py", "B108"): INSIDE,
+    ("local/moorage_local/programs.py", "B108"): INSIDE,
     ("local/moorage_local/staging.py", "B108"): "covered by a tmpfs that only this process and its children see",
     (
         "local/moorage_local/state.py",

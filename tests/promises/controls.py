@@ -120,6 +120,7 @@ ROWS: dict[str, Row] = {
             f"{CALLS}::test_the_key_reaches_the_provider_and_nobody_else",
             f"{_INSTALLED}::test_a_model_is_asked_with_the_secrets_key_and_with_the_next_once_it_changed",
             f"{JOURNEY.format('tools')}::test_an_agent_sees_no_credential_and_its_files_and_the_platforms_hold_none",
+            f"{JOURNEY.format('stdio_tools')}::test_a_secret_is_in_the_program_and_nowhere_else",
             f"{TOOLS}::test_a_server_is_opened_by_the_gateway_and_what_it_says_of_that_is_hidden",
             f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",

@@ -20,8 +20,8 @@ API_VERSION: Final = "moorage.dev/v1alpha1"
 KIND: Final = "HostedAgent"
 
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
-_RESERVED_ENV = frozenset({"PORT", "HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+RESERVED_ENV = frozenset({"PORT", "HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 
 class EnvVar(Part):
@@ -35,9 +35,9 @@ class EnvVar(Part):
     @field_validator("name")
     @classmethod
     def _name(cls, name: str) -> str:
-        if _ENV_NAME.match(name) is None:
+        if ENV_NAME.match(name) is None:
             raise ValueError(f"{name!r} is not a name of an environment variable")
-        if name.upper() in _RESERVED_ENV or name.startswith("MOORAGE_"):
+        if name.upper() in RESERVED_ENV or name.startswith("MOORAGE_"):
             raise ValueError(f"{name} is set by the platform; choose another name")
         return name
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from moorage_api import names
 from moorage_api.kinds import quantities
 from moorage_api.kinds.model_endpoint import Credential
+from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.kinds.tool_servers import ClientCredentials, McpServer, OpenApiServer, ToolCredential
 from moorage_api.kinds.values import Duration, Metadata, Part, Size
 
@@ -52,15 +53,17 @@ class CalledAgent(Part):
 
 
 class ToolUpstream(Part):
-    """One server, or one hosted agent, whose tools the toolbox has: it has `mcp`, `openapi` or `agent`. Patterns are the server's own tool
-    names, with `*` for any run of characters."""
+    """One server, or one hosted agent, whose tools the toolbox has: it has `mcp`, `openapi`, `stdio` or `agent`. Patterns are the server's
+    own tool names, with `*` for any run of characters."""
 
     name: str
     """Unique in the toolbox: lower-case letters, digits and `-`, at most 32."""
     mcp: McpServer | None = None
-    """A server that speaks MCP. An upstream has one of this, `openapi` and `agent`."""
+    """A server that speaks MCP. An upstream has one of this, `openapi`, `stdio` and `agent`."""
     openapi: OpenApiServer | None = None
     """An HTTP API that an OpenAPI document describes: its operations are the tools."""
+    stdio: StdioServer | None = None
+    """A program that speaks MCP over stdin and stdout, run by the platform. With `moorage dev` only."""
     agent: CalledAgent | None = None
     """A hosted agent of the same tenant, called by a turn of its own for the same user."""
     credential: ToolCredential | None = None
@@ -150,8 +153,10 @@ class ToolUpstream(Part):
 
     @model_validator(mode="after")
     def _is_of_one_type(self) -> ToolUpstream:
-        if sum(each is not None for each in (self.mcp, self.openapi, self.agent)) != 1:
-            raise ValueError("has exactly one of mcp, openapi and agent")
+        if sum(each is not None for each in (self.mcp, self.openapi, self.stdio, self.agent)) != 1:
+            raise ValueError("has exactly one of mcp, openapi, stdio and agent")
+        if self.stdio is not None and self.secret is not None:
+            raise ValueError("what opens a program goes into its environment: stdio.env, with secret in place of value")
         if self.agent is not None and self.secret is not None:
             raise ValueError("an agent of the same tenant is called without a credential; leave it out")
         if self.credential is not None and self.oauth is not None:

@@ -30,8 +30,18 @@ TOOLBOX = Resource(
         named("tickets"),
         Rule(
             UPSTREAM,
-            "[has(self.mcp), has(self.openapi), has(self.agent)].filter(x, x).size() == 1",
-            "an upstream has exactly one of mcp, openapi and agent",
+            "[has(self.mcp), has(self.openapi), has(self.stdio), has(self.agent)].filter(x, x).size() == 1",
+            "an upstream has exactly one of mcp, openapi, stdio and agent",
+        ),
+        Rule(
+            UPSTREAM,
+            "!has(self.stdio) || (!has(self.credential) && !has(self.oauth))",
+            "what opens a program goes into its environment: stdio.env, with secret in place of value",
+        ),
+        Rule(
+            (*UPSTREAM, "stdio", "env", "[]"),
+            "has(self.value) != has(self.secret)",
+            "a variable has either value or secret, and not both",
         ),
         Rule(UPSTREAM, "!has(self.credential) || !has(self.oauth)", "an upstream has either credential or oauth"),
         Rule(
@@ -48,5 +58,6 @@ TOOLBOX = Resource(
     status=STATUS,
     more={
         ("spec", "upstreams"): {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        (*UPSTREAM, "stdio", "env"): {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     },
 )

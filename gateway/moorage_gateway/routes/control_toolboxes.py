@@ -34,11 +34,12 @@ class TriedCall(In):
 
 
 class Upstream(BaseModel):
-    """One server of a toolbox (`url`), or one agent (`agent`)."""
+    """One server of a toolbox (`url`), one program (`command`), or one agent (`agent`)."""
 
     name: str
-    type: Literal["mcp", "openapi", "agent"] = "mcp"
+    type: Literal["mcp", "openapi", "stdio", "agent"] = "mcp"
     url: str | None = None
+    command: str | None = None
     agent: str | None = None
 
 
@@ -161,4 +162,6 @@ def _shown(entry: ToolboxEntry) -> Toolbox:
 def _upstream(spec: dict[str, Any]) -> Upstream:
     if spec.get("agent"):
         return Upstream(name=spec["name"], type="agent", agent=spec["agent"]["name"])
+    if spec.get("stdio"):
+        return Upstream(name=spec["name"], type="stdio", command=spec["stdio"]["command"])
     return Upstream(name=spec["name"], type="openapi" if spec.get("openapi") else "mcp", url=place_of(spec))

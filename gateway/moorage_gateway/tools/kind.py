@@ -1,7 +1,7 @@
 """The call kind of tools: `/toolboxes/NAME/mcp`, one MCP URL a toolbox. Layer: engine; I/O by the upstreams.
 
 `tools/call` and `tools/list` are calls of the journal; handshakes, `ping` and notifications are answered here, and nobody is asked. An
-upstream is of a type: a field of the manifest (`mcp`, `openapi`, `agent`) and a class behind `ToolServer` (`making.py`).
+upstream is of a type: a field of the manifest (`mcp`, `openapi`, `stdio`, `agent`) and a class behind `ToolServer` (`making.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
+from moorage_gateway.tools.stdio import Programs
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?(?:\?(.*))?\Z", re.DOTALL)
 _SEARCHES = {"": None, f"{TOOL_SEARCH}=true": True, f"{TOOL_SEARCH}=false": False}
@@ -43,10 +44,12 @@ BY_HAND = Whose()
 
 @dataclass(frozen=True)
 class People:
-    """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls."""
+    """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls, `programs` are those
+    that the provider runs."""
 
     asks: Asks
     approves: Approves
+    programs: Programs
 
 
 Find = Callable[[str, str], ToolboxEntry | None]
@@ -96,7 +99,9 @@ class Toolboxes:
         self._version = version
         self._gates = Gates()
         self._searches = Searches(clock.monotonic)
-        self._making = Making(upstreams, credentials, clock, asks=people.asks, version=version)
+        self._making = Making(
+            upstreams, credentials, clock, asks=people.asks, programs=people.programs, version=version
+        )
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
         self._names: dict[str, tuple[dict[str, Any], Names]] = {}

@@ -21,6 +21,7 @@ from moorage_gateway.tools.opening import Opening, by_credential, by_token
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
 from moorage_gateway.tools.sse import SseUpstream
+from moorage_gateway.tools.stdio import Programs, StdioPlace, StdioUpstream
 from moorage_gateway.tools.tokens import Tokens, ordered
 
 
@@ -28,9 +29,17 @@ class Making:
     """Makes them, and holds what this process remembers of servers. `version` is told to them."""
 
     def __init__(
-        self, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, asks: Asks, version: str
+        self,
+        upstreams: Upstreams,
+        credentials: Credentials,
+        clock: Clock,
+        *,
+        asks: Asks,
+        programs: Programs,
+        version: str,
     ) -> None:
         self._upstreams = upstreams
+        self._programs = programs
         self._credentials = credentials
         self._clock = clock
         self._asks = asks
@@ -47,16 +56,19 @@ class Making:
         size = most or quantities.octets(str(spec["maxResult"]))
         if spec.get("agent"):
             return self._agent(entry, upstream, size, whose)
+        if spec.get("stdio"):
+            at = StdioPlace(entry.tenant, entry.name, upstream.name, entry.places.get(upstream.name), size)
+            return StdioUpstream(at, self._programs)
 
         def opened(opening: Opening) -> ToolServer:
             if spec.get("openapi"):
                 where = ApiPlace(key, spec["openapi"], opening, size, upstream.may)
                 return ApiUpstream(where, self._upstreams, self._documents)
             spoken = spec["mcp"]
-            at = Place(key, str(spoken["url"]), opening, size, whose.session)
+            at_url = Place(key, str(spoken["url"]), opening, size, whose.session)
             if spoken.get("transport") == "sse":
-                return SseUpstream(at, self._upstreams, self._version)
-            return McpUpstream(at, self._upstreams, self._known, self._version)
+                return SseUpstream(at_url, self._upstreams, self._version)
+            return McpUpstream(at_url, self._upstreams, self._known, self._version)
 
         oauth, named = spec.get("oauth"), spec.get("credential")
         if oauth:

@@ -93,9 +93,11 @@ class Names:
 
 
 def place_of(spec: dict[str, Any]) -> str:
-    """Where an upstream is: a server's one URL, an API's base, or which agent."""
+    """Where an upstream is: a server's one URL, an API's base, which program, or which agent."""
     if spec.get("mcp"):
         return str(spec["mcp"]["url"])
+    if spec.get("stdio"):
+        return " ".join(("stdio", spec["stdio"]["command"], *spec["stdio"]["args"]))
     return str(spec["openapi"]["server"]) if spec.get("openapi") else f"agent {spec['agent']['name']}"
 
 

@@ -24,11 +24,16 @@ def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: op
         printing.document(found)
         return
     rows = [
-        {"name": box["name"], "upstream": each["name"], "type": each["type"], "url": each["url"] or each["agent"]}
+        {
+            "name": box["name"],
+            "upstream": each["name"],
+            "type": each["type"],
+            "url": each["url"] or each.get("command") or each["agent"],
+        }
         for box in found
         for each in box["upstreams"]
     ]
-    columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL OR AGENT"}
+    columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL, PROGRAM OR AGENT"}
     printing.table(rows, columns, empty="No toolboxes.")
 
 

@@ -36,6 +36,10 @@ OAUTH = {"tokenUrl": "https://a/token", "clientId": "m", "clientSecret": {"secre
 API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
 
 
+def program(**more: Any) -> dict[str, Any]:
+    return {"mcp": None, "stdio": {"command": "python", **more}}
+
+
 @pytest.mark.parametrize(
     ("upstreams", "says"),
     [
@@ -53,9 +57,12 @@ API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
         ([{"pin": {"a": "1234"}}], "'1234' is not a digest: sha256: and 64 hex digits"),
         ([{}, {}], "upstreams: two have the same name"),
         ([{"prefix": "x"}, {"name": "two", "prefix": "x"}], "two have the same prefix"),
-        ([{"mcp": None}], "has exactly one of mcp, openapi and agent"),
-        ([{"openapi": {"server": "https://a", "url": "https://a"}}], "has exactly one of mcp, openapi and agent"),
-        ([{"agent": {"name": "worker"}}], "has exactly one of mcp, openapi and agent"),
+        ([{"mcp": None}], "has exactly one of mcp, openapi, stdio and agent"),
+        (
+            [{"openapi": {"server": "https://a", "url": "https://a"}}],
+            "has exactly one of mcp, openapi, stdio and agent",
+        ),
+        ([{"agent": {"name": "worker"}}], "has exactly one of mcp, openapi, stdio and agent"),
         ([{**API}], "spec.upstreams[0].openapi: has either url or document, and not both"),
         ([{**API, "openapi": {"server": "https://u:hunter2@h", "url": "https://a"}}], "give the key as credential"),
         ([{**API, "openapi": {"server": "https://a", "document": {"x": "y" * 2**18}}}], "is larger than 256 KiB"),
@@ -68,6 +75,19 @@ API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
         ([{"mcp": None, "agent": {"name": "Bad"}}], "'Bad' is not an agent's name"),
         ([{"mcp": None, "agent": {"name": "a", "session": "own"}}], "spec.upstreams[0].agent.session"),
         ([{"mcp": None, "agent": {"name": "a"}, "credential": {"secret": "s"}}], "without a credential; leave it out"),
+        ([{"stdio": {"command": "python"}}], "has exactly one of mcp, openapi, stdio and agent"),
+        ([{**program(), "credential": {"secret": "s"}}], "goes into its environment: stdio.env"),
+        ([{**program(), "oauth": OAUTH}], "goes into its environment: stdio.env"),
+        ([program(command="python server.py")], "its arguments go under args"),
+        ([program(args=["--key", "sk-hunter2hunter2hunter2"])], "holds what looks like an OpenAI or Anthropic key"),
+        ([program(env=[{"name": "A", "value": "sk-hunter2hunter2hunter2"}])], "name that under secret"),
+        ([program(env=[{"name": "A"}])], "has either value or secret, and not both"),
+        ([program(env=[{"name": "A", "value": "", "secret": {"secret": "s"}}])], "has either value or secret"),
+        ([program(env=[{"name": "HOME", "value": "/"}])], "HOME is set by the platform; choose another name"),
+        ([program(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}])], "env: sets A twice"),
+        ([program(workingDir="../other")], "must be a path inside the source"),
+        ([program(requirements="/etc/requirements.txt")], "must be a path inside the source"),
+        ([program(resources={"memory": "much"})], "spec.upstreams[0].stdio.resources.memory"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_says_why(upstreams: list[dict[str, Any]], says: str) -> None:
