@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     """Folder with the keys of model endpoints and toolboxes, a file each, called `TENANT_models_NAME` and `TENANT_toolboxes_NAME_UPSTREAM`;
     read anew when changed. Default: none."""
 
+    consent_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys that users' tokens are kept under (upstreams with `grant: authorizationCode`), comma separated, 64 hex digits each: the first
+    one seals, all of them open. Default: none, and then no user can consent. Who loses them makes all users consent anew."""
+
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""
 
@@ -274,6 +278,18 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("consent_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("consent_keys")
+    @classmethod
+    def _are_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(re.fullmatch(r"[0-9a-f]{64}", each.get_secret_value()) is None for each in value):
+            raise ValueError("must be 64 lower-case hex digits each, comma separated: openssl rand -hex 32")
+        return value
 
     @field_validator("build_hosts")
     @classmethod
