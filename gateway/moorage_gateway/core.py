@@ -57,6 +57,7 @@ from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials, FolderCredentials, NoCredentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.models.kind import Models
 from moorage_gateway.models.places import Allowed
 from moorage_gateway.observing import CallSpans, Observers, SpanObserver
@@ -314,7 +315,14 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
     credentials = outside.credentials or (
         FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
     )
-    return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
+    upstreams, folder = Upstreams(outside.allowed or (lambda: named)), settings.workload_tokens
+    identity = WorkloadTokens(
+        upstreams,
+        Path(folder) if folder is not None else None,
+        frozenset(settings.workload_hosts),
+        base.clock.monotonic,
+    )
+    return Models(base.catalog.endpoint, upstreams, credentials, base.clock, identity=identity)
 
 
 def _consents(settings: Settings, base: _Base, store: Store, models: Models) -> Consents:

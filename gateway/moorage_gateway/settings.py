@@ -133,6 +133,13 @@ class Settings(BaseSettings):
     """Keys that users' tokens are kept under (upstreams with `grant: authorizationCode`), comma separated, 64 hex digits each: the first
     one seals, all of them open. Default: none, and then no user can consent. Who loses them makes all users consent anew."""
 
+    workload_tokens: str | None = None
+    """Folder with projected service-account tokens, a file each, called `TENANT_NAME`; read at each exchange (model endpoints with
+    `workloadIdentity`). Default: none."""
+
+    workload_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, as `login.example.com:443`, comma separated, whose token endpoints these tokens may be shown to, whatever a manifest says."""
+
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""
 
@@ -270,7 +277,7 @@ class Settings(BaseSettings):
         """Keywords only: `load` hands over the environment, so a test or the local platform never inherits one."""
         return (init_settings,)
 
-    @field_validator("hosts", "build_hosts", "allowed_upstreams", mode="before")
+    @field_validator("hosts", "build_hosts", "allowed_upstreams", "workload_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (
@@ -298,7 +305,7 @@ class Settings(BaseSettings):
             raise ValueError("must be names with a port, as git.example:443, comma separated")
         return value
 
-    @field_validator("allowed_upstreams")
+    @field_validator("allowed_upstreams", "workload_hosts")
     @classmethod
     def _are_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\]):[1-9][0-9]{0,4}", each) is None for each in value):

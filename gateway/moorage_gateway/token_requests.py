@@ -43,7 +43,8 @@ class TokenFault(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks, and how it proves that: `in_form`, or as HTTP Basic. Without a secret the id alone goes in the form."""
+    """Who asks, and how it proves that: `in_form`, or as HTTP Basic. Without a secret the id alone goes in the form; without either the
+    fields say it."""
 
     url: str
     id: str
@@ -103,7 +104,7 @@ async def ask(upstreams: Upstreams, client: Client, fields: list[tuple[str, str]
         "user-agent": "moorage",
     }
     if client.in_form or not client.secret:
-        fields = [*fields, ("client_id", client.id)]
+        fields = [*fields, *([("client_id", client.id)] if client.id else [])]
         fields += [("client_secret", client.secret)] if client.secret else []
     else:
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret)}"  # RFC 6749, 2.3.1

@@ -77,7 +77,12 @@ class Endpoints:
         urls += [url for each in self._toolboxes for upstream in each.spec.upstreams for url in upstream.urls]
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
-        return [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]
+        missing = [sentence for each in self._needed() if (sentence := self._missing(each)) is not None]
+        return missing + [
+            f"model endpoint {each.name}: workloadIdentity is a cluster's; on a laptop give it a credential"
+            for each in self._endpoints
+            if each.spec.workload_identity is not None
+        ]
 
     @property
     def _endpoints(self) -> list[ModelEndpoint]:
