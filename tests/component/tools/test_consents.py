@@ -124,6 +124,12 @@ async def consented(box: Box) -> Browser:
     return browser
 
 
+async def searched(box: Box) -> str:
+    """What a search tells, whole."""
+    params = {"name": "tool_search", "arguments": {"query": "text"}}
+    return (await box.rpc("tools/call", params)).body.decode()
+
+
 async def as_user(box: Box, user: str, number: int) -> None:
     """Another user's session and turn from now on."""
     box.session = f"acme:{number:016d}"
@@ -476,6 +482,34 @@ async def test_a_revoked_consent_is_dead_at_another_gateway_too(desk: Box, auth:
         while not (found := await desk.run("y", tool="get_one", at=second))[1]:
             await asyncio.sleep(0.2)
     assert found[0].startswith("consent_required:")
+
+
+async def test_by_hand_a_person_acts_for_themselves(desk: Box, auth: Authorization) -> None:
+    base, headers = f"{desk.gateways[0].public_url}/v1/toolboxes/t", await key(desk, "boss", OPERATOR)
+    listed = (await desk.http.get(f"{base}/tools", headers=headers)).json()
+    assert "user 'boss' has to allow it first" in listed["unavailable"]["one"]
+    await consented(desk)
+    body = {"tool": "add", "arguments": {"text": "x"}}
+    tried = (await desk.http.post(f"{base}/call", json=body, headers=headers)).json()["result"]
+    assert tried["isError"] and "user 'boss'" in tried["content"][0]["text"] and desk.tools.ran == [], (
+        "ann's is not theirs"
+    )
+    await Browser().consents(tried["_meta"]["dev.moorage/consentLink"])
+    tried = (await desk.http.post(f"{base}/call", json=body, headers=headers)).json()["result"]
+    assert (
+        tried["isError"] is False and len((await desk.http.get(f"{base}/tools", headers=headers)).json()["data"]) == 3
+    )
+
+
+async def test_a_search_finds_nothing_that_another_user_was_told(desk: Box, auth: Authorization) -> None:
+    await desk.toolbox("t", upstream(desk, auth), toolSearch=True)
+    assert "user 'ann' has to allow it first" in await searched(desk)
+    await consented(desk)
+    await as_user(desk, "ann", 7)
+    assert "add a text" in await searched(desk)
+    await as_user(desk, "bob", 8)
+    found = await searched(desk)
+    assert "add a text" not in found and "user 'bob' has to allow it first" in found
 
 
 async def test_without_a_key_no_consent_can_be_given(desk: Box, auth: Authorization) -> None:
