@@ -29,12 +29,10 @@ GAPS: dict[str, str] = {
     "R13": "the suite is not repeated 50 times",
 }
 
-_TOOLS = "tokens of users and their consent, a later part of toolboxes"
 _ROUTINES = "routines of many steps, killed at random, a later part of theirs"
 
 LATER: dict[str, str] = {
     **dict.fromkeys(("F31",), _ROUTINES),
-    "T10": _TOOLS,
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),
     "T15": "memory, a later issue",
     "F44": "a second release: until then operator and gateway are of one version, whatever their images are called",

@@ -16,6 +16,8 @@ TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 AGENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 SESSION = re.compile(r"[A-Za-z0-9_-]{8,128}\Z")  # protocols.md §3.4, platform form
 USER = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}\Z")
+CONSENT = re.compile(r"oacr_[0-9a-f]{40}\Z")
+"""Id of a request for a user's consent that a gateway made."""
 APPROVAL = re.compile(
     r"mcpa_call_[0-9a-f]{32}\Z"
 )  # a gateway's request for approval, by the id of the call; never an item_id
@@ -36,6 +38,7 @@ ITEM_PREFIXES = {
     "mcp_list_tools": "mcpl",
     "mcp_approval_request": "mcpa",
     "mcp_approval_response": "mcpr",
+    "oauth_consent_request": "oacr",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "computer_call": "cu",

@@ -39,10 +39,11 @@ from moorage_gateway.egress.rules import Target, parse_authority
 from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
+from moorage_gateway.routes.consent_pages import ConsentPages
 from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routes.health import Health
 from moorage_gateway.server import Asgi, Listener
-from moorage_gateway.settings import Settings
+from moorage_gateway.settings import Settings, is_loopback
 from moorage_gateway.store import FolderStore, Store
 
 TASK_SECONDS = 5.0  # for a background loop to end once it is cancelled
@@ -89,6 +90,7 @@ class Gateway:
             audit=core.audit,
             journal=core.exporting,
             approvals=core.approvals,
+            consents=ConsentPages(core.consents, core.audit),
             control=create_control_app(self._services(logs)),
             health=Health(probes, self._draining, monotonic),
             clock=core.clock,
@@ -141,6 +143,7 @@ class Gateway:
             deployer=Deployer(core.runner, bundles, core.clock),
             logs=logs,
             trials=core.trials,
+            consents=core.consents,
             routines=core.routines,
             store=core.store,
             commands=core.runner,
@@ -204,6 +207,8 @@ class Gateway:
         await self.control.start(host=settings.control_host, port=settings.control_port)
         # Last: whoever reaches the public port finds everything behind it running.
         await self.public.start(host=settings.public_host, port=settings.public_port)
+        if settings.public_url is None and is_loopback(settings.public_host):
+            core.consents.serve(self.public_url)
         log.info("gateway %s serves %s", settings.gateway_id, self.public_url)
 
     async def drain(self) -> None:
@@ -226,6 +231,7 @@ class Gateway:
             await listener.close()
         await self.egress.aclose()
         await core.journaling.drain(0)
+        await core.consents.holding.aclose()
         await core.tool_sessions.close()
         await core.upstreams.aclose()
         await core.programs.aclose()

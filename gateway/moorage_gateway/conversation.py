@@ -42,7 +42,7 @@ def read_input(value: Any, longest: int) -> list[dict[str, Any]]:
 
 def for_agent(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The items as an agent gets them: without requests for approval that a gateway made, and their answers, of which it is told by
-    messages."""
+    messages; and without those for consent, which it has been told of by its calls."""
     return [item for item in items if not _of_approval(item)]
 
 
@@ -52,6 +52,9 @@ def _of_approval(item: dict[str, Any]) -> bool:
             named = item.get("id")
         case "mcp_approval_response":
             named = item.get("approval_request_id")
+        case "oauth_consent_request":
+            named = item.get("id")
+            return isinstance(named, str) and names.CONSENT.match(named) is not None
         case _:
             return False
     return isinstance(named, str) and names.APPROVAL.match(named) is not None

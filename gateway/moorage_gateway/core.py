@@ -19,10 +19,12 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
+from moorage_api.errors import ApiError
 from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.approvals import ApprovalLedger
+from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import RoutineLedger
@@ -39,18 +41,23 @@ from moorage_gateway.call_counts import CallCounts
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
+from moorage_gateway.consents.flow import Consents, Means
+from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.consents.shapes import may_ask as may_ask_consent
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
 from moorage_gateway.journal.exporting import Exporting
 from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.journaling import Limits as CallLimits
-from moorage_gateway.journal.kinds import Kinds
+from moorage_gateway.journal.kinds import Kinds, NothingSent
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials, FolderCredentials, NoCredentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.models.kind import Models
 from moorage_gateway.models.places import Allowed
 from moorage_gateway.observing import CallSpans, Observers, SpanObserver
@@ -72,6 +79,7 @@ from moorage_gateway.steps import Steps
 from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import People, Toolboxes
+from moorage_gateway.tools.making import OfUsers
 from moorage_gateway.tools.sessions import Sessions as ToolSessions
 from moorage_gateway.tools.stdio import Programs
 from moorage_gateway.tools.trying import Trials
@@ -126,6 +134,7 @@ class Core:
     journaling: Journaling
     exporting: Exporting
     approvals: Approvals
+    consents: Consents
     call_counts: CallCounts
     kinds: Kinds
     upstreams: Upstreams
@@ -208,7 +217,9 @@ def build(
     shims = HttpShims(hop)
     files = Files(checkpoints, shims, base.session_ledger, base.catalog.get)
     activation = Activation(base.session_ledger, shims, table, clock, base.recovery, neighbours.urls, files)
-    keeper, turns = _turns(base, activation, shims, traces)
+    models = _models(settings, base, outside)
+    consents = _consents(settings, base, store, models)
+    keeper, turns = _turns(base, activation, shims, traces, consents)
     records = SessionRecords(store, clock)
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
@@ -219,11 +230,11 @@ def build(
         limits=CallLimits(flights=settings.call_requests, room=quantities.octets(settings.call_room)),
         observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
-    models = _models(settings, base, outside)
     approvals = Approvals(ApprovalLedger(runner), sessions)
     asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
     programs = Programs(base.catalog.programs, lambda: base.catalog.token_key)
-    toolboxes = _toolboxes(base, models, People(asks, approvals, programs))
+    of_users = OfUsers(consents, functools.partial(_user_of, turns))
+    toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users))
     routines, runs = RoutineLedger(runner), RunHistory(store)
     carrying = Carrying(JournalLedger(runner), Spill(store, clock), store)
     scheduler = Scheduler(
@@ -276,6 +287,7 @@ def build(
         journaling=journaling,
         exporting=_exporting(base, Spill(store, clock), turns),
         approvals=approvals,
+        consents=consents,
         call_counts=counts,
         kinds=Kinds([models, toolboxes, Steps()]),
         upstreams=models.upstreams,
@@ -311,7 +323,32 @@ def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
     credentials = outside.credentials or (
         FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
     )
-    return Models(base.catalog.endpoint, Upstreams(outside.allowed or (lambda: named)), credentials, base.clock)
+    upstreams, folder = Upstreams(outside.allowed or (lambda: named)), settings.workload_tokens
+    identity = WorkloadTokens(
+        upstreams,
+        Path(folder) if folder is not None else None,
+        frozenset(settings.workload_hosts),
+        base.clock.monotonic,
+    )
+    return Models(base.catalog.endpoint, upstreams, credentials, base.clock, identity=identity)
+
+
+def _consents(settings: Settings, base: _Base, store: Store, models: Models) -> Consents:
+    sealing = Sealing([each.get_secret_value() for each in settings.consent_keys])
+    means = Means(models.upstreams, models.credentials, base.catalog.toolbox, sealing, base.clock)
+    url = settings.public_url or ""
+    return Consents(means, ConsentLedger(base.runner), ConsentRecords(store, sealing), url)
+
+
+async def _user_of(turns: Turns, tenant: str, response: str) -> str:
+    """Whose turn it is, as its caller was verified; empty: none of that tenant's. Raises NothingSent."""
+    try:
+        record = await turns.known(response)
+    except ApiError as fault:
+        raise NothingSent(fault.message) from fault
+    if record is None:
+        raise NothingSent("the turn is not to be found right now")
+    return str(record.meta.get("user", "")) if record.meta["tenant"] == tenant else ""
 
 
 def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
@@ -329,7 +366,9 @@ def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:
     return Exporting(JournalLedger(base.runner), spill, turns.asked, spec, base.catalog.endpoint)
 
 
-def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry) -> tuple[Keeper, Turns]:
+def _turns(
+    base: _Base, activation: Activation, shims: HttpShims, traces: Telemetry, consents: Consents
+) -> tuple[Keeper, Turns]:
     histories: dict[str, History] = {}
 
     async def history(held: Held) -> list[dict[str, Any]]:
@@ -346,9 +385,14 @@ def _turns(base: _Base, activation: Activation, shims: HttpShims, traces: Teleme
     async def asked(held: Held) -> list[dict[str, Any]]:
         who = held.identity
         entry = base.catalog.get(who.tenant, who.agent)
-        if entry is None or not may_ask(entry.spec, functools.partial(base.catalog.toolbox, who.tenant)):
+        if entry is None:
             return []
-        return await asked_items(ledger, held.record.session, held.response)
+        find, found = functools.partial(base.catalog.toolbox, who.tenant), []
+        if may_ask(entry.spec, find):
+            found += await asked_items(ledger, held.record.session, held.response)
+        if may_ask_consent(entry.spec, find):
+            found += await consents.asked(held.response)
+        return found
 
     ports = Ports(
         ledger=base.turn_ledger,

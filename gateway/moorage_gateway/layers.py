@@ -27,9 +27,10 @@ from moorage_gateway.middleware.hosts import Hosts
 from moorage_gateway.middleware.identity import Door, Identity
 from moorage_gateway.middleware.limits import Crowd, KeyLimits
 from moorage_gateway.request import JsonLimits
-from moorage_gateway.routes.dispatch import Dispatch
+from moorage_gateway.routes import consent_pages, health
+from moorage_gateway.routes.dispatch import Dispatch, Open
 from moorage_gateway.routes.doors import ActivationDoor, ApprovalDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
-from moorage_gateway.routes.health import PATHS, Health
+from moorage_gateway.routes.health import Health
 from moorage_gateway.routes.invocations import Invocations, RelayLimits
 from moorage_gateway.routes.responses import Responses
 from moorage_gateway.server import Asgi, ConnectionLimits
@@ -49,6 +50,7 @@ class Parts:
     audit: AuditDoor
     journal: JournalDoor
     approvals: ApprovalDoor
+    consents: Asgi
     control: Asgi
     health: Health
     clock: Clock
@@ -71,7 +73,7 @@ def public_app(settings: Settings, parts: Parts) -> Asgi:
         comment_seconds=settings.comment_seconds,
     )
     invocations = Invocations(parts.activation, parts.sessions, parts.hop, parts.clock, relay_limits(settings))
-    app: Asgi = Dispatch(responses, invocations, parts.control, parts.health)
+    app: Asgi = Dispatch(responses, invocations, parts.control, Open(parts.health, parts.consents))
     app = KeyLimits(
         app,
         parts.metrics,
@@ -80,7 +82,7 @@ def public_app(settings: Settings, parts: Parts) -> Asgi:
         rate=settings.key_rate,
         burst=settings.key_burst,
     )
-    app = Identity(app, parts.door, PATHS)
+    app = Identity(app, parts.door, health.PATHS | consent_pages.PATHS)
     app = Crowd(app, settings.max_requests, parts.metrics)
     app = Drain(app, parts.draining)
     app = Hosts(app, settings.allowed_hosts)

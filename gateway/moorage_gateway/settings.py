@@ -129,6 +129,17 @@ class Settings(BaseSettings):
     """Folder with the keys of model endpoints and toolboxes, a file each, called `TENANT_models_NAME` and `TENANT_toolboxes_NAME_UPSTREAM`;
     read anew when changed. Default: none."""
 
+    consent_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys that users' tokens are kept under (upstreams with `grant: authorizationCode`), comma separated, 64 hex digits each: the first
+    one seals, all of them open. Default: none, and then no user can consent. Who loses them makes all users consent anew."""
+
+    workload_tokens: str | None = None
+    """Folder with projected service-account tokens, a file each, called `TENANT_NAME`; read at each exchange (model endpoints with
+    `workloadIdentity`). Default: none."""
+
+    workload_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, as `login.example.com:443`, comma separated, whose token endpoints these tokens may be shown to, whatever a manifest says."""
+
     control_host: str = "127.0.0.1"
     """Address of the control listener (metrics, health). Default loopback: metrics are not for callers."""
 
@@ -266,7 +277,7 @@ class Settings(BaseSettings):
         """Keywords only: `load` hands over the environment, so a test or the local platform never inherits one."""
         return (init_settings,)
 
-    @field_validator("hosts", "build_hosts", "allowed_upstreams", mode="before")
+    @field_validator("hosts", "build_hosts", "allowed_upstreams", "workload_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (
@@ -275,6 +286,18 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("consent_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("consent_keys")
+    @classmethod
+    def _are_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(re.fullmatch(r"[0-9a-f]{64}", each.get_secret_value()) is None for each in value):
+            raise ValueError("must be 64 lower-case hex digits each, comma separated: openssl rand -hex 32")
+        return value
+
     @field_validator("build_hosts")
     @classmethod
     def _have_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -282,7 +305,7 @@ class Settings(BaseSettings):
             raise ValueError("must be names with a port, as git.example:443, comma separated")
         return value
 
-    @field_validator("allowed_upstreams")
+    @field_validator("allowed_upstreams", "workload_hosts")
     @classmethod
     def _are_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\]):[1-9][0-9]{0,4}", each) is None for each in value):

@@ -78,6 +78,7 @@ ROUTES = {
     "record": "/v1/agents/{agent}/responses/{response_id}/record",
     "journal": "/v1/agents/{agent}/responses/{response_id}/journal",
     "feedback": "/v1/agents/{agent}/responses/{response_id}/feedback",
+    "consent": "/v1/oauth",
     "invoke": "/v1/agents/{agent}/invocations",
 }
 

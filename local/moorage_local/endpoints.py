@@ -79,7 +79,12 @@ class Endpoints:
         self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
         self._wake.set()
         needed = [*self._needed(), *self._of_programs()]
-        return [sentence for each in needed if (sentence := self._missing(each)) is not None]
+        missing = [sentence for each in needed if (sentence := self._missing(each)) is not None]
+        return missing + [
+            f"model endpoint {each.name}: workloadIdentity is a cluster's; on a laptop give it a credential"
+            for each in self._endpoints
+            if each.spec.workload_identity is not None
+        ]
 
     @property
     def toolboxes(self) -> list[FoundToolbox]:

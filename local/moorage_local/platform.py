@@ -236,6 +236,7 @@ async def _gateway(
             redis_url=SecretStr(valkey.url),
             durability="always" if settings.fsync == "always" else "relaxed",
             store=str(state.objects),
+            consent_keys=(SecretStr(state.secret("consent_key")),),
             public_host=settings.host,
             public_port=settings.port,
             sandbox_port=0,

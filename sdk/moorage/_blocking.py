@@ -242,6 +242,14 @@ class Client:
         """See `AsyncClient.call_tool`."""
         return self.run(self._async.call_tool(toolbox, tool, arguments))
 
+    def list_consents(self, *, all_users: bool = False) -> list[Json]:
+        """See `AsyncClient.list_consents`."""
+        return self.run(self._async.list_consents(all_users=all_users))
+
+    def revoke_consent(self, toolbox: str, upstream: str, *, user: str | None = None) -> Json:
+        """See `AsyncClient.revoke_consent`."""
+        return self.run(self._async.revoke_consent(toolbox, upstream, user=user))
+
     def revoke_key(self, key_id: str) -> Json:
         """See `AsyncClient.revoke_key`."""
         return self.run(self._async.revoke_key(key_id))

@@ -265,6 +265,15 @@ class AsyncClient:
             _object(await self._http.json("POST", f"/v1/toolboxes/{_seg(toolbox)}/call", body=body))["result"]
         )
 
+    async def list_consents(self, *, all_users: bool = False) -> list[Json]:
+        """What the caller has consented to; for operators, what all users of the tenant have."""
+        return _data(await self._http.json("GET", "/v1/oauth/consents", params={"all": "true"} if all_users else None))
+
+    async def revoke_consent(self, toolbox: str, upstream: str, *, user: str | None = None) -> Json:
+        """Ends a consent of the caller's; for operators, of another `user`."""
+        path = f"/v1/oauth/consents/{_seg(toolbox)}/{_seg(upstream)}"
+        return _object(await self._http.json("DELETE", path, params={"user": user} if user is not None else None))
+
     # Routines
 
     async def list_routines(self) -> list[Json]:

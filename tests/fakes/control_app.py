@@ -12,6 +12,7 @@ import httpx2
 
 from fakes.control_worlds import World
 from moorage_api.errors import ApiError
+from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway import facts
@@ -19,6 +20,9 @@ from moorage_gateway.audit import AuditLog
 from moorage_gateway.auth import Anonymous, Authenticator
 from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import SystemClock
+from moorage_gateway.consents.flow import Consents, Means
+from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import KeyService
 from moorage_gateway.logs import MemoryLogs
@@ -30,6 +34,7 @@ from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History
 from moorage_gateway.tools.approving import Verdict
 from moorage_gateway.tools.kind import People, Toolboxes
+from moorage_gateway.tools.making import OfUsers
 from moorage_gateway.tools.trying import Trials
 
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
@@ -45,12 +50,21 @@ class _Nobody:
         raise AssertionError("looked")
 
 
-def no_toolboxes() -> Trials:
+def no_consents(world: World) -> Consents:
+    """Of a platform without toolboxes: what is kept is found all the same."""
+    sealing = Sealing(["ab" * 32])
+    means = Means(Upstreams(frozenset), NoCredentials(), lambda *_: None, sealing, world.clock)
+    return Consents(means, ConsentLedger(world.client), ConsentRecords(world.store, sealing), "http://gateway.test")
+
+
+def no_toolboxes(consents: Consents) -> Trials:
     """A tenant without any."""
-    clock = SystemClock()
-    boxes = Toolboxes(
-        lambda *_: None, Upstreams(frozenset), NoCredentials(), clock, people=People(_Nobody(), _Nobody()), version="0"
-    )
+
+    async def nobody(*_: str) -> str:
+        return ""
+
+    people = People(_Nobody(), _Nobody(), OfUsers(consents, nobody))
+    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), people=people, version="0")
     return Trials(boxes, lambda *_: None, lambda _: [])
 
 
@@ -64,6 +78,7 @@ class ControlApp:
         self.bundles = Bundles(world.store, world.clock, limits)
         self.logs = MemoryLogs()
         self.requests: list[dict[str, Any]] = []
+        self.consents = no_consents(world)
         self.services = Services(
             sessions=world.sessions,
             session_control=world.control,
@@ -73,7 +88,8 @@ class ControlApp:
             bundles=self.bundles,
             deployer=Deployer(world.client, self.bundles, world.clock, within=within),
             logs=self.logs,
-            trials=no_toolboxes(),
+            trials=no_toolboxes(self.consents),
+            consents=self.consents,
             routines=Desk(RoutineLedger(world.client), History(world.store), world.clock),
             store=world.store,
             commands=world.client,

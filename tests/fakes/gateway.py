@@ -161,6 +161,7 @@ class FakeGateway:
             journal=NoJournals(),
             approvals=NoApprovals(),
             audit=self,
+            consents=_control,
             control=_control,
             health=Health(self.probes, self.draining, clock.monotonic),
             clock=clock,

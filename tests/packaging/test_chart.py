@@ -137,8 +137,15 @@ def test_every_pod_fits_restricted_pod_security(found: list[rendered.Object]) ->
         ), name
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & {*spec}, name
         assert {*(key for volume in spec.get("volumes", ()) for key in volume)} <= {
-            "name", "emptyDir", "secret", "configMap", "persistentVolumeClaim",
+            "name", "emptyDir", "secret", "configMap", "persistentVolumeClaim", "projected",
         }, name  # fmt: skip
+        shown = [each for volume in spec.get("volumes", ()) for each in volume.get("projected", {}).get("sources", ())]
+        assert all([*each] == ["serviceAccountToken"] and each["serviceAccountToken"]["audience"] for each in shown), (
+            name
+        )
+        assert not shown or name == "Deployment/moorage-gateway", (
+            "no other pod has a token, and none that is for the cluster itself"
+        )
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -164,7 +171,12 @@ def test_the_control_port_is_behind_no_service_unless_metrics_are_asked_for(text
 
 def test_the_gateway_and_the_operator_accept_the_settings_they_are_given(found: list[rendered.Object]) -> None:
     specs = {name: rendered.environment(spec, found) for name, _, spec in rendered.pods(found)}
-    of_fields = {"MOORAGE_NAMESPACE": "platform", "MOORAGE_TOKEN_KEY": "a" * 64, "MOORAGE_REDIS_URL": "redis://x"}
+    of_fields = {
+        "MOORAGE_NAMESPACE": "platform",
+        "MOORAGE_TOKEN_KEY": "a" * 64,
+        "MOORAGE_CONSENT_KEYS": "a" * 64,
+        "MOORAGE_REDIS_URL": "redis://x",
+    }
 
     def given(pod: str) -> dict[str, str]:
         return {name: of_fields.get(name, "given") if value is None else value for name, value in specs[pod].items()}

@@ -84,6 +84,8 @@ ROUTES: dict[str, Row] = {
     "GET /v1/toolboxes": Row("list", "operator", tenant=True),
     "GET /v1/toolboxes/{name}/tools": Row("404", "operator", tenant=True),
     "POST /v1/toolboxes/{name}/call": Row("404", "operator", tenant=True, body={"tool": "x"}),
+    "GET /v1/oauth/consents": Row("list"),
+    "DELETE /v1/oauth/consents/{toolbox}/{upstream}": Row("404"),
     "GET /v1/audit": Row("list", "operator", tenant=True),
     "GET /v1/audit/verify": Row("list", "admin", tenant=True),
 }
@@ -101,6 +103,7 @@ def _filled(world: Any, value: Any) -> Any:
 
 def _path(world: Any, route: str, *, agent: str = "shapes") -> str:
     path = route.partition(" ")[2].replace("{name}", agent)
+    path = path.replace("{toolbox}/{upstream}", "shapes/one")
     for part, which in (("uploads", "upload"), ("sessions", "session"), ("keys", "key")):
         path = path.replace(f"{part}/{{id}}", f"{part}/{world.ids[which]}")
     assert "{" not in path, route

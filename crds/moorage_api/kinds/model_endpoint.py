@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from moorage_api.kinds.values import Duration, Metadata, Part, server_url
+from moorage_api.kinds.workload import WorkloadIdentity
 
 KIND: Final = "ModelEndpoint"
 
@@ -103,6 +104,9 @@ class ModelEndpointSpec(Part):
     `anthropic`: without a path. `http://`, and private addresses, only where the platform's `allowedUpstreams` names the host."""
     credential: Credential | None = None
     """The key. Default: none is sent."""
+    workload_identity: WorkloadIdentity | None = None
+    """In place of a key: a token that the gateway gets for its own identity in the cluster, sent as `Authorization: Bearer`. Either this or
+    `credential`."""
     models: list[str] = Field(default_factory=list, max_length=256)
     """Models (with `azure`: deployments) that may be asked for. Empty: all."""
     default_model: str | None = Field(default=None, max_length=128)
@@ -130,6 +134,12 @@ class ModelEndpointSpec(Part):
     """Whether streamed chat completions are asked for their token counts (`stream_options.include_usage`) where the agent's client did not,
     and the event with them is left out of what the agent gets. Default: only with `openai`; other servers may not know the option, and what
     they do not tell no limit counts."""
+
+    @model_validator(mode="after")
+    def _is_opened_once(self) -> ModelEndpointSpec:
+        if self.credential is not None and self.workload_identity is not None:
+            raise ValueError("has either credential or workloadIdentity, and not both")
+        return self
 
     @field_validator("base_url")
     @classmethod

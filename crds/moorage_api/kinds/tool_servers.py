@@ -18,6 +18,7 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$&'^_`|~.+-]{1,64}\Z")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,128}\Z")
 """RFC 6749, 3.3."""
+_IDENTIFIER = re.compile(r"https?://[!\"$-~]+\Z")
 _SCHEME = re.compile(r"[A-Za-z0-9-]{0,32}\Z")
 _TAKEN = frozenset(
     {
@@ -37,8 +38,28 @@ _TAKEN = frozenset(
         "user-agent",
     }
 )
-_ASKED = frozenset({"grant_type", "client_id", "client_secret", "scope", "client_assertion", "client_assertion_type"})
-"""Of a token request: what the other fields say."""
+_ASKED = frozenset(
+    {
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "code",
+        "code_challenge",
+        "code_challenge_method",
+        "code_verifier",
+        "grant_type",
+        "redirect_uri",
+        "refresh_token",
+        "request",
+        "request_uri",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+    }
+)
+"""Of a request for a token, or for a user's consent: what the other fields say."""
 
 
 class ToolCredential(Credential):
@@ -137,10 +158,22 @@ class OpenApiServer(Part):
         return self
 
 
-class ClientCredentials(Part):
-    """OAuth 2.0's grant for programs, `client_credentials` (RFC 6749, 4.4): the gateway asks for a token, keeps it until shortly before it
-    ends, and sends it as `Authorization: Bearer`."""
+class OAuth(Part):
+    """OAuth 2.0: the gateway asks for a token, keeps it until shortly before it ends, and sends it as `Authorization: Bearer`. The token
+    is the platform's own (`clientCredentials`), or that of the user for whom a turn runs (`authorizationCode`)."""
 
+    grant: Literal["clientCredentials", "authorizationCode"] = "clientCredentials"
+    """`clientCredentials`: the grant for programs (RFC 6749, 4.4), one token for all. `authorizationCode`: each user consents once in a
+    browser, by a link that the first call gives, and calls are made with that user's own token (with PKCE; RFC 6749, 4.1)."""
+    authorization_url: str | None = Field(default=None, max_length=1024)
+    """With `authorizationCode`: where the user's browser is sent to consent."""
+    issuer: str | None = Field(default=None, max_length=1024)
+    """The same: who the authorization server says it is (`iss`, RFC 9207). Where it is given, an answer of anybody else, or of nobody, is
+    refused. Default: an `iss` that an answer has must be at the host of `authorizationUrl`."""
+    resource: str | None = Field(default=None, max_length=1024)
+    """The same: the server that tokens are for (RFC 8707), as `https://tools.example.com/mcp`. Default: none is named."""
+    revocation_url: str | None = Field(default=None, max_length=1024)
+    """The same: where a token is given back when its user revokes the consent (RFC 7009). Default: it is only forgotten here."""
     token_url: str = Field(max_length=1024)
     """The token endpoint. `http://`, and private addresses, only where the platform's `allowedUpstreams` names the host."""
     client_id: str = Field(min_length=1, max_length=256)
@@ -152,12 +185,20 @@ class ClientCredentials(Part):
     auth: Literal["basic", "post"] = "basic"
     """Whether id and secret go as HTTP Basic or in the form (`client_secret_basic`, `client_secret_post`)."""
     parameters: dict[str, str] = Field(default_factory=dict, max_length=16)
-    """Further fields of the request, as `audience` or `resource`."""
+    """Further fields of the request for a token, as `audience` or `resource`; with `authorizationCode` of the one for consent, as
+    `prompt` or `access_type`."""
 
-    @field_validator("token_url")
+    @field_validator("token_url", "authorization_url", "revocation_url")
     @classmethod
-    def _is_a_place(cls, value: str) -> str:
-        return server_url(value, like="https://login.example.com/oauth2/token", key="clientSecret")
+    def _is_a_place(cls, value: str | None) -> str | None:
+        return value and server_url(value, like="https://login.example.com/oauth2/token", key="clientSecret")
+
+    @field_validator("issuer", "resource")
+    @classmethod
+    def _is_an_identifier(cls, value: str | None) -> str | None:
+        if value is not None and _IDENTIFIER.match(value) is None:
+            raise ValueError("is not an absolute URL without a fragment; write it like https://login.example.com")
+        return value
 
     @field_validator("client_id")
     @classmethod
@@ -185,3 +226,22 @@ class ClientCredentials(Part):
             if _PARAMETER.match(name) is None:
                 raise ValueError(f"{name[:40]!r} is not a field of a form; write it like audience")
         return value
+
+    @model_validator(mode="after")
+    def _is_one_grant(self) -> OAuth:
+        theirs = (self.authorization_url, self.issuer, self.resource, self.revocation_url)
+        if self.grant == "authorizationCode" and self.authorization_url is None:
+            raise ValueError("grant authorizationCode needs authorizationUrl: where users consent")
+        if self.grant == "clientCredentials" and any(each is not None for each in theirs):
+            raise ValueError(
+                "authorizationUrl, issuer, resource and revocationUrl belong to grant authorizationCode; a resource of clientCredentials "
+                "stands under parameters"
+            )
+        if self.resource is not None and "resource" in self.parameters:
+            raise ValueError("parameters: resource is said by a field of its own")
+        return self
+
+    @property
+    def urls(self) -> list[str]:
+        """Every place that is connected to for it, by the gateway or by a user's browser."""
+        return [each for each in (self.token_url, self.authorization_url, self.revocation_url) if each is not None]

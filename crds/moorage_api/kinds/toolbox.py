@@ -16,7 +16,7 @@ from moorage_api import names
 from moorage_api.kinds import quantities
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.stdio_server import StdioServer
-from moorage_api.kinds.tool_servers import ClientCredentials, McpServer, OpenApiServer, ToolCredential
+from moorage_api.kinds.tool_servers import McpServer, OAuth, OpenApiServer, ToolCredential
 from moorage_api.kinds.values import Duration, Metadata, Part, Size
 
 KIND: Final = "Toolbox"
@@ -68,8 +68,8 @@ class ToolUpstream(Part):
     """A hosted agent of the same tenant, called by a turn of its own for the same user."""
     credential: ToolCredential | None = None
     """What opens it. Default: nothing is sent."""
-    oauth: ClientCredentials | None = None
-    """The same, where what opens it is a token that the gateway asks for. Either this or `credential`."""
+    oauth: OAuth | None = None
+    """The same, where what opens it is a token that the gateway asks for, its own or a user's. Either this or `credential`."""
     prefix: str | None = None
     """Put before the names of its tools. Default: its name and `_`, but none where it is the only upstream and no agent."""
     allow: list[str] = Field(default_factory=list, max_length=256)
@@ -176,7 +176,7 @@ class ToolUpstream(Part):
         found = [self.mcp.url] if self.mcp is not None else []
         if self.openapi is not None:
             found += [url for url in (self.openapi.server, self.openapi.url) if url is not None]
-        return [*found, self.oauth.token_url] if self.oauth is not None else found
+        return [*found, *self.oauth.urls] if self.oauth is not None else found
 
 
 class Breaker(Part):

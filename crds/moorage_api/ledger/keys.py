@@ -89,6 +89,16 @@ def called(key: str) -> str:
     return f"called:{key}"
 
 
+def consent_link(link: str) -> str:
+    """One link by which a user consents (`consents.py`)."""
+    return f"oauth:link:{link}"
+
+
+def consents_asked(response: str) -> str:
+    """Hash of one turn: the consents that its calls waited for."""
+    return f"oauth:asked:{response}"
+
+
 def sandbox(sandbox_id: str) -> str:
     """Hash of one sandbox's descriptor."""
     return f"x:{sandbox_id}"

@@ -10,4 +10,5 @@ asking         one request over the wire, streamed, with its deadlines
 performing     a request made: tries, endpoints that stand in, bounds
 kind           the call kind that joins them
 credentials    keys as files
+identity       tokens for the gateway's own workload, in place of a key
 """

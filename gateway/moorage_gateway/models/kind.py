@@ -21,6 +21,7 @@ from moorage_gateway.models import aiming, clocks, fingerprints, protocols
 from moorage_gateway.models.aiming import Request
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.models.performing import ModelCall
 from moorage_gateway.request import JsonLimits, parse_json
 
@@ -37,10 +38,13 @@ class Models:
 
     prefix = MODELS
 
-    def __init__(self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock) -> None:
+    def __init__(
+        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, identity: WorkloadTokens
+    ) -> None:
         self._find = find
         self.upstreams = upstreams
         self.credentials = credentials
+        self.identity = identity
         self.clock = clock
         self._places: dict[str, tuple[int, asyncio.Semaphore]] = {}
 

@@ -26,9 +26,11 @@ from moorage_gateway.models.aiming import Aim
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.models.hiding import Hiding
+from moorage_gateway.models.identity import NoToken, WorkloadTokens
 from moorage_gateway.models.streams import WithoutCounts
 
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+_UNAUTHORIZED = 401
 FIRST_PAUSE_S = 0.5
 PLACE_S = 30.0
 """For one of `spec.concurrency` places to come free."""
@@ -43,6 +45,7 @@ class Means(Protocol):
 
     upstreams: Upstreams
     credentials: Credentials
+    identity: WorkloadTokens
     clock: Clock
 
     def place(self, endpoint: EndpointEntry) -> asyncio.Semaphore:
@@ -58,6 +61,10 @@ class _Nothing(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code = status, code
+
+
+class _Stale(Exception):
+    """The server does not accept the token any more: it has done nothing."""
 
 
 @dataclass(frozen=True)
@@ -222,11 +229,16 @@ class _Making:
             place.release()
 
     async def _tries(self) -> None:
-        clock, key = self.call.means.clock, self._key()
+        clock, key, renewed = self.call.means.clock, await self._key(), False
         retries, pause = int(self.spec["retries"]["attempts"]), FIRST_PAUSE_S
         most = quantities.seconds(self.spec["retries"]["maxWait"])
         for left in range(retries, -1, -1):
-            again = await self._try(key, retries_left=left, most=most)
+            try:
+                again = await self._try(key, retries_left=left, most=most, renewed=renewed)
+            except _Stale:
+                self.call.means.identity.drop(self.aim.endpoint, key or "")
+                key, renewed = await self._key(), True
+                again = await self._try(key, retries_left=left, most=most, renewed=renewed)
             if again is None:
                 return
             wait = min(most, max(again, pause))
@@ -235,7 +247,15 @@ class _Making:
                 raise _Nothing(504, "upstream_timeout", f"{self.name} gave no answer in the time it has.")
             await clock.sleep(wait)
 
-    def _key(self) -> str | None:
+    async def _key(self) -> str | None:
+        if self._by_identity:
+            try:
+                return await self.call.means.identity.get(
+                    self.aim.endpoint, max(0.1, self.ends - self.call.means.clock.monotonic())
+                )
+            except NoToken as why:
+                message = f"There is no token for model endpoint '{self.name}': {why}."
+                raise _Nothing(503, "no_credential", message) from None
         named = self.spec.get("credential")
         if not named:
             return None
@@ -248,13 +268,20 @@ class _Making:
             raise _Nothing(503, "no_credential", message)
         return key
 
-    async def _try(self, key: str | None, *, retries_left: int, most: float) -> float | None:
-        """One request. None: the outlet has its answer; else seconds that the server asks to wait for before another."""
+    @property
+    def _by_identity(self) -> bool:
+        return bool(self.spec.get("workloadIdentity"))
+
+    async def _try(self, key: str | None, *, retries_left: int, most: float, renewed: bool) -> float | None:
+        """One request. None: the outlet has its answer; else seconds that the server asks to wait for before another. Raises _Stale, unless
+        the token was `renewed`."""
         seconds = self.ends - self.call.means.clock.monotonic()
         try:
             async with asyncio.timeout(max(0.1, seconds)):
                 await self.outlet.sending()
                 async with self.call.means.upstreams.ask(self._request(key, seconds)) as coming:
+                    if coming.status == _UNAUTHORIZED and self._by_identity and not renewed:
+                        raise _Stale
                     if coming.status in AGAIN and retries_left:
                         wait = _retry_after(coming)
                         if wait <= most:
@@ -334,7 +361,7 @@ class _Making:
         return Request(
             method=self.call.asked.method,
             url=protocols.url_of(protocol, str(spec["baseUrl"]), self.aim.path, spec.get("apiVersion")),
-            headers=protocols.sent_headers(protocol, self.call.asked.headers, key),
+            headers=protocols.sent_headers(protocol, self.call.asked.headers, key, bearer=self._by_identity),
             body=self.aim.body,
             connect=times["connect"],
             first=times["firstByte"],

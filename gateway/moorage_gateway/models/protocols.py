@@ -92,14 +92,16 @@ def url_of(protocol: str, base: str, path: Path, api_version: str | None) -> str
     return f"{base}/{path.path}" + (f"?{query}" if query else "")
 
 
-def sent_headers(protocol: str, headers: tuple[tuple[str, str], ...], key: str | None) -> dict[str, str]:
-    """What the provider is told: by allow-list, and the key."""
+def sent_headers(
+    protocol: str, headers: tuple[tuple[str, str], ...], key: str | None, *, bearer: bool = False
+) -> dict[str, str]:
+    """What the provider is told: by allow-list, and the key, where the protocol has it; `bearer`: it is a token."""
     found = {name.lower(): value for name, value in headers if name.lower() in _SENT}
     found |= {"accept-encoding": "identity", "user-agent": "moorage"}
     if protocol == "anthropic":
         found.setdefault("anthropic-version", "2023-06-01")
     if key is not None:
-        match protocol:
+        match "" if bearer else protocol:
             case "anthropic":
                 found["x-api-key"] = key
             case "azure":

@@ -22,11 +22,13 @@ from moorage_gateway import facts
 from moorage_gateway.audit import AuditLog
 from moorage_gateway.bundles import Bundles
 from moorage_gateway.clock import Clock
+from moorage_gateway.consents.flow import Consents
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import Commands, KeyService
 from moorage_gateway.logs import LogSource
 from moorage_gateway.routes import (
     control_agents,
+    control_consents,
     control_files,
     control_keys,
     control_routines,
@@ -58,6 +60,7 @@ class Services:
     deployer: Deployer
     logs: LogSource
     trials: Trials
+    consents: Consents
     routines: Desk
     store: Store
     commands: Commands
@@ -80,6 +83,7 @@ def create_control_app(services: Services) -> FastAPI:
     app.include_router(control_files.router(services))
     app.include_router(control_keys.router(services))
     app.include_router(control_toolboxes.router(services))
+    app.include_router(control_consents.router(services))
     app.include_router(control_routines.router(services))
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(LedgerError, _away)

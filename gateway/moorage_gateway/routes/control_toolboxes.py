@@ -105,7 +105,7 @@ def router(services: Services) -> APIRouter:
     async def list_tools(name: str, caller: Caller) -> Tools:
         """Asks every server of a toolbox for its tools."""
         entry = _found(services, caller, name)
-        found = await services.trials.tools(entry)
+        found = await services.trials.tools(entry, caller.user)
         data = [
             Tool(
                 name=each.name or None,
@@ -127,7 +127,7 @@ def router(services: Services) -> APIRouter:
         wanted = await requests.model_body(request, TriedCall)
         what = f"toolbox/{name}/{wanted.tool[:_TRIED]}"
         async with services.audit.recording(caller, "toolbox.call", what, requests.origin(request)):
-            result = await services.trials.call(entry, wanted.tool, wanted.arguments)
+            result = await services.trials.call(entry, wanted.tool, wanted.arguments, caller.user)
             if result is None:
                 text = f"Toolbox '{name}' has no tool of that name for agents: `moorage toolboxes tools {name}` lists them."
                 raise ApiError(Kind.INVALID_PARAMETERS, text, param="tool")

@@ -14,7 +14,7 @@ sse            the same over the older HTTP with SSE; messages: what servers say
 http_api       the type `openapi`: an HTTP API whose operations are the tools; documents: what describes it
 agents         the type `agent`: a hosted agent of the same tenant
 opening        what opens a server, and how it stays out of answers
-tokens         OAuth tokens; authorized: a server that is opened by one
+tokens         OAuth tokens; authorized: a server that is opened by one; per_user: by its user's own (consents/)
 reading        answers of servers, no redirect followed, no more read than may be
 making         of which type an upstream is
 sessions       what a server of the older era keeps for an agent's session

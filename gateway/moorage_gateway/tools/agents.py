@@ -83,6 +83,8 @@ class AgentUpstream:
             parts.append(
                 f"(It waits for a person's approval of {tools}, to be given to agent '{agent}' after {response['id']}.)"
             )
+        links = [item for item in response.get("output") or () if item.get("type") == "oauth_consent_request"]
+        parts += [f"(It waits for the user's consent: {item.get('consent_link')})" for item in links]
         content = [{"type": "text", "text": part} for part in parts]
         return {"content": content, "isError": status != "completed"}
 

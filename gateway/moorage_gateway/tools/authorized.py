@@ -7,15 +7,25 @@ once more with a new one. An effect is not: what answers 401 after it may not be
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from moorage_gateway.journal.kinds import NothingSent
 from moorage_gateway.tools.servers import Sending, ToolFault, ToolRefusal, ToolServer
-from moorage_gateway.tools.tokens import Order, Tokens
 
 T = TypeVar("T")
 
 _UNAUTHORIZED = 401
 _LEAST_S = 0.001
+
+
+class TokenSource(Protocol):
+    """Where the token comes from."""
+
+    async def get(self, seconds: float) -> str:
+        """The token. Raises ToolFault, of which nothing was sent, and NothingSent."""
+
+    def drop(self, token: str) -> None:
+        """It is not accepted any more."""
 
 
 class Authorized:
@@ -24,15 +34,13 @@ class Authorized:
 
     def __init__(
         self,
-        tokens: Tokens,
-        order: Order,
+        tokens: TokenSource,
         *,
         make: Callable[[str], ToolServer],
         again: Callable[[str], bool],
         now: Callable[[], float],
     ) -> None:
         self._tokens = tokens
-        self._order = order
         self._make = make
         self._again = again
         self._now = now
@@ -46,7 +54,10 @@ class Authorized:
             self.left_out = server.left_out
             return found
 
-        return await self._with(seconds, listed, lambda: True)
+        try:
+            return await self._with(seconds, listed, lambda: True)
+        except NothingSent as why:
+            raise ToolFault(str(why), sent=False, final=True) from why
 
     async def call(
         self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], seconds: float, sending: Sending
@@ -72,14 +83,14 @@ class Authorized:
         def left() -> float:
             return max(ends - self._now(), _LEAST_S)
 
-        token = await self._tokens.get(self._order, seconds)
+        token = await self._tokens.get(seconds)
         try:
             return await act(self._make(token), left())
         except (ToolFault, ToolRefusal) as no:
             if no.status != _UNAUTHORIZED:
                 raise
-            self._tokens.drop(self._order, token)
+            self._tokens.drop(token)
             if not again():
                 raise
-        token = await self._tokens.get(self._order, left())
+        token = await self._tokens.get(left())
         return await act(self._make(token), left())

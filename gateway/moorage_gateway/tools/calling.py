@@ -20,7 +20,7 @@ from moorage_gateway.tools.approving import Approval, held
 from moorage_gateway.tools.definitions import MOST_LIST
 from moorage_gateway.tools.fingerprints import lasting
 from moorage_gateway.tools.names import place_of
-from moorage_gateway.tools.servers import CALL_ID, ToolFault, ToolRefusal, Whose
+from moorage_gateway.tools.servers import CALL_ID, ConsentNeeded, ToolFault, ToolRefusal
 
 if TYPE_CHECKING:
     from moorage_gateway.tools.kind import Reached
@@ -81,6 +81,8 @@ class ToolCall:
     def earlier(self, call: str, answer: Answer | None) -> Answer:
         """See Prepared."""
         found = None if answer is None else orjson.loads(answer.body)["result"]
+        if found is not None and results.waits_for_consent(found):
+            return rpc.result(found)  # that call was not made, and this one would have been told the same
         return rpc.result(results.earlier(self.name, call, found))
 
     async def perform(self, outlet: Outlet) -> None:
@@ -113,7 +115,7 @@ class ToolCall:
     async def _waits(self, outlet: Outlet) -> dict[str, Any] | None:
         """What is told in place of a call that a person has not approved. By hand a person makes it."""
         reached, whose = self.reached, self.reached.whose
-        if not reached.upstream.asks(self.theirs) or whose == Whose():
+        if not reached.upstream.asks(self.theirs) or whose.by_hand:
             return None
         place = f"{reached.upstream.name} {self.theirs} {place_of(reached.upstream.spec)}"
         said = orjson.dumps(self._arguments()).decode()
@@ -165,6 +167,8 @@ class ToolCall:
         """What is said in place of a result; `sent`: the call itself may have reached the server. Raises NoOutcome where that is all that
         is known."""
         upstream = self.reached.upstream.name
+        if isinstance(fault, ConsentNeeded):
+            return results.consent(self.name, upstream, fault.user, fault.link)
         if fault.large and sent:
             text = (
                 f"'{self.name}' was called, and its result is dropped: {fault}. It is not called again by itself; ask for less, if it can "

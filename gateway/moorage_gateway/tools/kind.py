@@ -16,6 +16,7 @@ from moorage_api.kinds import quantities
 from moorage_api.wire.calls import TOOL_SEARCH, TOOLBOXES
 from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
+from moorage_gateway.consents.shapes import has_per_user, is_per_user
 from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
@@ -26,7 +27,7 @@ from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.making import Making
+from moorage_gateway.tools.making import Making, OfUsers
 from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
@@ -45,11 +46,12 @@ BY_HAND = Whose()
 @dataclass(frozen=True)
 class People:
     """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls, `programs` are those
-    that the provider runs."""
+    that the provider runs, `of_users` what users have consented to."""
 
     asks: Asks
     approves: Approves
     programs: Programs
+    of_users: OfUsers
 
 
 Find = Callable[[str, str], ToolboxEntry | None]
@@ -100,7 +102,8 @@ class Toolboxes:
         self._gates = Gates()
         self._searches = Searches(clock.monotonic)
         self._making = Making(
-            upstreams, credentials, clock, asks=people.asks, programs=people.programs, version=version
+            upstreams, credentials, clock, asks=people.asks, programs=people.programs, version=version,
+            of_users=people.of_users,
         )
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
@@ -171,10 +174,8 @@ class Toolboxes:
         every = self._every(entry, message, whose)
         if not searching:
             return every
-        searched, print_ = (
-            Searched(entry.field, self._searches, every),
-            fingerprints.of_list(entry.name, searching=True),
-        )
+        searched = Searched(_shelf(entry, whose), self._searches, every)
+        print_ = fingerprints.of_list(entry.name, searching=True)
         return MetaList(entry.name, every.reached, every.names, message, print_, searched)
 
     def _every(self, entry: ToolboxEntry, message: rpc.Message, whose: Whose) -> ToolList:
@@ -189,7 +190,7 @@ class Toolboxes:
             match message.params.get("name"):
                 case meta.SEARCH:
                     query, most = meta.asked(message)
-                    searched = Searched(entry.field, self._searches, self._every(entry, message, whose))
+                    searched = Searched(_shelf(entry, whose), self._searches, self._every(entry, message, whose))
                     print_ = fingerprints.of_call(entry.name, message.params)
                     return ToolSearch(searched, message, query, most, whose.session, print_)
                 case meta.CALL:
@@ -231,8 +232,15 @@ class Toolboxes:
 
         # By what is asked, too: another server's definitions say nothing of this one's.
         key = entry.field, f"{upstream.name} {place_of(upstream.spec)}"
-        seen = self._seen.setdefault(key, Seen(self._clock.monotonic))
+        seen = Seen(self._clock.monotonic)
+        if not is_per_user(upstream.spec):  # what a server tells one user says nothing of what it tells another
+            seen = self._seen.setdefault(key, seen)
         return Reached(entry.name, upstream, gate, seen, self._clock.monotonic, whose, self._people.approves, make)
+
+
+def _shelf(entry: ToolboxEntry, whose: Whose) -> str:
+    """Under which name what was read of a toolbox is kept for searches: its user's own, where one of its servers is opened by users."""
+    return f"{entry.field} {whose.session or whose.user}" if has_per_user(entry) else entry.field
 
 
 def _whose(asked: Asked) -> Whose:

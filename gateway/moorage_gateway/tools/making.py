@@ -4,25 +4,37 @@ here and a class behind `ToolServer`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.kinds import quantities
 from moorage_gateway.clock import Clock
+from moorage_gateway.consents.flow import Consents
+from moorage_gateway.consents.shapes import is_per_user, terms
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.tools.agents import AgentUpstream, Asks, Manner
-from moorage_gateway.tools.authorized import Authorized
+from moorage_gateway.tools.authorized import Authorized, TokenSource
 from moorage_gateway.tools.documents import Documents
 from moorage_gateway.tools.http_api import ApiPlace, ApiUpstream
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
 from moorage_gateway.tools.names import Upstream, place_of
 from moorage_gateway.tools.opening import Opening, by_credential, by_token
+from moorage_gateway.tools.per_user import Users, UserToken
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
 from moorage_gateway.tools.sse import SseUpstream
 from moorage_gateway.tools.stdio import Programs, StdioPlace, StdioUpstream
-from moorage_gateway.tools.tokens import Tokens, ordered
+from moorage_gateway.tools.tokens import Ordered, Tokens, ordered
+
+
+@dataclass(frozen=True)
+class OfUsers:
+    """What upstreams are opened with by their users' own tokens: `users` knows whose turn one is."""
+
+    consents: Consents
+    users: Users
 
 
 class Making:
@@ -37,6 +49,7 @@ class Making:
         asks: Asks,
         programs: Programs,
         version: str,
+        of_users: OfUsers,
     ) -> None:
         self._upstreams = upstreams
         self._programs = programs
@@ -44,6 +57,7 @@ class Making:
         self._clock = clock
         self._asks = asks
         self._version = version
+        self._of_users = of_users
         self.sessions = Sessions(clock.monotonic, clock.sleep)
         self._known = Known(Eras(), self.sessions)
         self._documents = Documents(upstreams, clock.monotonic)
@@ -74,13 +88,18 @@ class Making:
         if oauth:
             secret = self._secret(entry, upstream, oauth["clientSecret"])
             return Authorized(
-                self._tokens,
-                ordered(key, oauth, secret),
+                self._tokens_of(entry, upstream, key, secret, whose),
                 make=lambda token: opened(by_token(token, secret)),
                 again=lambda tool: upstream.permits(tool) == "again",
                 now=self._clock.monotonic,
             )
         return opened(by_credential(named, self._secret(entry, upstream, named)) if named else Opening())
+
+    def _tokens_of(self, entry: ToolboxEntry, upstream: Upstream, key: str, secret: str, whose: Whose) -> TokenSource:
+        if is_per_user(upstream.spec):
+            wanted, mine = terms(entry.name, upstream.spec, secret), self._of_users
+            return UserToken(mine.consents, mine.users, entry.tenant, whose, wanted)
+        return Ordered(self._tokens, ordered(key, upstream.spec["oauth"], secret))
 
     def _agent(self, entry: ToolboxEntry, upstream: Upstream, size: int, whose: Whose) -> ToolServer:
         said = upstream.spec["agent"]

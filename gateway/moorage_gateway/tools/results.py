@@ -11,7 +11,9 @@ MOST_TEXT = 2000
 """Characters of a server's own error that are passed on."""
 OUTCOME = "dev.moorage/outcome"
 """In `_meta` of a result of ours: one word for programs. `unknown`, `unreachable`, `late`, `too_large`, `left_alone`, `at_capacity`,
-`no_credential`, `held_back`, `refused`, `malformed`, `already_done`, `approval_required`, `approval_refused`."""
+`no_credential`, `held_back`, `refused`, `malformed`, `already_done`, `approval_required`, `approval_refused`, `consent_required`."""
+CONSENT = "dev.moorage/consentLink"
+"""In `_meta` of a `consent_required`: the link."""
 EARLIER = "dev.moorage/structuredContent"
 """In `_meta` of an `already_done`: the earlier call's `structuredContent`, where it had one."""
 
@@ -19,6 +21,23 @@ EARLIER = "dev.moorage/structuredContent"
 def failed(word: str, text: str) -> dict[str, Any]:
     """A tool error: `text` says what happened, and what can be done."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {OUTCOME: word}}
+
+
+def consent(tool: str, upstream: str, user: str, link: str) -> dict[str, Any]:
+    """The user has to consent first (decisions/0035)."""
+    text = (
+        f"consent_required: '{tool}' was not called: user '{user}' must first allow this platform to act for them at {upstream}. Give them "
+        f"this link, which is theirs alone and good for a quarter of an hour, and end your answer: {link} "
+        "Once they have allowed it, make the same call."
+    )
+    told = failed("consent_required", text)
+    told["_meta"][CONSENT] = link
+    return told
+
+
+def waits_for_consent(found: dict[str, Any]) -> bool:
+    """Whether that is the result of a call that was not made for lack of it."""
+    return bool((found.get("_meta") or {}).get(OUTCOME) == "consent_required")
 
 
 def unknown(tool: str, upstream: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 ToolFault     no answer of the server's: `sent` says whether the call itself may have reached it
 ToolRefusal   the server's own error: an answer
+ConsentNeeded its user has to consent first: nothing was sent
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ class ToolFault(Exception):
         return not self.large and not self.final and (not self.status or self.status >= 500)
 
 
+class ConsentNeeded(ToolFault):
+    """`link`: where the user does it."""
+
+    def __init__(self, user: str, link: str) -> None:
+        super().__init__(f"user '{user}' has to allow it first: {link}", sent=False, final=True)
+        self.user = user
+        self.link = link
+
+
 class ToolRefusal(Exception):
     """`str()` is the server's own text, cut. `status`: of HTTP."""
 
@@ -56,11 +66,18 @@ class ToolRefusal(Exception):
 
 @dataclass(frozen=True)
 class Whose:
-    """The attempt for which tools are called: its agent's session and turn, and what a span of the call is below. Empty: by hand."""
+    """The attempt for which tools are called: its agent's session and turn, and what a span of the call is below. Without a session: by
+    hand, by `user`; whose turn it is otherwise, the ledger knows."""
 
     session: str = ""
     turn: str = ""
     traceparent: str = ""
+    user: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person makes the call."""
+        return not self.session
 
 
 class ToolServer(Protocol):

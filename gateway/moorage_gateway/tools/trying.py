@@ -16,11 +16,11 @@ import orjson
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.ledger.journal import Outcome, Permits
 from moorage_gateway.journal.answers import Headers
-from moorage_gateway.journal.kinds import NoOutcome
+from moorage_gateway.journal.kinds import NoOutcome, NothingSent
 from moorage_gateway.tools import definitions, results, rpc
 from moorage_gateway.tools.kind import Find, Reached, Toolboxes
 from moorage_gateway.tools.pins import digest, held_back
-from moorage_gateway.tools.servers import ToolFault, ToolRefusal
+from moorage_gateway.tools.servers import ToolFault, ToolRefusal, Whose
 
 LIST_S = 30.0
 MOST_LEFT_OUT = 100
@@ -58,10 +58,10 @@ class Trials:
         self.find = find
         self.listed = listed
 
-    async def tools(self, entry: ToolboxEntry) -> Listed:
-        """Every tool of every server, also those that agents may not call."""
+    async def tools(self, entry: ToolboxEntry, user: str) -> Listed:
+        """Every tool of every server, also those that agents may not call, as `user` sees them."""
         found = Listed([], {}, {})
-        await asyncio.gather(*(self._of(entry, each, found) for each in self._boxes.reached(entry)))
+        await asyncio.gather(*(self._of(entry, each, found) for each in self._boxes.reached(entry, Whose(user=user))))
         order = [each.name for each in self._boxes.names(entry).upstreams]
         found.tools.sort(key=lambda each: order.index(each.upstream))
         return found
@@ -91,15 +91,17 @@ class Trials:
             for each, tool in good
         )
 
-    async def call(self, entry: ToolboxEntry, name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        """The result of one call, as an agent would read it; None where agents have no such tool."""
+    async def call(self, entry: ToolboxEntry, name: str, arguments: dict[str, Any], user: str) -> dict[str, Any] | None:
+        """The result of one call that `user` makes, as an agent would read it; None where agents have no such tool."""
         message = rpc.Message(0, "tools/call", {"name": name, "arguments": arguments}, modern=False)
-        prepared = self._boxes.called(entry, message, name)
+        prepared = self._boxes.called(entry, message, name, Whose(user=user))
         if prepared is None:
             return None
         outlet = _Outlet()
         try:
             await prepared.perform(outlet)
+        except NothingSent as why:
+            return results.failed("unreachable", f"'{name}' was not called: {why}. Try again.")
         except NoOutcome:
             return results.unknown(name, prepared.reached.upstream.name)
         found: dict[str, Any] = orjson.loads(outlet.body)["result"]

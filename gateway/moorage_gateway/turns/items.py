@@ -108,6 +108,7 @@ _SHAPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mcp_list_tools": ("mcpl", {"server_label": "", "tools": []}),
     "mcp_approval_request": ("mcpa", {"name": "", "server_label": "", "arguments": "{}"}),
     "mcp_approval_response": ("mcpr", {"approval_request_id": "", "approve": False}),
+    "oauth_consent_request": ("oacr", {"consent_link": "", "server_label": ""}),
     "custom_tool_call": ("ctc", {"name": "", "input": ""}),
     "custom_tool_call_output": ("ctco", {"output": ""}),
     "computer_call": ("cu", {"pending_safety_checks": []}),

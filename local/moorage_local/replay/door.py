@@ -16,6 +16,7 @@ from moorage_gateway.journal.answers import error
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import NoCredentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.models.kind import Models
 from moorage_local.replay.matching import Matching
 
@@ -30,9 +31,9 @@ class Door:
         self._spec = {"models": list(journal["models"])}
         self._agent = str(journal["agent"])
         # It prepares requests and makes none: nothing here may be connected to.
-        self._models = Models(
-            lambda _, name: entries.get(name), Upstreams(lambda: frozenset()), NoCredentials(), SystemClock()
-        )
+        clock, nowhere = SystemClock(), Upstreams(lambda: frozenset())
+        identity = WorkloadTokens(nowhere, None, frozenset(), clock.monotonic)
+        self._models = Models(lambda _, name: entries.get(name), nowhere, NoCredentials(), clock, identity=identity)
         self.matching = matching
         self.differed = asyncio.Event()
 

@@ -66,6 +66,10 @@ class Answer:
             self.end()
             called = f"{item.get('server_label')}: {item.get('name')} {item.get('arguments', '')}"
             printing.note(f"  ? waits for approval ({printing.clean(item.get('id'))}): {printing.clean(called)}")
+        elif item.get("type") == "oauth_consent_request":
+            self.end()
+            link = printing.clean(item.get("consent_link"))
+            printing.note(f"  ? waits for your consent ({printing.clean(item.get('server_label'))}): {link}")
         elif item.get("type") == "function_call":
             self.end()
             printing.note(printing.clean(f"  · {item.get('name')} {item.get('arguments', '')}")[:200])

@@ -1,4 +1,4 @@
-"""`moorage toolboxes`: list, tools, call. Layer: CLI."""
+"""`moorage toolboxes`: list, tools, call, consent. Layer: CLI."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from moorage._errors import Misuse
-from moorage.cli import options, printing
+from moorage.cli import consents, options, printing
 
 app = typer.Typer(help="Toolboxes: list them and their tools, try a tool.", no_args_is_help=True)
+app.add_typer(consents.app, name="consent")
 
 Name = Annotated[str, typer.Argument(metavar="TOOLBOX", help="Name of a toolbox.")]
 

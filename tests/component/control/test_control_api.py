@@ -64,7 +64,9 @@ async def test_without_a_valid_key_everything_is_401(app: ControlApp) -> None:
         async with app.client(key) as client:
             for path, operations in document["paths"].items():
                 for method in operations:
-                    answer = await client.request(method, path.format(name="hello", id="x" * 16))
+                    answer = await client.request(
+                        method, path.format(name="hello", id="x" * 16, toolbox="t", upstream="u")
+                    )
                     assert answer.status_code == 401, (method, path)
 
 

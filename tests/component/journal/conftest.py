@@ -91,6 +91,7 @@ class Desk:
     numbers: int = 0
 
     session = "acme:0123456789abcdef"
+    sandbox = "sb-1"
     turn = "caresp_0123456789abcdef00" + "x" * 32
 
     @property
@@ -147,16 +148,24 @@ class Desk:
         folder.mkdir(exist_ok=True)
         (folder / credential_name("acme", name)).write_text(text + "\n")
 
-    async def begin(self) -> int:
+    async def begin(self, user: str = "ann") -> int:
         """A session in a sandbox, its turn running, one attempt begun."""
-        who = SessionIdentity("acme", "a", "ann", "session-1", self.session.partition(":")[2], "r1")
+        who = SessionIdentity("acme", "a", user, "session-1", self.session.partition(":")[2], "r1")
         accepted = await self.turns.accept(
             Acceptance(
-                self.turn, self.session, who, 4, 4_000_000_000_000, json.dumps({"tenant": "acme"}), "[]", ["{}"], ["{}"]
+                self.turn,
+                self.session,
+                who,
+                4,
+                4_000_000_000_000,
+                json.dumps({"tenant": "acme", "user": user}),
+                "[]",
+                ["{}"],
+                ["{}"],
             )
         )
         sessions = SessionLedger(self.ledger)
-        await self.provider.offer(Descriptor("sb-1", "acme", "a", "r1", "unix:/none", "s", "v"))
+        await self.provider.offer(Descriptor(self.sandbox, "acme", "a", "r1", "unix:/none", "s", "v"))
         claim = await sessions.claim(self.session, "r1", named=False)
         self.epoch = claim.epoch
         await sessions.bound(self.session, self.epoch)
@@ -182,12 +191,12 @@ class Desk:
         return wire.Call(**(given | over)), json.dumps(chat).encode() if body is None else body
 
     async def ask(
-        self, call: tuple[wire.Call, bytes], *, at: Gateway | None = None, sandbox: str = "sb-1", tenant: str = "acme"
+        self, call: tuple[wire.Call, bytes], *, at: Gateway | None = None, sandbox: str = "", tenant: str = "acme"
     ) -> Said:
         """The whole answer. Raises httpx2.HTTPError when it breaks off."""
         head, body = call
         gateway = at or self.gateways[0]
-        shown = {"authorization": f"Bearer {token(sandbox, tenant)}"}
+        shown = {"authorization": f"Bearer {token(sandbox or self.sandbox, tenant)}"}
         answer = await self.http.post(gateway.sandbox_url + wire.PATH, content=head.encode(body), headers=shown)
         return Said(answer.status_code, dict(answer.headers), answer.content)
 

@@ -136,16 +136,30 @@ def valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture
+def settings() -> dict[str, str]:
+    """Of the gateway; `allowed_upstreams` beside the servers here."""
+    return {}
+
+
+@pytest.fixture
 async def box(
-    valkey: Valkey, ledger: LedgerClient, models: Models, tools: Tools, old: Tools, api: HttpApi, tmp_path: Path
+    valkey: Valkey,
+    ledger: LedgerClient,
+    models: Models,
+    tools: Tools,
+    old: Tools,
+    api: HttpApi,
+    tmp_path: Path,
+    settings: dict[str, str],
 ) -> AsyncIterator[Box]:
     """One gateway, one toolbox `t` with the newer server, one attempt."""
     async with httpx2.AsyncClient(timeout=WITHIN) as http:
         made = Box(models, valkey, tmp_path, ledger, http, tools=tools, old=old, api=api)
         await made.provider.set_token_key(KEY)
         await made.publish()
-        hosts = ",".join(f"127.0.0.1:{each.port}" for each in (tools, old, api))
-        await made.gateway(allowed_upstreams=hosts)
+        hosts = [f"127.0.0.1:{each.port}" for each in (tools, old, api)]
+        hosts += [settings["allowed_upstreams"]] if "allowed_upstreams" in settings else []
+        await made.gateway(**{**settings, "allowed_upstreams": ",".join(hosts)})
         await made.toolbox()
         await made.begin()
         yield made
