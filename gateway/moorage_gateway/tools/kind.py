@@ -102,7 +102,12 @@ class Toolboxes:
         self._gates = Gates()
         self._searches = Searches(clock.monotonic)
         self._making = Making(
-            upstreams, credentials, clock, asks=people.asks, programs=people.programs, version=version,
+            upstreams,
+            credentials,
+            clock,
+            asks=people.asks,
+            programs=people.programs,
+            version=version,
             of_users=people.of_users,
         )
         self.sessions = self._making.sessions
