@@ -16,7 +16,6 @@ import binascii
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from moorage_api import conditions
@@ -33,7 +32,8 @@ from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import Standing
 from moorage_api.ledger.script import LedgerError
-from moorage_operator.kube import ENDPOINTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
+from moorage_operator import telling
+from moorage_operator.kube import ENDPOINTS, EVENTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
 from moorage_operator.settings import Settings
 from moorage_operator.status import shown_conditions
 
@@ -262,11 +262,21 @@ class Endpoints:
         if fresh is None:
             return
         try:
-            kind = _KIND_OF[str(one.body["kind"])]
+            kind, event = _KIND_OF[str(one.body["kind"])], telling.failure(one.body, standing, self._now())
+            if event is not None:  # before the status: it is told anew where that was not written
+                await self._event(event)
             await self._kube.merge(kind, *_place(one.body), {"status": fresh}, part="status")
         except KubeError as fault:
             if fault.status != 404:
                 log.warning("%s %s/%s: its status: %s", one.body["kind"], *_place(one.body), fault.message)
+
+    async def _event(self, body: Object) -> None:
+        """A failure to tell of one keeps no status from being written."""
+        try:
+            await self._kube.create(EVENTS, body)
+        except KubeError as fault:
+            if fault.status != 409:
+                log.warning("an event of %s: %s", body["involvedObject"]["name"], fault.message)
 
 
 async def _told(
@@ -314,18 +324,12 @@ def _runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:
         "schedule": said if spec["timeZone"] == "UTC" or not spec["schedule"] else f"{said} {spec['timeZone']}"
     }
     standing = standing or Standing()
-    found["nextRun"] = _instant(standing.next)
-    found["lastRun"] = _instant(standing.last)
+    found["nextRun"] = telling.instant(standing.next)
+    found["lastRun"] = telling.instant(standing.last)
     found["lastOutcome"] = standing.outcome or None
     found["lastResponse"] = standing.response or None
     found["failures"] = standing.failures
     return found
-
-
-def _instant(milliseconds: int) -> str | None:
-    if not milliseconds:
-        return None
-    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _forbidden(secret: str) -> str:

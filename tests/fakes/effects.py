@@ -19,12 +19,12 @@ from typing import Any
 class Effects:
     """The server. `counts`: how often each key was posted."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.counts: Counter[str] = Counter()
         self.looked: Counter[str] = Counter()
         self.watch: Callable[[str, str], Any] | None = None
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer((host, 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -32,7 +32,8 @@ class Effects:
     @property
     def url(self) -> str:
         """Without a path."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host}:{port}"
 
     def post(self, key: str) -> bool:
         """Counts one, unless it is lost."""

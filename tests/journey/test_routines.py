@@ -67,7 +67,7 @@ KEY = "a-signing-key-of-the-test"
 class People:
     """A real HTTP server that keeps what it is told; `answers` are its next statuses, then 200."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.told: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[int] = []
         outer = self
@@ -84,8 +84,8 @@ class People:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -126,11 +126,18 @@ class Laptop:
             "metadata": {"name": name},
             "spec": whole,
         }
-        place = self.folder / name
-        place.mkdir(exist_ok=True)
         before = self.revision(name)
-        (place / "routines.yaml").write_text(yaml.safe_dump(document))
+        self.keep(document)
         poll(f"{name} is there as written", lambda: self.revision(name) not in (None, before), within=30)
+
+    def keep(self, document: dict[str, Any]) -> None:
+        """In a folder of its own, in place of what stands there."""
+        place = self.folder / document["metadata"]["name"]
+        place.mkdir(exist_ok=True)
+        (place / "routines.yaml").write_text(yaml.safe_dump(document))
+
+    def remove(self, name: str) -> None:
+        (self.folder / name / "routines.yaml").unlink()
 
     def revision(self, name: str) -> str | None:
         found = self.platform.call("/v1/routines")[1]["data"]
@@ -157,8 +164,8 @@ class Laptop:
         assert code == 202, found
         return dict(found)
 
-    def output(self, response: str) -> Any:
-        with self.platform.client("worker") as api:
+    def output(self, response: str, agent: str = "worker") -> Any:
+        with self.platform.client(agent) as api:
             return api.responses.retrieve(response)
 
 
@@ -303,7 +310,7 @@ def test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more(laptop
     code, refused = laptop.platform.call("/v1/routines/long/run", method="POST")
     assert code == 409 and "goes on" in refused["error"]["message"]
     going = poll("its turn runs", lambda: laptop.runs("long")[0]["response_ids"] or None, within=30)
-    (laptop.folder / "long" / "routines.yaml").unlink()
+    laptop.remove("long")
     poll("it is gone", lambda: not laptop.is_there("long"), within=30)
     poll("its run is ended", lambda: laptop.output(going[0]).status == "cancelled", within=30)
     assert laptop.platform.call("/v1/routines/long/run", method="POST")[0] == 404 and run["id"]

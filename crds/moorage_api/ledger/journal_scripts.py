@@ -119,11 +119,22 @@ local function away(entry)
   return reply(word, entry, o[2] or '0', call('HGET', j, entry .. '.a') or '', o[4] or '')
 end
 if turned then return away(e) end
+-- Whether this attempt asked for the same call and was told that its outcome is not known: then its agent has looked for itself, and what
+-- an earlier attempt did after it had been told so is no call that this one passed over.
+local function looked(other)
+  local same, n = string.match(other, '^(.*)%.(%d+)$')
+  for k = 0, n - 1 do
+    local before = same .. '.' .. k
+    if call('HGET', j, before .. '.s') == 'unknown' and call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. before) == 1 then return true end
+  end
+end
 -- An entry of the same tool that an earlier attempt made and this one has not met; the oldest.
 local function unmet()
   for i = 0, tonumber(call('HGET', jn, 'kn:' .. TOOL) or '0') - 1 do
     local other = call('HGET', jn, 'k:' .. i .. ':' .. TOOL)
-    if call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 0 and call('HEXISTS', j, other .. '.s') == 1 then return other end
+    if call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. other) == 0 and call('HEXISTS', j, other .. '.s') == 1 and not looked(other) then
+      return other
+    end
   end
 end
 -- Whether another call of this attempt waits for its answer: then which of two is meant cannot be told.

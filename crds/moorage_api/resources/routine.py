@@ -21,7 +21,7 @@ ROUTINE = Resource(
     columns=(
         Column("Agent", "string", ".spec.agent"),
         Column("Schedule", "string", ".status.schedule"),
-        Column("Next", "date", ".status.nextRun"),
+        Column("Next", "string", ".status.nextRun"),  # of a date to come kubectl shows <invalid>, for it shows ages
         Column("Last", "string", ".status.lastOutcome"),
         Column("Failures", "integer", ".status.failures"),
         Column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),

@@ -233,3 +233,18 @@ async def test_while_another_call_is_open_a_model_is_asked_anew(session: Session
     assert (await session.start("at-3", "alike x", permits="again")).answer == b"1", (
         "what another attempt left open is not this one's"
     )
+
+
+async def test_who_was_told_of_the_same_call_that_nobody_knows_has_passed_over_nothing(
+    session: Session, desk: Desk
+) -> None:
+    await session.start("a")
+    await session.again()
+    await desk.tick(11)
+    assert (await session.start("a")).word == "UNKNOWN"
+    assert (await session.done("a")).entry == "a.1", "its agent looked: it had not happened"
+    await session.again()
+    assert (await session.start("a")).word == "UNKNOWN"  # and looks again: now it has
+    assert (await session.start("b", waited=True)).word == "RUN"
+    await session.again()
+    assert (await session.start("c", waited=True)).entry == "a.0", "who has not asked for it is told of each"

@@ -31,8 +31,8 @@ class Blow:
 
 
 def blows(dice: random.Random, victims: Sequence[str], most: int = 3) -> list[Blow]:
-    """One to `most` of them, in the order in which they fall."""
-    posts = sorted(dice.sample(range(STEPS), dice.randint(1, most)))
+    """One to `most` of them, in the order in which they fall; none at the last post, behind which a run may be over before it falls."""
+    posts = sorted(dice.sample(range(STEPS - 1), dice.randint(1, most)))
     return [
         Blow(n, dice.choice(("asked", "answered")), dice.choice((0, 0, 1, 5, 20)), dice.choice(victims)) for n in posts
     ]

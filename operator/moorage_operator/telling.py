@@ -1,0 +1,53 @@
+"""Events of a routine's failed runs, beside its object: what `kubectl describe` and `kubectl get events` show. Layer: pure.
+
+An event is named by its run: said again, by an operator that ended before it wrote the status, it is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from moorage_api.ledger.routines import Standing
+from moorage_operator.kube import Object
+
+FAILURES = frozenset({"failed", "timed_out"})
+MOST_TEXT = 1000
+"""Characters of an event's message; an API server takes 1024."""
+
+
+def failure(body: Mapping[str, Any], standing: Standing | None, now: float) -> Object | None:
+    """The event of a routine's newest run, where that failed and its object does not tell of it yet. `now` in epoch seconds."""
+    if standing is None or standing.outcome not in FAILURES or not standing.last:
+        return None
+    if (body.get("status") or {}).get("lastRun") == instant(standing.last):
+        return None
+    meta = body["metadata"]
+    run = hashlib.sha256(f"{meta.get('uid')}/{standing.last}/{standing.response}".encode()).hexdigest()[:16]
+    at = instant(int(now * 1000))
+    said = f"the run that was due at {instant(standing.last)} {'ran too long' if standing.outcome == 'timed_out' else 'failed'}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta['name']}.{run}", "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": body["apiVersion"], "kind": body["kind"], "name": meta["name"], "namespace": meta["namespace"],
+            "uid": meta.get("uid", ""),
+        },
+        "type": "Warning",
+        "reason": "RunFailed",
+        "message": f"{said}: {standing.error or 'it does not say why'}"[:MOST_TEXT],
+        "count": 1,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "source": {"component": "moorage-operator"},
+    }  # fmt: skip
+
+
+def instant(milliseconds: int) -> str | None:
+    """As objects of Kubernetes say it; None for 0."""
+    if not milliseconds:
+        return None
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat().replace("+00:00", "Z")
