@@ -1,9 +1,9 @@
 """The journeys of one machine on a cluster: the same files, the stock clients, the agents of `tests/agents` in pods, over both stores.
 
 Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
-review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_routines`,
-whose folder is changed as it runs, and the journeys of boundary calls (`test_agent_calls`, `test_approvals`,
-`test_framework_toolboxes`, `test_frameworks`, `test_models`, `test_replay`, `test_review_tools`, `test_steps`, `test_tools`): their clients
+review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_routines`
+(`tests/cluster/test_routines.py` has the same tests over kubectl), and the journeys of boundary calls (`test_agent_calls`, `test_approvals`,
+`test_framework_toolboxes`, `test_frameworks`, `test_models`, `test_replay`, `test_review_tools`, `test_stdio_tools`, `test_steps`, `test_tools`): their clients
 come from the package index, their servers listen on loopback, and parts of the platform are killed. A model is asked, and its key
 changed, in `test_installed`.
 And what `ELSEWHERE` names with its reason. `tests/packaging/test_journeys.py` holds this list to the folder.
@@ -58,6 +58,7 @@ OF_THEIR_OWN = (
     "review_agent",
     "review_tools",
     "routines",
+    "stdio_tools",
     "steps",
     "tools",
 )
@@ -65,7 +66,7 @@ ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; 
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"
 """A journey makes a session a test: on one node not all of them can keep a pod."""
-SHORT = "10s"
+SHORT = "20s"
 """A turn's time, where it is to be short: a pod that wakes is part of it, and takes longer than a process."""
 WITHIN = 300
 """Seconds for a journey: one of them builds an environment."""
