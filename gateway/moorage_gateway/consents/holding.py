@@ -89,10 +89,6 @@ class Holding:
         """It is not accepted any more."""
         self._of(subject).refused = token
 
-    def forget(self, subject: Subject) -> None:
-        """Read it anew."""
-        self._held.pop(subject, None)
-
     @asynccontextmanager
     async def alone(self, subject: Subject) -> AsyncIterator[int]:
         """Nobody else writes this user's tokens meanwhile: gives the least version of what is written. Raises LedgerError."""

@@ -26,6 +26,7 @@ from moorage_gateway.clock import SystemClock
 from moorage_gateway.consents.holding import Holding
 from moorage_gateway.consents.records import ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.core import Core
 from moorage_gateway.store import StoreError
 
 pytestmark = pytest.mark.component
@@ -303,6 +304,11 @@ class Hasty(SystemClock):
         await asyncio.sleep(0)
 
 
+def holding_of(core: Core) -> Holding:
+    """As another gateway's, which knows nothing yet."""
+    return Holding(ConsentRecords(core.store, Sealing([KEYS])), ConsentLedger(core.runner), core.upstreams, Hasty())
+
+
 @contextlib.contextmanager
 def full(store: Path) -> Iterator[None]:
     """A store that can be read and takes nothing."""
@@ -322,13 +328,11 @@ async def test_what_the_store_does_not_take_is_written_when_it_does(desk: Box, a
     (consent,) = await core.consents.given("acme", "ann")
     terms = core.consents.terms("acme", "t", "one")
     assert terms is not None
-    records = ConsentRecords(core.store, Sealing([KEYS]))
-    holding = Holding(records, ConsentLedger(core.runner), core.upstreams, Hasty())
+    holding = holding_of(core)
     auth.expires_in = 3600
     with full(desk.folder / "store"), pytest.raises(StoreError):
         await holding.token(consent.subject, terms)
     assert await holding.token(consent.subject, terms) == f"{ACCESS}-4"
-    core.consents.holding.forget(consent.subject)
     assert await desk.run("x") == ("add 1: x", False)
     assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
     await holding.aclose()
@@ -469,11 +473,10 @@ async def test_a_consent_outlives_its_gateway_and_redis(desk: Box, auth: Authori
     await at(desk, auth)
     assert await desk.run("x") == ("add 1: x", False), "another gateway knows it"
     await desk.ledger.read("FLUSHALL")
-    consents = desk.gateways[0].core.consents
-    (found,) = await consents.given("acme", "ann")
-    consents.holding.forget(found.subject)
-    terms = consents.terms("acme", "t", "one")
-    assert terms is not None and await consents.holding.token(found.subject, terms) == f"{ACCESS}-2"
+    core = desk.gateways[0].core
+    (found,) = await core.consents.given("acme", "ann")
+    terms = core.consents.terms("acme", "t", "one")
+    assert terms is not None and await holding_of(core).token(found.subject, terms) == f"{ACCESS}-2"
 
 
 async def test_a_gateway_that_ends_between_link_and_callback_costs_nothing(desk: Box, auth: Authorization) -> None:
