@@ -31,7 +31,7 @@ from moorage_gateway.boundary.checkpoint_port import CheckpointPort
 from moorage_gateway.boundary.proofs import Proofs
 from moorage_gateway.bundles import Bundles, UploadLimits
 from moorage_gateway.clock import Clock, SystemClock
-from moorage_gateway.core import Core, Outside, background, build
+from moorage_gateway.core import Core, background, build
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.egress.budgets import Bounds
 from moorage_gateway.egress.proxy import EgressLimits, EgressProxy, Own
@@ -39,6 +39,7 @@ from moorage_gateway.egress.rules import Target, parse_authority
 from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
+from moorage_gateway.outer import Outside
 from moorage_gateway.routes.consent_pages import ConsentPages
 from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routes.health import Health

@@ -14,12 +14,10 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio as aioredis
 
-from moorage_api.errors import ApiError
 from moorage_api.kinds import quantities
 from moorage_api.ledger import keys as ledger_keys
 from moorage_api.ledger.agent_calls import AgentCallLedger
@@ -31,6 +29,7 @@ from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
+from moorage_gateway import outer
 from moorage_gateway.activation import Activation
 from moorage_gateway.agent_calls import AgentCalls
 from moorage_gateway.approvals import Approvals, may_ask
@@ -41,26 +40,22 @@ from moorage_gateway.call_counts import CallCounts
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.checkpoints import Checkpoints
 from moorage_gateway.clock import Clock
-from moorage_gateway.consents.flow import Consents, Means
-from moorage_gateway.consents.records import ConsentRecords
-from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.consents.flow import Consents
 from moorage_gateway.consents.shapes import may_ask as may_ask_consent
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
 from moorage_gateway.journal.exporting import Exporting
 from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.journaling import Limits as CallLimits
-from moorage_gateway.journal.kinds import Kinds, NothingSent
+from moorage_gateway.journal.kinds import Kinds
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.keys import KeyService
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.models.asking import Upstreams
-from moorage_gateway.models.credentials import Credentials, FolderCredentials, NoCredentials
-from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.models.kind import Models
-from moorage_gateway.models.places import Allowed
 from moorage_gateway.observing import CallSpans, Observers, SpanObserver
+from moorage_gateway.outer import Outside
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routines.alerting import Alerts
@@ -80,6 +75,7 @@ from moorage_gateway.store import Store
 from moorage_gateway.telemetry import Telemetry
 from moorage_gateway.tools.kind import People, Toolboxes
 from moorage_gateway.tools.making import OfUsers
+from moorage_gateway.tools.per_user import users_of
 from moorage_gateway.tools.sessions import Sessions as ToolSessions
 from moorage_gateway.tools.stdio import Programs
 from moorage_gateway.tools.trying import Trials
@@ -146,14 +142,6 @@ class Core:
 
 
 @dataclass(frozen=True)
-class Outside:
-    """What models are reached with, where the settings are not the whole answer: a laptop's folder names both."""
-
-    credentials: Credentials | None = None
-    allowed: Allowed | None = None
-
-
-@dataclass(frozen=True)
 class _Base:
     """What turns and sessions are both made of."""
 
@@ -217,8 +205,8 @@ def build(
     shims = HttpShims(hop)
     files = Files(checkpoints, shims, base.session_ledger, base.catalog.get)
     activation = Activation(base.session_ledger, shims, table, clock, base.recovery, neighbours.urls, files)
-    models = _models(settings, base, outside)
-    consents = _consents(settings, base, store, models)
+    models = outer.models(settings, base.catalog.endpoint, base.clock, outside)
+    consents = outer.consents(settings, base.catalog.toolbox, store, models, ConsentLedger(base.runner))
     keeper, turns = _turns(base, activation, shims, traces, consents)
     records = SessionRecords(store, clock)
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
@@ -233,7 +221,7 @@ def build(
     approvals = Approvals(ApprovalLedger(runner), sessions)
     asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
     programs = Programs(base.catalog.programs, lambda: base.catalog.token_key)
-    of_users = OfUsers(consents, functools.partial(_user_of, turns))
+    of_users = OfUsers(consents, users_of(turns.known))
     toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users))
     routines, runs = RoutineLedger(runner), RunHistory(store)
     carrying = Carrying(JournalLedger(runner), Spill(store, clock), store)
@@ -315,40 +303,6 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
         "routines": core.scheduler.run,
         "lost-turns": lambda: core.sweep.run(core.recovery),
     }
-
-
-def _models(settings: Settings, base: _Base, outside: Outside) -> Models:
-    named = frozenset(settings.allowed_upstreams)
-    held = settings.credentials
-    credentials = outside.credentials or (
-        FolderCredentials(Path(held), base.clock.monotonic) if held is not None else NoCredentials()
-    )
-    upstreams, folder = Upstreams(outside.allowed or (lambda: named)), settings.workload_tokens
-    identity = WorkloadTokens(
-        upstreams,
-        Path(folder) if folder is not None else None,
-        frozenset(settings.workload_hosts),
-        base.clock.monotonic,
-    )
-    return Models(base.catalog.endpoint, upstreams, credentials, base.clock, identity=identity)
-
-
-def _consents(settings: Settings, base: _Base, store: Store, models: Models) -> Consents:
-    sealing = Sealing([each.get_secret_value() for each in settings.consent_keys])
-    means = Means(models.upstreams, models.credentials, base.catalog.toolbox, sealing, base.clock)
-    url = settings.public_url or ""
-    return Consents(means, ConsentLedger(base.runner), ConsentRecords(store, sealing), url)
-
-
-async def _user_of(turns: Turns, tenant: str, response: str) -> str:
-    """Whose turn it is, as its caller was verified; empty: none of that tenant's. Raises NothingSent."""
-    try:
-        record = await turns.known(response)
-    except ApiError as fault:
-        raise NothingSent(fault.message) from fault
-    if record is None:
-        raise NothingSent("the turn is not to be found right now")
-    return str(record.meta.get("user", "")) if record.meta["tenant"] == tenant else ""
 
 
 def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:

@@ -28,11 +28,11 @@ from moorage_gateway import package_index
 from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.auth import SCOPES
 from moorage_gateway.clock import SystemClock
-from moorage_gateway.core import Outside
 from moorage_gateway.egress.rules import Target
 from moorage_gateway.hints import Hints
 from moorage_gateway.keys import new_text
 from moorage_gateway.ledger_client import LedgerClient
+from moorage_gateway.outer import Outside
 from moorage_gateway.settings import Settings
 from moorage_local import agent_logs, machine, manifests, probe, watch
 from moorage_local.applies import Applies

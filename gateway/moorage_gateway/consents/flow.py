@@ -124,7 +124,8 @@ class Consents:
     async def ask(self, subject: Subject, wanted: Terms, response: str) -> str:
         """The link for that user. Raises LedgerError."""
         body = {"subject": vars(subject), "binding": wanted.binding}
-        item = Item(response, f"oacr_{subject.place[:40]}", subject.toolbox)
+        # Of this turn: a client may send the items of several back as one input, where ids count once.
+        item = Item(response, f"oacr_{_digest(f'{subject.place} {response}')[:40]}", subject.toolbox)
         return self.url_of(await self._ledger.ask(subject.place, secrets.token_urlsafe(32), body, item))
 
     async def asked(self, response: str) -> list[dict[str, Any]]:

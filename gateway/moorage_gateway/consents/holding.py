@@ -2,7 +2,8 @@
 
 A consent is read from the store and believed for `FRESH_S`, so that a revoked one is dead everywhere a moment later. It is renewed by one
 gateway at a time, under a lock in Redis, after another look at the store: a refresh token that its server rotates is used once. What came
-is written before it is used; a gateway that dies between the two loses it, and the user consents anew.
+is written before it is used, and kept here for as long as the store does not take it; a gateway that dies before loses it, and the user
+consents anew.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.script import LedgerError
@@ -49,6 +51,9 @@ class _Held:
     read_at: float = float("-inf")
     refused: str = field(default="", repr=False)
     """An access token that its server did not accept any more."""
+    renewing: asyncio.Task[Consent | None] | None = None
+    unsaved: Consent | None = None
+    """What came and could not be written: it is, before anything else is asked of it."""
 
 
 class Holding:
@@ -74,20 +79,15 @@ class Holding:
                 return None
             if not self._good(consent, held):
                 # In a task of its own: whoever waits may be out of time when the answer comes, and it comes once.
-                task = asyncio.get_running_loop().create_task(self._renewed(subject, terms, consent), name="consent")
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
+                if held.renewing is None or held.renewing.done():
+                    held.renewing = self._begun(self._renewed(subject, terms, consent))
                 async with asyncio.timeout(ASK_S):
-                    consent = await asyncio.shield(task)
+                    consent = await asyncio.shield(held.renewing)
             return consent.tokens.access if consent is not None and consent.tokens is not None else None
 
     def drop(self, subject: Subject, token: str) -> None:
         """It is not accepted any more."""
         self._of(subject).refused = token
-
-    def forget(self, subject: Subject) -> None:
-        """Read it anew."""
-        self._held.pop(subject, None)
 
     @asynccontextmanager
     async def alone(self, subject: Subject) -> AsyncIterator[int]:
@@ -137,12 +137,21 @@ class Holding:
 
     def _keep(self, consent: Consent) -> None:
         held = self._of(consent.subject)
-        held.consent, held.read_at = consent, self._clock.monotonic()
+        held.consent, held.read_at, held.unsaved = consent, self._clock.monotonic(), None
+
+    def _begun(self, work: Coroutine[Any, Any, Consent | None]) -> asyncio.Task[Consent | None]:
+        task = asyncio.get_running_loop().create_task(work, name="consent")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     async def _read(self, subject: Subject, held: _Held) -> Consent | None:
         at = self._clock.monotonic()
         consent = await self._records.latest(subject)
-        held.consent, held.read_at = consent, at
+        if held.unsaved is not None and (consent is None or consent.version < held.unsaved.version):
+            consent = held.unsaved
+            await self._records.write(consent)
+        held.consent, held.read_at, held.unsaved = consent, at, None
         return consent
 
     def _good(self, consent: Consent, held: _Held) -> bool:
@@ -170,6 +179,7 @@ class Holding:
                 return None
             if renewed is not consent.tokens:
                 consent = replace(consent, version=max(consent.version + 1, now), tokens=renewed)
+                held.unsaved, held.read_at = consent, float("-inf")
                 await self.put(consent)
             return consent
 

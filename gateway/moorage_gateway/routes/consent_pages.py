@@ -25,7 +25,7 @@ from moorage_gateway.store import StoreError
 PATHS = frozenset({START, CALLBACK})
 MOST_FORM = 4096
 MOST_FIELDS = 32
-_METHODS = {START: "GET, HEAD, POST", CALLBACK: "GET"}
+_METHODS = {START: "GET, POST", CALLBACK: "GET"}
 _SAFE = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from moorage_api.errors import ApiError
+from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.auth import ROUTINE
 from moorage_gateway.consents.flow import Consents
@@ -27,6 +29,21 @@ NOBODY = (
     "it acts for a user who has allowed that, and this call is made for none: it needs a turn of a user, or a routine with an owner "
     "(`spec.owner`)"
 )
+
+
+def users_of(known: Callable[[str], Awaitable[TurnRecord | None]]) -> Users:
+    """Whose turn one is, as its caller was verified; empty: none of that tenant's. `known`: a turn as Redis has it."""
+
+    async def of(tenant: str, response: str) -> str:
+        try:
+            record = await known(response)
+        except ApiError as fault:
+            raise NothingSent(fault.message) from fault
+        if record is None:
+            raise NothingSent("the turn is not to be found right now")
+        return str(record.meta.get("user", "")) if record.meta["tenant"] == tenant else ""
+
+    return of
 
 
 class UserToken:

@@ -4,6 +4,7 @@ authorization server and tool server on sockets of their own."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -18,8 +19,15 @@ import pytest
 
 from component.tools.conftest import SECRET, WITHIN, Box
 from fakes.authorization import ACCESS, CODE, REFRESH, Authorization, serving
+from moorage_api.ledger.consents import ConsentLedger
 from moorage_gateway.app import Gateway
 from moorage_gateway.auth import INVOKE, OPERATOR
+from moorage_gateway.clock import SystemClock
+from moorage_gateway.consents.holding import Holding
+from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.core import Core
+from moorage_gateway.store import StoreError
 
 pytestmark = pytest.mark.component
 
@@ -271,14 +279,63 @@ async def test_an_answer_that_came_too_late_for_its_call_is_kept_all_the_same(de
     await consented(desk)
     auth.gate = threading.Event()
     await desk.toolbox("t", {**upstream(desk, auth), "timeout": "500ms"})
-    text, error = await desk.run("late")
-    assert error and "did not answer in time" in text
+    for text in ("late", "later"):
+        told, error = await desk.run(text)
+        assert error and "did not answer in time" in told
+    assert len(auth.granted("refresh_token")) == 1, "who comes meanwhile waits for the same answer"
     auth.expires_in = 3600
     auth.gate.set()
     await desk.toolbox("t", upstream(desk, auth))
     assert await desk.run("x") == ("add 1: x", False)
     used = [each["refresh_token"] for each in auth.granted("refresh_token")]
     assert len(used) == len(set(used))
+
+
+class Hasty(SystemClock):
+    """Its pauses are over at once."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+    async def sleep(self, seconds: float) -> None:
+        self.ahead += seconds
+        await asyncio.sleep(0)
+
+
+def holding_of(core: Core) -> Holding:
+    """As another gateway's, which knows nothing yet."""
+    return Holding(ConsentRecords(core.store, Sealing([KEYS])), ConsentLedger(core.runner), core.upstreams, Hasty())
+
+
+@contextlib.contextmanager
+def full(store: Path) -> Iterator[None]:
+    """A store that can be read and takes nothing."""
+    (store / ".tmp").rename(store / ".away")
+    (store / ".tmp").touch()
+    try:
+        yield
+    finally:
+        (store / ".tmp").unlink()
+        (store / ".away").rename(store / ".tmp")
+
+
+async def test_what_the_store_does_not_take_is_written_when_it_does(desk: Box, auth: Authorization) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core = desk.gateways[0].core
+    (consent,) = await core.consents.given("acme", "ann")
+    terms = core.consents.terms("acme", "t", "one")
+    assert terms is not None
+    holding = holding_of(core)
+    auth.expires_in = 3600
+    with full(desk.folder / "store"), pytest.raises(StoreError):
+        await holding.token(consent.subject, terms)
+    assert await holding.token(consent.subject, terms) == f"{ACCESS}-4"
+    assert await desk.run("x") == ("add 1: x", False)
+    assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
+    await holding.aclose()
 
 
 async def test_a_token_server_that_is_away_is_named_and_the_token_used_while_it_counts(
@@ -416,11 +473,10 @@ async def test_a_consent_outlives_its_gateway_and_redis(desk: Box, auth: Authori
     await at(desk, auth)
     assert await desk.run("x") == ("add 1: x", False), "another gateway knows it"
     await desk.ledger.read("FLUSHALL")
-    consents = desk.gateways[0].core.consents
-    (found,) = await consents.given("acme", "ann")
-    consents.holding.forget(found.subject)
-    terms = consents.terms("acme", "t", "one")
-    assert terms is not None and await consents.holding.token(found.subject, terms) == f"{ACCESS}-2"
+    core = desk.gateways[0].core
+    (found,) = await core.consents.given("acme", "ann")
+    terms = core.consents.terms("acme", "t", "one")
+    assert terms is not None and await holding_of(core).token(found.subject, terms) == f"{ACCESS}-2"
 
 
 async def test_a_gateway_that_ends_between_link_and_callback_costs_nothing(desk: Box, auth: Authorization) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from moorage_api.kinds import Toolbox
 from moorage_gateway.consents import pages
-from moorage_gateway.consents.flow import Shown
+from moorage_gateway.consents.flow import Consents, Means, Shown
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.consents.shapes import NoKey, Subject, binding
 from moorage_gateway.conversation import for_agent
@@ -103,3 +103,16 @@ def test_a_key_that_is_none_stops_the_gateway_and_is_not_repeated(keys: str) -> 
     with pytest.raises(SettingsError, match="64 lower-case hex digits") as no:
         load({"MOORAGE_REDIS_URL": "redis://x", "MOORAGE_STORE": "x", "MOORAGE_CONSENT_KEYS": keys})
     assert keys not in str(no.value)
+
+
+def test_a_platform_that_cannot_take_consents_says_what_it_lacks() -> None:
+    nothing: Any = None
+
+    def consents(keys: list[str], url: str) -> Consents:
+        means = Means(nothing, nothing, lambda *_: None, Sealing(keys), nothing)
+        return Consents(means, nothing, nothing, url)
+
+    assert "MOORAGE_CONSENT_KEYS" in consents([], "https://agents.example").lacking
+    assert "MOORAGE_PUBLIC_URL" in consents(["ab" * 32], "").lacking
+    whole = consents(["ab" * 32], "https://agents.example")
+    assert whole.lacking == "" and whole.secure and not consents(["ab" * 32], "http://127.0.0.1:1").secure
