@@ -57,6 +57,7 @@ OF_THEIR_OWN = (
     "replay",
     "review_agent",
     "review_tools",
+    "routine_triage",
     "routines",
     "stdio_tools",
     "steps",

@@ -28,11 +28,13 @@ from journey.test_routines import (
     KEY,
     OPS,
     People,
+    begin_what_takes_a_minute,
     test_a_crash_is_the_same_turn_and_no_failure,
     test_a_due_time_is_run_once_and_its_response_is_read_like_any_other,
     test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why,
     test_a_routine_that_always_fails_is_stopped_and_resumed_by_hand,
     test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more,
+    test_a_run_past_its_time_is_ended_and_keeps_what_it_said,
     test_a_session_lasts_from_run_to_run_and_each_is_told_of_the_one_before,
     test_an_agent_that_is_not_there_is_a_failure_that_says_so,
     test_chats_are_told_in_their_own_shape,
@@ -52,6 +54,7 @@ __all__ = [
     "test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why",
     "test_a_routine_that_always_fails_is_stopped_and_resumed_by_hand",
     "test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more",
+    "test_a_run_past_its_time_is_ended_and_keeps_what_it_said",
     "test_a_session_lasts_from_run_to_run_and_each_is_told_of_the_one_before",
     "test_an_agent_that_is_not_there_is_a_failure_that_says_so",
     "test_chats_are_told_in_their_own_shape",
@@ -124,7 +127,9 @@ def laptop(
         release.apply("steps", env=ledger, egress=[effects.url.removeprefix("http://")], **pool)
         for name in ("worker", "steps"):
             release.until_ready(name, within=180)
-        yield Scheduled(release, tmp_path_factory.mktemp("home"))
+        made = Scheduled(release, tmp_path_factory.mktemp("home"))
+        begin_what_takes_a_minute(made)
+        yield made
 
 
 def test_kubectl_shows_when_it_is_due_and_how_it_ended(laptop: Scheduled) -> None:

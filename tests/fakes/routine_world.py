@@ -179,6 +179,11 @@ class RoutineWorld:
         for _, _, made in self._running.values():
             made.hint("")
 
+    async def found_anew(self) -> None:
+        """After a loss: the clock is there again, and a ledger."""
+        await self._write_clock()
+        await self.again()
+
     async def again(self) -> None:
         """Our own client meets its ledger again."""
         assert self._own is not None

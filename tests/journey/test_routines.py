@@ -178,7 +178,15 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, people: People) -> Iterator
     env = {"OPS_URL": f"{people.url}/hook/secret-part", "OPS_SIGNING": KEY, "CHAT_URL": f"{people.url}/chat"}
     with started(folder, env=os.environ | env) as platform:
         poll("the agent serves", lambda: any(a["name"] == "worker" for a in platform.agents), within=120)
-        yield Laptop(platform, folder, Commands(platform.url, platform.api_key, tmp_path_factory.mktemp("home")))
+        made = Laptop(platform, folder, Commands(platform.url, platform.api_key, tmp_path_factory.mktemp("home")))
+        begin_what_takes_a_minute(made)
+        yield made
+
+
+def begin_what_takes_a_minute(laptop: Laptop) -> None:
+    """Runs beside the tests, since no timeout is shorter; the last of them waits for its end."""
+    laptop.write("overdue", input="wait", timeoutMinutes=1)
+    laptop.run("overdue")
 
 
 OPS = {"name": "ops", "url": {"secret": "ops", "key": "url"}, "signing": {"secret": "ops", "key": "signing"}}
@@ -344,3 +352,13 @@ def test_only_operators_of_the_tenant_see_routines(laptop: Laptop) -> None:
     place = f"/v1/agents/worker/responses/{run['response_ids'][0]}"
     assert laptop.platform.call(place)[0] == 200 and laptop.platform.call(place, api_key=narrow)[0] == 404
     assert laptop.platform.call("/v1/routines/seen/run", method="POST", api_key=narrow)[0] == 403
+
+
+def test_a_run_past_its_time_is_ended_and_keeps_what_it_said(laptop: Laptop) -> None:
+    (run,) = laptop.ended("overdue", within=150)
+    assert run["outcome"] == "timed_out" and "timeoutMinutes" in run["error"], run
+    assert run["output"].startswith("heard: wait"), run
+    response = laptop.output(run["response_ids"][0])
+    assert response.status in ("failed", "incomplete", "cancelled") and response.output_text.startswith("heard: wait")
+    last = laptop.platform.call("/v1/routines/overdue")[1]
+    assert last["failures"] == 1 and last["running"] is None, last

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,9 +58,19 @@ class Known:
         return cls(name, spec, _digest(spec.model_dump_json()), _digest(timing))
 
 
-def decide(known: Known, state: State, now: int, turn: Turn | None = None, *, run_id: Callable[[], str]) -> Decision:
-    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at."""
-    work = _Work(known, state, now, run_id)
+def decide(
+    known: Known,
+    state: State,
+    now: int,
+    turn: Turn | None = None,
+    *,
+    run_id: Callable[[], str],
+    gone: Collection[str] = (),
+) -> Decision:
+    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at. `gone`: replaced ones that
+    have ended."""
+    replaced = tuple(each for each in state.replaced if each not in gone)
+    work = _Work(known, replace(state, replaced=replaced), now, run_id)
     work.manifest()
     work.ending(turn)
     work.retrying()
@@ -118,7 +128,7 @@ class _Work:
         self._run_id = run_id
         self._schedule = schedule_of(known.spec)
         self._start = False
-        self._cancel = ""
+        self._overdue = ""
         self._ended: list[Ended] = []
 
     def manifest(self) -> None:
@@ -153,7 +163,7 @@ class _Work:
             case "missing":  # lost before anything but the ledger knew of it
                 self._state = replace(self._state, run=replace(run, phase="starting", responses=run.responses[:-1]))
             case "open" if run.until and self._now >= run.until + OVERDUE_MS:  # it should have ended by itself
-                self._cancel = run.responses[-1]
+                self._overdue = run.responses[-1]
 
     def retrying(self) -> None:
         run = self._state.run
@@ -193,7 +203,7 @@ class _Work:
             state=self._state,
             look=self._look(),
             start=self._start,
-            cancel=self._cancel,
+            cancel=(*self._state.replaced, *([self._overdue] if self._overdue else ())),
             ended=tuple(self._ended),
         )
 
@@ -216,7 +226,8 @@ class _Work:
                 self._state = replace(self._state, queue=(*self._state.queue, slot))
             case "replace" if self._state.run is not None:
                 if self._state.run.phase == "running":
-                    self._cancel = self._state.run.responses[-1]
+                    kept = (*self._state.replaced, self._state.run.responses[-1])[-MOST_QUEUED:]
+                    self._state = replace(self._state, replaced=kept)
                 self._over("replaced", Turn("cancelled", error="a later run took its place"))
                 self.begin(slot)
             case _:
@@ -298,6 +309,8 @@ class _Work:
                     looks.append(min(self._now + FOLLOW_MS, ends) if run.until else self._now + FOLLOW_MS)
                 case "waiting":
                     looks.append(run.again)
+        if self._state.replaced:
+            looks.append(self._now + START_MS)
         looks += [alert.at for alert in self._state.alerts]
         following = None if self._idle else self._schedule.next(self._state.cursor)
         if following is not None:

@@ -27,7 +27,7 @@ from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known, decide
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.running import Running, refused
-from moorage_gateway.routines.state import Decision, Run, State, Turn
+from moorage_gateway.routines.state import Decision, Mark, Run, State, Turn
 from moorage_gateway.store import StoreUnavailable
 
 AT_ONCE = 64
@@ -158,17 +158,19 @@ class Scheduler:
         turn = None
         if run is not None and run.phase == "running":
             turn = await self._running.look(taken.entry.tenant, run.responses[-1])
-        decision = decide(taken.known, state, now, turn, run_id=self._run_id)
+        tenant = taken.entry.tenant
+        gone = [each for each in state.replaced if (await self._running.look(tenant, each)).status != "open"]
+        decision = decide(taken.known, state, now, turn, run_id=self._run_id, gone=gone)
         after_it = decision.state.run
         if run is not None and run.phase == "running" and after_it is not None and after_it.phase == "waiting":
             await self._carrying.take(taken.entry.tenant, taken.entry.name, run.id, run.responses[-1])
+        if Mark.of(decision.state) != Mark.of(state):
+            await self._history.mark(tenant, taken.entry.name, Mark.of(decision.state))
         version = await self.write(taken.entry, taken.known, taken.version, decision)
         if version is None:
             return
-        if decision.cancel:
-            self._keep(
-                self._guarded(self._running.cancel, taken.entry.tenant, decision.cancel)
-            )  # an agent may take its time to end
+        for response in decision.cancel:
+            self._keep(self._guarded(self._running.cancel, tenant, response))  # an agent may take its time to end
         if decision.start:
             await self._accept(replace(taken, version=version), decision.state)
         elif decision.state.run is not None and decision.state.run.phase == "running":
@@ -261,17 +263,26 @@ class Scheduler:
         """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run."""
         newest = await self._history.newest(entry.tenant, entry.name, 1)
         known = Known.of(entry.name, entry.spec)
-        if not newest:
-            return State(spec=known.digest, timing=known.timing, cursor=since)
-        return State(spec=known.digest, timing=known.timing, cursor=newest[0].slot, last=newest[0].last)
+        state = State(spec=known.digest, timing=known.timing, cursor=since)
+        if newest:
+            state = replace(state, cursor=newest[0].slot, last=newest[0].last)
+        mark = await self._history.marked(entry.tenant, entry.name)
+        if mark is not None:  # of another manifest, which takes a stop back: `decide` sees by the digest that it is one
+            state = replace(
+                state, spec=mark.spec, suspended=mark.suspended, stopped=mark.stopped, failures=mark.failures,
+                incident=mark.incident,
+            )  # fmt: skip
+        return state
 
     async def _forget(self, taken: TakenRoutine) -> None:
         """Taken away: what runs is cancelled."""
         state = State.from_json(taken.state)
+        tenant, _, name = taken.field.partition("/")
         if state.run is not None and state.run.phase == "running":
             with suppress(ApiError):
-                await self._running.cancel(taken.field.partition("/")[0], state.run.responses[-1])
+                await self._running.cancel(tenant, state.run.responses[-1])
         if state.run is not None:
-            tenant, _, name = taken.field.partition("/")
             await self._carrying.forget(tenant, name, state.run.id)
+        if Mark.of(state) is not None:
+            await self._history.mark(tenant, name, None)
         await self._ledger.put(taken.field, taken.version, "", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -97,3 +97,45 @@ async def test_a_target_that_hangs_holds_up_its_own_routine_and_no_other(world: 
             world.wake()
             await asyncio.sleep(0.01)
     world.people.answers.set()
+
+
+async def until(world: RoutineWorld, what: str, look: Callable[[], Awaitable[bool]]) -> None:
+    """Lets time pass until it is so."""
+    for _ in range(500):
+        if await look():
+            return
+        await world.tick(1)
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"seed {SEED}: {what} at {world.clock.ms}")
+
+
+async def test_what_was_stopped_stays_so_though_redis_is_lost_and_another_manifest_begins_anew(
+    world: RoutineWorld, server: Valkey
+) -> None:
+    spec = {"every": "10s", "missedRuns": "skip", "stopAfter": 2}
+
+    async def stopped() -> bool:
+        found = await world.ledger.standing("dev/doomed")
+        return found is not None and found.stopped
+
+    world.turns.faults = 0.0
+    world.turns.fails.add("doomed")
+    await world.start(0)
+    await world.publish("doomed", **spec)
+    await until(world, "it is stopped", stopped)
+    had = len(slots_of(world, "doomed"))
+    assert had == 2
+    server.flush()
+    await world.found_anew()
+    await world.publish("doomed", **spec)
+    await until(world, "it is stopped still", stopped)
+    for _ in range(30):
+        await world.tick(1)
+        await asyncio.sleep(0.01)
+    assert len(slots_of(world, "doomed")) == had
+    await world.publish("doomed", **spec, input="otherwise")
+
+    async def runs() -> bool:
+        return len(slots_of(world, "doomed")) > had
+
+    await until(world, "another manifest is another chance", runs)

@@ -78,7 +78,7 @@ def judge(
     assert len(one.struck) == len(one.blows), what
     assert (run["outcome"], run["tries"], len(run["response_ids"])) == ("succeeded", 1, 1), what
     hit = [blow for blow in one.struck if blow.victim != "gateway"]
-    assert bool(hit) <= (len(attempts) > 1) and len(attempts) <= 1 + len(one.blows), (what, attempts)
+    assert len(attempts) > 1 or not hit, (what, attempts)
     counts = [effects.counts[f"{one.run}-{n}"] for n in range(STEPS)]
     assert counts == [1] * STEPS, (what, counts)
     assert response.output_text == SAID, (what, response.output_text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,8 @@ def known(**spec: Any) -> Known:
     return Known.of("r", whole)
 
 
-def look(routine: Known, state: State, now: int, turn: Turn | None = None) -> Decision:
-    return decide(routine, state, now, turn, run_id=lambda: "x")
+def look(routine: Known, state: State, now: int, turn: Turn | None = None, gone: Collection[str] = ()) -> Decision:
+    return decide(routine, state, now, turn, run_id=lambda: "x", gone=gone)
 
 
 def fresh(routine: Known, now: int = T0) -> State:
@@ -175,6 +176,21 @@ def test_a_routine_that_always_fails_is_stopped_says_so_and_goes_on_when_told_to
     assert look(routine, held(state, suspended=False), now + MINUTE).start
     other = known(stopAfter=3, alerts=ALERTS, input="otherwise")
     assert look(other, state, now + MINUTE).start, "another manifest is another chance"
+
+
+def test_what_was_replaced_is_cancelled_until_it_has_ended() -> None:
+    routine = known(concurrencyPolicy="replace")
+    state = running(look(routine, fresh(routine), T0 + MINUTE).state)
+    (replaced,) = state.run.responses  # type: ignore[union-attr]
+    found = look(routine, state, T0 + 2 * MINUTE, OPEN)
+    assert found.cancel == found.state.replaced == (replaced,)
+    again = running(
+        State.from_json(found.state.to_json())
+    )  # by another gateway: the first one may have died before it did
+    found = look(routine, again, T0 + 2 * MINUTE + 6_000, OPEN)
+    assert found.cancel == (replaced,) and found.look == T0 + 2 * MINUTE + 11_000
+    found = look(routine, again, T0 + 2 * MINUTE + 7_000, OPEN, gone=[replaced])
+    assert not found.cancel and not found.state.replaced
 
 
 def test_a_run_whose_time_is_over_has_timed_out_and_one_that_hangs_on_is_cancelled() -> None:

@@ -1,0 +1,1 @@
+"""What is new in a repository, read and summed up. Standard library only."""
