@@ -14,9 +14,9 @@ from moorage_gateway.tool_search.words import Question
 
 DEEP = 100
 """Ranks of each list that count."""
-FLAT = 10.0
+FLAT = 3.0
 """Added to each rank: how little the first places stand out."""
-SHARES = (1.0, 1.0)
+SHARES = (1.0, 2.0)
 """What a place among the words counts, and one among the vectors."""
 MOST_QUERY = 2000
 """Characters of a question; what is behind them does not count."""

@@ -19,13 +19,13 @@ SAID, SAID_LENGTH = 0.5, 0.4
 """The same, of the description."""
 VERB = 0.5
 """What a verb counts as a word: as a doing it counts by itself."""
-DOING = 2.5
+DOING = 3.0
 """Added where the tool does what is to be done."""
-SERVER = 3.0
+SERVER = 4.0
 """Added where the question names the tool's server."""
 OTHER_NAME = 0.7
 """What another name of a thing counts."""
-UNASKED = 0.25
+UNASKED = 0.15
 """Taken off for each word of the tool's name that the question does not have, by its rarity."""
 _NOT_SO_RARE = 0.8
 """Of a name's word that the question has under another name: what it is not unasked."""

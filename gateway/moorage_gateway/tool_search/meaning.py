@@ -1,6 +1,6 @@
 """What the table of vectors says: how near the nearest word of a tool is to each word of the question. Layer: pure.
 
-How near the means of all words are counts beside it: alone it finds less, for it blurs the one word that tells two tools apart.
+How near the means of all words are counts beside it: the table is made for that, but it blurs the one word that tells two tools apart.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from moorage_gateway.tool_search.table import Table
 from moorage_gateway.tool_search.texts import Groups, Text, rarities
 from moorage_gateway.tool_search.words import DOINGS, Question, stem
 
-FAR = 0.2
+FAR = 0.07
 """Nearness (cosine) that is none."""
 SAID = 0.8
 """What a word counts that only the description has."""
-VERB = 0.5
+VERB = 0.8
 """What a verb of the question counts: as a doing it counts by itself."""
-BACK = 0.1
+BACK = 0.25
 """What it counts how near the question is to each word of the tool's name."""
-DOING = 0.15
+DOING = 0.1
 """Added where the tool does what is to be done."""
-WHOLE = 1.0
-"""What it counts how near the means of all words of both are: half the name's, half the description's."""
-SERVER = 0.3
+WHOLE = 1.5
+"""What it counts how near the means of all words of both are."""
+SERVER = 0.5
 """Added where the question names the tool's server."""
 UNKNOWN = 5.0
 """Rarity of a word that no tool has."""
@@ -88,6 +88,5 @@ class Meaning:
 def _wholes(texts: Sequence[Text], table: Table) -> np.ndarray:
     found = np.zeros((len(texts), table.dimensions), np.float32)
     for number, text in enumerate(texts):
-        whole = table.embed(text.heading) + table.embed(text.begin)
-        found[number] = whole / max(float(np.linalg.norm(whole)), 1e-9)
+        found[number] = table.embed(f"{text.heading}: {text.begin}")  # as the table was made for
     return found

@@ -1,6 +1,6 @@
 """The static token table: a vector a token, distilled from MiniLM by `scripts/distil.py`; a text is the mean of its tokens.
 
-Licences of the model and the vocabulary: `table/NOTICE.md`. 3.9 MB of int8, read once a process.
+Licences of the model, the vocabulary and the texts: `table/NOTICE.md`. 7.8 MB of int8, read once a process.
 """
 
 from __future__ import annotations

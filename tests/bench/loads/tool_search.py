@@ -15,7 +15,7 @@ from typing import Any
 from bench import figures
 from bench.effort import Effort
 from bench.report import Line
-from bench.tool_search.questions import Question, key, questions, recall, tools
+from bench.tool_search.questions import Question, key, questions, recall, tools, tuning_questions, tuning_tools
 from moorage_gateway.tool_search import Answers, Index, Table, Tool
 from moorage_gateway.tools import meta
 
@@ -27,11 +27,32 @@ def measure(effort: Effort) -> list[Line]:
     """All lines."""
     table, corpus = Table.load(), tools()
     began = time.process_time()
-    index = Index.of([Tool(each["server"], key(each), each["description"], each["name"]) for each in corpus], table)
+    index = _index(corpus, table)
     made = time.process_time() - began
     lines = _quality(index, [each for each in questions() if each.held_out])
+    lines += _tuned(index, _index(tuning_tools(), table))
     lines.append(Line("tool-search-index", made * 1e3, "ms CPU", note=f"{len(corpus)} tools, once a toolbox version"))
     return [*lines, *_times(index, effort), _tokens(index, table, corpus)]
+
+
+def _index(corpus: Sequence[dict[str, Any]], table: Table) -> Index:
+    return Index.of([Tool(each["server"], key(each), each["description"], each["name"]) for each in corpus], table)
+
+
+def _tuned(index: Index, other: Index) -> list[Line]:
+    """The same of the questions that the rules were tuned on: how much better than the held-out ones says how far they fit these alone."""
+    own = [each for each in questions() if not each.held_out]
+    return [*_missed("-tuned", index, own), *_missed("-tuned-other", other, tuning_questions())]
+
+
+def _missed(name: str, index: Index, asked: Sequence[Question]) -> list[Line]:
+    def find(text: str) -> list[str]:
+        return [tool.name for tool in index.search(text, FOUND)]
+
+    note = f"{len(asked)} questions for tuning, {len(index.tools)} tools"
+    return [
+        Line(f"tool-search-missed-{most}{name}", 1 - recall(asked, find, most), "share", note=note) for most in GOALS
+    ]
 
 
 def _quality(index: Index, asked: Sequence[Question]) -> list[Line]:

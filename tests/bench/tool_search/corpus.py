@@ -1,8 +1,9 @@
-"""Makes `tools.jsonl` from API descriptions that two packages ship: `python tests/bench/tool_search/corpus.py WHEEL TARBALL`.
+"""Makes `tools.jsonl` and `tuning.jsonl` from API descriptions that two packages ship:
+`python tests/bench/tool_search/corpus.py WHEEL TARBALL`.
 
 WHEEL is google-api-python-client (Apache-2.0, Google), which carries a discovery document a service; TARBALL is the npm package
 @octokit/openapi (MIT, GitHub). One version a service, every operation of it; nothing is worded anew. A line a tool: server, name,
-description, parameters.
+description, parameters. `tuning.jsonl` has other services, and no tool of the first file.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 TOOLS = Path(__file__).with_name("tools.jsonl")
+TUNING = Path(__file__).with_name("tuning.jsonl")
 LONGEST = 600  # characters of a description
 SERVICES = (
     "blogger.v3 books.v1 calendar.v3 chat.v1 classroom.v1 cloudscheduler.v1 docs.v1 drive.v3 fcm.v1 forms.v1 gmail.v1 keep.v1 language.v2 "
@@ -26,12 +28,23 @@ SERVICES = (
 TAGS = frozenset(
     "activity checks emojis gists git gitignore issues licenses markdown pages pulls rate-limit repos search users".split()
 )
+TUNING_SERVICES = (
+    "admin.directory_v1 analytics.v3 androidpublisher.v3 artifactregistry.v1 bigquery.v2 cloudbuild.v1 cloudfunctions.v2 cloudkms.v1 "
+    "cloudresourcemanager.v3 cloudsupport.v2 cloudtasks.v2 dns.v1 driveactivity.v2 drivelabels.v2 fitness.v1 games.v1 "
+    "groupssettings.v1 jobs.v4 mybusinessaccountmanagement.v1 mybusinessbusinessinformation.v1 licensing.v1 monitoring.v3 reseller.v1 "
+    "run.v2 secretmanager.v1 smartdevicemanagement.v1 speech.v1 storagetransfer.v1 tagmanager.v2 vault.v1 vision.v1 walletobjects.v1 "
+    "webfonts.v1 youtubeAnalytics.v2 content.v2.1 firebasehosting.v1beta1 notebooks.v2 file.v1"
+).split()
+TUNING_TAGS = frozenset(
+    "actions apps billing campaigns code-scanning codespaces copilot dependabot gitignore interactions migrations orgs packages projects "
+    "reactions secret-scanning security-advisories teams".split()
+)
 
 
-def google(wheel: Path) -> Iterator[dict[str, Any]]:
-    """Every method of the chosen services."""
+def google(wheel: Path, services: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Every method of these services."""
     with zipfile.ZipFile(wheel) as files:
-        for service in SERVICES:
+        for service in services:
             document = json.loads(files.read(f"googleapiclient/discovery_cache/documents/{service}.json"))
             yield from _methods(document["name"], document.get("schemas", {}), document)
 
@@ -47,8 +60,8 @@ def _methods(server: str, schemas: dict[str, Any], node: dict[str, Any]) -> Iter
         yield from _methods(server, schemas, inner)
 
 
-def github(tarball: Path) -> Iterator[dict[str, Any]]:
-    """Every operation under the chosen tags."""
+def github(tarball: Path, tags: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Every operation under one of these tags."""
     with tarfile.open(tarball) as files:
         read = files.extractfile("package/generated/api.github.com.json")
         assert read is not None
@@ -56,7 +69,7 @@ def github(tarball: Path) -> Iterator[dict[str, Any]]:
     shared = document["components"]["parameters"]
     for path in document["paths"].values():
         for method, operation in path.items():
-            if method not in ("get", "post", "put", "patch", "delete") or not TAGS & set(operation.get("tags", ())):
+            if method not in ("get", "post", "put", "patch", "delete") or not tags & set(operation.get("tags", ())):
                 continue
             given = [
                 shared[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
@@ -79,13 +92,25 @@ def _tool(server: str, name: str, description: str, parameters: list[str]) -> di
     }
 
 
+def write(file: Path, tools: Sequence[dict[str, Any]]) -> None:
+    """A line a tool."""
+    with file.open("w", encoding="utf-8") as lines:
+        for tool in tools:
+            lines.write(json.dumps(tool, ensure_ascii=False) + "\n")
+    print(f"{len(tools)} tools")
+
+
 def main() -> None:
     """The command line."""
-    found = [*google(Path(sys.argv[1])), *github(Path(sys.argv[2]))]
-    with TOOLS.open("w", encoding="utf-8") as file:
-        for tool in found:
-            file.write(json.dumps(tool, ensure_ascii=False) + "\n")
-    print(f"{len(found)} tools")
+    wheel, tarball = map(Path, sys.argv[1:])
+    found = [*google(wheel, SERVICES), *github(tarball, TAGS)]
+    write(TOOLS, found)
+    asked = {(tool["server"], tool["name"]) for tool in found}
+    others = {
+        (tool["server"], tool["name"]): tool
+        for tool in (*google(wheel, TUNING_SERVICES), *github(tarball, TUNING_TAGS))
+    }
+    write(TUNING, [tool for name, tool in others.items() if name not in asked])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 `asked.tsv`: a line is the tool that was drawn (`server/name`, by `sample.py`), a tab, and how an agent's model would ask for it: it knows
 its task and names the service, not the tool. All were written before anything was measured, and none was changed after.
 
+`tuning.tsv` is of the same shape, about the tools of `tuning.jsonl`, which are of other services: all of it is for tuning.
+
 What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
 """
 
@@ -29,9 +31,14 @@ class Question:
     held_out: bool
 
 
-def tools() -> list[dict[str, Any]]:
+def tools(file: str = "tools.jsonl") -> list[dict[str, Any]]:
     """All tools of the corpus: server, name, description, names of parameters."""
-    return [json.loads(line) for line in (_HERE / "tools.jsonl").read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
+
+
+def tuning_tools() -> list[dict[str, Any]]:
+    """Those of the other services."""
+    return tools("tuning.jsonl")
 
 
 def key(tool: dict[str, Any]) -> str:
@@ -47,14 +54,22 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def questions() -> list[Question]:
-    """All of them."""
-    corpus = tools()
+    """All about `tools`."""
+    return _read("asked.tsv", tools(), lambda name: hashlib.sha256(name.encode()).digest()[0] % 2 == 0)
+
+
+def tuning_questions() -> list[Question]:
+    """All about `tuning_tools`."""
+    return _read("tuning.tsv", tuning_tools(), lambda _: False)
+
+
+def _read(file: str, corpus: Sequence[dict[str, Any]], held_out: Callable[[str], bool]) -> list[Question]:
     by_key = {key(tool): tool for tool in corpus}
     found = []
-    for line in (_HERE / "asked.tsv").read_text("utf-8").splitlines():
+    for line in (_HERE / file).read_text("utf-8").splitlines():
         name, _, text = line.partition("\t")
         answers = frozenset({name} | {key(tool) for tool in corpus if same(by_key[name], tool)})
-        found.append(Question(text, answers, hashlib.sha256(name.encode()).digest()[0] % 2 == 0))
+        found.append(Question(text, answers, held_out(name)))
     return found
 
 

@@ -14,8 +14,8 @@ from moorage_gateway.tool_search.words import Question, parts, prose, stem
 
 pytestmark = pytest.mark.unit
 
-LEAST = {3: 0.78, 5: 0.84}
-"""Recall that a change may not lose; docs/tool-search.md has the figures, and the goals that they miss."""
+LEAST = {3: 0.85, 5: 0.91}
+"""Recall that a change may not lose: the goal among three, and what was reached among five (docs/tool-search.md)."""
 TOOLS = [
     Tool("mail", "send_message", "Sends an email to its recipients."),
     Tool("mail", "messages_list", "Lists the messages in the mailbox."),
@@ -117,7 +117,7 @@ def test_the_same_question_of_a_session_is_searched_once_and_a_new_version_anew(
     assert index.searches == 8
 
 
-def test_on_questions_that_tuning_never_saw_both_together_find_no_less_than_either(table: Table) -> None:
+def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(table: Table) -> None:
     corpus = tools()
     made = Index.of([Tool(each["server"], key(each), each["description"], each["name"]) for each in corpus], table)
     asked = [each for each in questions() if each.held_out]
@@ -130,7 +130,6 @@ def test_on_questions_that_tuning_never_saw_both_together_find_no_less_than_eith
             recall(asked, lambda text: [made.tools[each].name for each in made.by_meaning(text)], most),
         )
 
-    both, words, vectors = found(5)
-    assert both > words and both >= vectors and both >= LEAST[5]
-    both, words, vectors = found(3)
-    assert both >= words and both > vectors and both >= LEAST[3]
+    for most, least in LEAST.items():
+        both, words, vectors = found(most)
+        assert both > words and both > vectors and both >= least
