@@ -30,6 +30,7 @@ from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History
 from moorage_gateway.tools.approving import Verdict
 from moorage_gateway.tools.kind import People, Toolboxes
+from moorage_gateway.tools.stdio import Programs
 from moorage_gateway.tools.trying import Trials
 
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
@@ -48,9 +49,8 @@ class _Nobody:
 def no_toolboxes() -> Trials:
     """A tenant without any."""
     clock = SystemClock()
-    boxes = Toolboxes(
-        lambda *_: None, Upstreams(frozenset), NoCredentials(), clock, people=People(_Nobody(), _Nobody()), version="0"
-    )
+    people = People(_Nobody(), _Nobody(), Programs(frozenset, lambda: None))
+    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), clock, people=people, version="0")
     return Trials(boxes, lambda *_: None, lambda _: [])
 
 
