@@ -130,6 +130,7 @@ def _container(program: Program) -> Object:
     command = ["python3", "-I", "-c", _RUN, "--config", CONFIG]
     assert program.server.image is not None
     one = parts.container(CONTAINER, program.server.image, command, mounts, None)
+    one["volumeMounts"][0]["readOnly"] = True
     one["env"] = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": named.secret, "key": named.key}}}
         for name, named in program.server.secrets.items()
