@@ -34,6 +34,9 @@ from moorage_api.ledger.routines import Standing
 from moorage_api.ledger.script import LedgerError
 from moorage_operator import telling
 from moorage_operator.kube import ENDPOINTS, EVENTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
+from moorage_operator.program_objects import Program
+from moorage_operator.programs import Programs, forbidden
+from moorage_operator.programs import Standing as ProgramStanding
 from moorage_operator.settings import Settings
 from moorage_operator.status import shown_conditions
 
@@ -42,6 +45,8 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", EndpointEntry, ToolboxEntry, RoutineEntry)
 
 LOOK_SECONDS = 10.0
+SOON_SECONDS = 3.0
+"""While a program is not ready yet."""
 MOST_KEY = 16 * 1024
 
 _CALLED = {ModelEndpoint.__name__: "model endpoint", Toolbox.__name__: "toolbox", Routine.__name__: "routine"}
@@ -52,6 +57,7 @@ NAME_TAKEN = "NameTaken"
 SPEC_REFUSED = "SpecRefused"
 CREDENTIAL_MISSING = "CredentialMissing"
 CREDENTIAL_FORBIDDEN = "CredentialForbidden"
+PROGRAM_WAITS = "ProgramNotReady"
 STOPPED = "Stopped"
 SUSPENDED = "Suspended"
 
@@ -68,13 +74,16 @@ class Needed:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One object: its entry, or why there is none."""
+    """One object: its entry, or why there is none. `programs`: what is to run for it."""
 
     body: Mapping[str, Any]
     tenant: str
     name: str
     entry: EndpointEntry | ToolboxEntry | RoutineEntry | None = None
     needs: tuple[Needed, ...] = ()
+    programs: tuple[Program, ...] = ()
+    waits: str = ""
+    """Why one of its programs cannot be reached: it is published nevertheless, for what else it has."""
     reason: str = conditions.SERVING
     message: str = "Agents that name it may use it."
 
@@ -126,16 +135,23 @@ def _endpoint(one: Wanted, namespace: str, made: ModelEndpoint) -> Wanted:
 
 
 def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
-    programs = [each.name for each in made.spec.upstreams if each.stdio is not None]
-    if programs:
-        why = f"upstreams {', '.join(programs)}: programs (stdio) run with `moorage dev` only; give a server's mcp.url"
+    bare = [each.name for each in made.spec.upstreams if each.stdio is not None and each.stdio.image is None]
+    if bare:
+        why = f"upstream {bare[0]}: stdio.image is missing: in a cluster a program runs in the image that holds it"
         return one.without(SPEC_REFUSED, why)
+    meta = one.body["metadata"]
+    owner = {"apiVersion": API_VERSION, "kind": "Toolbox", "name": one.name, "uid": str(meta.get("uid", ""))}
+    runs = tuple(
+        Program(namespace, one.tenant, one.name, each.name, each.stdio, owner)
+        for each in made.spec.upstreams
+        if each.stdio is not None
+    )
     needs = tuple(
         Needed(tool_credential_name(one.tenant, one.name, each.name), namespace, named.secret, named.key)
         for each in made.spec.upstreams
         if (named := each.secret) is not None
     )
-    return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs)
+    return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs, programs=runs)
 
 
 def _routine(one: Wanted, namespace: str, made: Routine) -> Wanted:
@@ -167,7 +183,9 @@ class Endpoints:
         self._settings = settings
         self._now = now
         self._tenants = tenants
+        self._programs = Programs(kube, settings)
         self._noted = ""
+        self._waits = False
 
     async def run(self, doors: ProviderLedger) -> None:
         """Looks until cancelled."""
@@ -179,14 +197,14 @@ class Endpoints:
                 if str(fault) != self._noted:  # once, not at every look
                     self._noted = str(fault)
                     log.warning("model endpoints and toolboxes: %s", fault)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(SOON_SECONDS if self._waits else LOOK_SECONDS)
 
     async def look(self, doors: ProviderLedger) -> None:
         """One look at everything. Keys are there before what needs them is published. Raises KubeError, LedgerError."""
         found = wanted([body async for body in self._bodies()], self._tenants)
         keys: dict[str, str] = {}
         found = [await self._keyed(one, keys) for one in found]
-        found = await self._kept(found, keys)
+        found = await self._run(await self._kept(found, keys))
         ready = [one.entry for one in found if one.ready]
         await _told(
             {each.field: each for each in ready if isinstance(each, EndpointEntry)},
@@ -210,6 +228,12 @@ class Endpoints:
             standing = await doors.routines.standing(one.entry.field) if isinstance(one.entry, RoutineEntry) else None
             await self._report(one, standing)
 
+    async def _run(self, found: list[Wanted]) -> list[Wanted]:
+        """Programs of what is ready run; their places stand in its entry."""
+        standing = await self._programs.look([each for one in found if one.ready for each in one.programs])
+        self._waits = any(each.waits for each in standing.values())
+        return [_placed(one, standing) if one.ready and one.programs else one for one in found]
+
     async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
         for kind, name in _LISTED.items():
             for namespace in self._settings.namespaces:
@@ -225,12 +249,12 @@ class Endpoints:
         read: dict[str, str] = {}
         for need in one.needs if one.ready else ():
             if self._settings.gateway_credentials is None:
-                return one.without(CREDENTIAL_FORBIDDEN, _forbidden(need.secret))
+                return one.without(CREDENTIAL_FORBIDDEN, forbidden(need.secret))
             try:
                 secret = await self._kube.get(SECRETS, need.namespace, need.secret)
             except KubeError as fault:
                 if fault.status == 403:
-                    return one.without(CREDENTIAL_FORBIDDEN, _forbidden(need.secret))
+                    return one.without(CREDENTIAL_FORBIDDEN, forbidden(need.secret))
                 raise
             value = key_of(secret, need.key)
             if value is None:
@@ -279,6 +303,14 @@ class Endpoints:
                 log.warning("an event of %s: %s", body["involvedObject"]["name"], fault.message)
 
 
+def _placed(one: Wanted, standing: Mapping[tuple[str, str, str], ProgramStanding]) -> Wanted:
+    held = {each.upstream: standing[each.namespace, each.toolbox, each.upstream] for each in one.programs}
+    waits = [f"program {name}: {each.waits}" for name, each in held.items() if each.waits]
+    assert isinstance(one.entry, ToolboxEntry)
+    places = {name: each.place for name, each in held.items() if each.place}
+    return replace(one, entry=replace(one.entry, places=places), waits="\n".join(waits))
+
+
 async def _told(
     ready: Mapping[str, E],
     held: Mapping[str, E],
@@ -298,6 +330,8 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
     one = _troubled(one, standing)
     generation = int(one.body["metadata"].get("generation", 1))
     seen = conditions.begin(generation)
+    if one.ready and one.waits:
+        one = one.without(PROGRAM_WAITS, one.waits[: conditions.MESSAGE_LIMIT])
     mark = conditions.mark_true if one.ready else conditions.mark_false
     seen = mark(seen, conditions.READY, one.reason, one.message, now=now)
     shown = one.body.get("status") or {}
@@ -330,13 +364,6 @@ def _runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:
     found["lastResponse"] = standing.response or None
     found["failures"] = standing.failures
     return found
-
-
-def _forbidden(secret: str) -> str:
-    return (
-        f"the operator may not read the Secret {secret}: name it under models.secrets (or toolboxes.secrets) in the chart's "
-        "values, which lets it read that one and no other"
-    )
 
 
 def _place(body: Mapping[str, Any]) -> tuple[str, str]:

@@ -29,6 +29,12 @@ LOST = "moorage.dev/lost"  # how often it was made again because nobody had hear
 MADE = "moorage.dev/made"  # what it was made from, so that one that runs and should run otherwise is known
 OUTCOME = "moorage.dev/outcome"  # how it ended, once that is known; as `moorage_api.built` says it
 
+# On the pods of programs of toolboxes, which are no sandboxes.
+PART = "moorage.dev/part"
+PROGRAM = "program"  # value of `PART`
+TOOLBOX = "moorage.dev/toolbox"
+UPSTREAM = "moorage.dev/upstream"
+
 # On a claim.
 SESSION = "moorage.dev/session"  # TENANT:PARTITION
 EPOCH = "moorage.dev/epoch"

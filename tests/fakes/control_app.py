@@ -35,6 +35,7 @@ from moorage_gateway.routines.history import History
 from moorage_gateway.tools.approving import Verdict
 from moorage_gateway.tools.kind import People, Toolboxes
 from moorage_gateway.tools.making import OfUsers
+from moorage_gateway.tools.stdio import Programs
 from moorage_gateway.tools.trying import Trials
 
 Rule = Callable[[dict[str, Any]], dict[str, Any]]
@@ -63,7 +64,8 @@ def no_toolboxes(consents: Consents) -> Trials:
     async def nobody(*_: str) -> str:
         return ""
 
-    people = People(_Nobody(), _Nobody(), OfUsers(consents, nobody))
+    programs = Programs(frozenset, lambda: None)
+    people = People(_Nobody(), _Nobody(), programs, OfUsers(consents, nobody))
     boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), people=people, version="0")
     return Trials(boxes, lambda *_: None, lambda _: [])
 

@@ -205,6 +205,7 @@ def test_what_a_bad_program_does_is_bounded_and_named(platform: Platform) -> Non
     assert "bad/scripted | its process ended with exit code 4; it is begun again in 0.5 s" in log
 
 
+@pytest.mark.long
 def test_a_program_that_hangs_is_left_at_the_tools_time(platform: Platform) -> None:
     (told,) = answer(platform, "call bad do hang")
     assert told.startswith("[outcome_unknown"), told
@@ -256,7 +257,7 @@ def _ended(api: Any, response: str) -> Any:
     return found if found.status not in ("in_progress", "queued") else None
 
 
-@pytest.mark.parametrize("mode", ["isolated", "plain"])
+@pytest.mark.parametrize("mode", [pytest.param("isolated", marks=pytest.mark.long), "plain"])
 def test_nothing_of_a_program_outlives_a_platform_that_is_killed(tmp_path: Path, mode: str) -> None:
     folder, options = tmp_path / "desk", ["--plain"] if mode == "plain" else []
     folder.mkdir()

@@ -29,6 +29,8 @@ ANSWERED = {
         "B108",
     ): "a folder of a private mode is made there, for a socket whose path must be short",
     ("operator/moorage_operator/objects.py", "B108"): INSIDE,
+    ("operator/moorage_operator/program_objects.py", "B104"): "answers on a pod's address, which its policy closes",
+    ("operator/moorage_operator/program_objects.py", "B108"): INSIDE,
     ("operator/moorage_operator/settings.py", "B104"): "health answers on a pod's address, which its policy closes",
     ("sandbox-image/moorage_sandbox/launcher/dwelling.py", "B108"): INSIDE,
     ("sdk/moorage/serve/server.py", "B104"): "compares; nothing is bound there",

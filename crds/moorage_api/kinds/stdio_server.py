@@ -59,6 +59,9 @@ class StdioServer(Part):
     """A program that speaks MCP over stdin and stdout. The platform runs one for this upstream, beside the sandboxes and never in one: all
     agents of the tenant that may use the toolbox share it. When it ends it is begun again."""
 
+    image: str | None = Field(default=None, min_length=1, max_length=1024)
+    """In a cluster: the container image that holds the program, its files in `/app`, and a `python3` of 3.11 or newer, by which it is run.
+    With `moorage dev` it is not looked at."""
     command: str = Field(min_length=1, max_length=1024)
     """The program: a name that is looked for in `PATH`, or a path in its folder like `./server`."""
     args: list[str] = Field(default_factory=list, max_length=256)
@@ -66,10 +69,10 @@ class StdioServer(Part):
     env: list[ServerVariable] = Field(default_factory=list, max_length=64)
     """Its environment variables. It has no others but those that the platform sets."""
     working_dir: str = Field(default="", max_length=1024)
-    """Where it begins: a path in the folder in which the manifest stands, which it sees as `/app`."""
+    """Where it begins: a path in `/app`, which is the folder in which the manifest stands, in a cluster the image's own."""
     requirements: str | None = Field(default=None, min_length=1, max_length=1024)
     """A file in that folder whose packages it finds: `requirements.txt`, a lock file or `pyproject.toml`, in an environment that is made
-    as an agent's is. Default: it has the system's programs only."""
+    as an agent's is. Default: it has the system's programs only. In a cluster the image has them."""
     resources: ServerResources = Field(default_factory=ServerResources)
     """Its limits."""
 

@@ -63,7 +63,7 @@ class ToolUpstream(Part):
     openapi: OpenApiServer | None = None
     """An HTTP API that an OpenAPI document describes: its operations are the tools."""
     stdio: StdioServer | None = None
-    """A program that speaks MCP over stdin and stdout, run by the platform. With `moorage dev` only."""
+    """A program that speaks MCP over stdin and stdout, run by the platform."""
     agent: CalledAgent | None = None
     """A hosted agent of the same tenant, called by a turn of its own for the same user."""
     credential: ToolCredential | None = None

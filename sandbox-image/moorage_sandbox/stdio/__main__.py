@@ -1,5 +1,7 @@
-"""`python -m moorage_sandbox.stdio`, told on stdin as one JSON document what to run; says on stdout where it listens, on stderr what the
-program prints. Ends with whoever began it, and leaves no process behind. Layer: composition.
+"""`python -m moorage_sandbox.stdio [--config FILE]`, told on stdin, or by the file, as one JSON document what to run; says on stdout where
+it listens, on stderr what the program prints. Ends with whoever began it, and leaves no process behind. Layer: composition.
+
+In a pod secrets come by its own environment, and from there into the program's.
 
     {"argv": […], "env": {…}, "cwd": "/…", "secrets": ["API_TOKEN"], "memory": null, "host": "127.0.0.1", "port": 0, "token_sha256": "…",
      "parent": 123}
@@ -27,12 +29,22 @@ _SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER: what a program detached comes 
 
 def main() -> int:
     """The program of the module."""
-    said = json.loads(sys.stdin.buffer.read())
+    said = _told(sys.argv[1:])
     ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
     if said.get("parent"):
         lifeline.die_with(int(said["parent"]), signal.SIGTERM)
     asyncio.run(_serve(said))
     return 0
+
+
+def _told(arguments: list[str]) -> dict[str, Any]:
+    if arguments[:1] != ["--config"]:
+        said: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+        return said
+    with open(arguments[1], "rb") as file:
+        said = json.load(file)
+    given = {name: os.environ[name] for name in said["secrets"] if name in os.environ}
+    return {**said, "env": {**said["env"], **given}}
 
 
 async def _serve(said: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,9 +16,16 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from fakes import stdio_program
-from moorage_api.tokens import secret_sha256
+from moorage_api.kinds.model_endpoint import Credential
+from moorage_api.kinds.stdio_server import ServerVariable, StdioServer
+from moorage_api.tokens import secret_sha256, stdio_secret
+from moorage_operator import marks, program_objects
+from moorage_operator.program_objects import Program
+from moorage_operator.settings import Settings
+from tree import ROOT
 
 pytestmark = pytest.mark.component
 
@@ -275,6 +283,63 @@ async def test_nothing_is_left_when_who_began_it_is_killed(tmp_path: Path) -> No
         owner.kill()
         await owner.wait()
         await desk.until("all of them are dead", lambda: not any(_alive(each) for each in family))
+
+
+async def test_what_a_pod_is_told_runs_a_program_with_nothing_but_python(tmp_path: Path) -> None:
+    """The commands of the pod's own object, in folders in place of its volumes."""
+    server = StdioServer(
+        command=sys.executable,
+        args=["program.py"],
+        image="x",
+        env=[
+            ServerVariable(name="NOTES", value=str(tmp_path / "notes")),
+            ServerVariable(name="API_TOKEN", secret=Credential(secret="s")),
+        ],
+    )
+    settings = Settings(
+        redis_url=SecretStr("redis://x"), token_key=SecretStr("ab" * 32), namespace="m", namespaces=("m",), sandbox_image="s",
+        sandbox_url="http://x:1", gateway_pods={"a": "b"},
+    )  # fmt: skip
+    pod = program_objects.pod(Program("m", "dev", "t", "one", server, {}), settings)
+    (brought,), (container,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    app, config = tmp_path / "app", tmp_path / "program.json"
+    app.mkdir()
+    shutil.copy(stdio_program.__file__, app / "program.py")
+    source = tmp_path / "src"
+    source.mkdir()
+    for package, folder in (("moorage_api", "crds"), ("moorage_sandbox", "sandbox-image")):
+        (source / package).symlink_to(ROOT / folder / package)
+    said = json.loads(pod["metadata"]["annotations"][marks.CONFIG])
+    said |= {"cwd": said["cwd"].replace("/app", str(app)), "host": "127.0.0.1", "port": 0}
+    config.write_text(json.dumps(said))
+
+    def here(words: list[str]) -> list[str]:
+        names = {
+            "/opt/moorage/src": source,
+            program_objects.CONFIG: config,
+            program_objects.BRIDGE: tmp_path / "bridge",
+        }
+        for at, to in names.items():
+            words = [word if word.startswith("moorage_") else word.replace(at, str(to)) for word in words]
+        return [sys.executable, "-S", *words[1:]]  # without what this environment has
+
+    assert (await (await asyncio.create_subprocess_exec(*here(brought["command"]))).wait()) == 0
+    process = await asyncio.create_subprocess_exec(
+        *here(container["command"]), stdout=asyncio.subprocess.PIPE, env={"API_TOKEN": SECRET}
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(WITHIN), httpx2.AsyncClient(timeout=WITHIN) as http:
+            desk = Desk(f"http://127.0.0.1:{int(await process.stdout.readline())}", http, process, tmp_path / "notes")
+            await desk.ready()
+            shown = stdio_secret("dev", "t", "one", "ab" * 32)
+            body = {"method": "tools/call", "params": {"name": "do", "arguments": {"text": "environment"}}}
+            answer = await desk.post({**body, "seconds": 20, "most": 1 << 20}, shown)
+            env = json.loads(answer.json()["result"]["content"][0]["text"])
+            assert env["API_TOKEN"] == "[credential]" and env["HOME"] == "/home/agent"
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 def _children(pid: int) -> list[int]:
