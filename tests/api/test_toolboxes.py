@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from api.test_model_endpoints import secret
-from api.world import SECRETS, Means, until, world_of
+from api.world import SECRETS, TOKEN_KEY, Means, until, world_of
 from cluster.node.control import ControlPlane, Given
 from moorage_api.kinds import parse_any
+from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.ledger import keys
-from moorage_operator import marks
-from moorage_operator.kube import PODS, POLICIES, TOOLBOXES
+from moorage_operator import marks, objects, program_objects
+from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, TOOLBOXES
+from moorage_operator.program_objects import Program
+from moorage_operator.settings import Settings
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
@@ -182,6 +186,15 @@ async def test_a_program_is_a_pod_that_only_gateways_reach_and_that_follows_its_
         assert policy["spec"]["ingress"] == [
             {"from": [{"ipBlock": {"cidr": "192.0.2.2/32"}}], "ports": [{"protocol": "TCP", "port": 8100}]}
         ]
+        settings = Settings(
+            redis_url=SecretStr("redis://x"), token_key=SecretStr(TOKEN_KEY), namespace=space, namespaces=(space,), sandbox_image="s",
+            sandbox_url="http://192.0.2.2:8081", gateway_cidr="192.0.2.2/32",
+        )  # fmt: skip
+        owner = pod["metadata"]["ownerReferences"][0]
+        same = Program(space, "dev", "t", "notes", StdioServer(command="python", image="x"), owner)
+        assert objects.stands(policy, program_objects.policy(same, settings)), "it is not written at each look"
+        held_account = await world.kube.get(ACCOUNTS, space, "moorage-t.programs")
+        assert held_account is not None and objects.stands(held_account, program_objects.account(same))
         waits = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "name": "program"}
         held = {"ready": False, "restartCount": 0, "image": "", "imageID": ""}
         await _seen(world.kube, pod, {"containerStatuses": [waits | held]})
