@@ -24,6 +24,7 @@ class Effort:
     colds: int = 90  # without a pool
     crowds: int = 5  # of many sessions at once
     agents: int = 100
+    routines: int = 10_000
     quiet_seconds: float = 20.0
 
 
@@ -41,6 +42,7 @@ QUICK = Effort(
     colds=20,
     crowds=1,
     agents=20,
+    routines=2_000,
     quiet_seconds=5.0,
 )
 FULL = Effort()

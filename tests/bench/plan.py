@@ -14,7 +14,19 @@ from typing import Any
 
 from bench import subjects
 from bench.effort import Effort
-from bench.loads import calls, checkpoints, cluster, node, relay, routes, sandboxes, streams, tool_search, turns
+from bench.loads import (
+    calls,
+    checkpoints,
+    cluster,
+    node,
+    relay,
+    routes,
+    routines,
+    sandboxes,
+    streams,
+    tool_search,
+    turns,
+)
 from bench.report import Line, skipped
 from moorage_api.ledger.script import LedgerError
 
@@ -51,6 +63,7 @@ BENCHES: tuple[Bench, ...] = (
     Bench("delta", "always", turns.delta),
     Bench("turn-first-event", "always", turns.first_event),
     Bench("call", "always", calls.measure),
+    Bench("routines", "always", routines.measure),
     Bench("turn-everysec", "everysec", relaxed(turns.turn)),
     Bench("delta-everysec", "everysec", relaxed(turns.delta)),
     Bench("turn-first-event-everysec", "everysec", relaxed(turns.first_event)),
