@@ -362,3 +362,51 @@ def test_a_run_past_its_time_is_ended_and_keeps_what_it_said(laptop: Laptop) -> 
     assert response.status in ("failed", "incomplete", "cancelled") and response.output_text.startswith("heard: wait")
     last = laptop.platform.call("/v1/routines/overdue")[1]
     assert last["failures"] == 1 and last["running"] is None, last
+
+
+PERIOD_S = 20
+POLICIES = ("skip", "latest", "all")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_due_times_that_passed_while_the_platform_was_down(tmp_path: Path) -> None:
+    folder, home = tmp_path / "agents", tmp_path / "home"
+    (folder / "worker").mkdir(parents=True)
+    (folder / "worker" / "host.py").write_text(HOST)
+    (folder / "worker" / "agent.yaml").write_text(yaml.safe_dump(AGENT))
+    with started(folder, state=tmp_path / "state") as platform:
+        laptop = Laptop(platform, folder, Commands(platform.url, platform.api_key, home))
+        poll("the agent serves", lambda: any(a["name"] == "worker" for a in platform.agents), within=120)
+        for policy in POLICIES:
+            laptop.write(policy, every=f"{PERIOD_S}s", missedRuns=policy, concurrencyPolicy="queue", historyLimit=50)
+        for policy in POLICIES:
+            laptop.ended(policy, within=60)
+    down = time.time()
+    # More than the minute within which a due time is not yet late: five of them pass, two of which are late whenever it is up again.
+    poll("due times pass", lambda: time.time() > down + 5 * PERIOD_S, within=6 * PERIOD_S)
+    with started(folder, state=tmp_path / "state") as platform:
+        laptop = Laptop(platform, folder, Commands(platform.url, platform.api_key, home))
+        up = time.time()
+        seen = {policy: seen_after(laptop, policy, up) for policy in POLICIES}
+    before = {policy: [slot for slot in seen[policy] if down + 1 < slot < up - 60] for policy in POLICIES}
+    late = before["all"]
+    assert len(late) >= 2 and all(before[policy] == late for policy in POLICIES), seen
+    for policy, found in seen.items():
+        slots = sorted(found)
+        assert slots == list(range(slots[0], slots[-1] + 1, PERIOD_S)), f"{policy}: every due time is accounted for"
+        assert set(found.values()) <= {"succeeded", "missed"}, found
+    assert [seen["all"][slot] for slot in late] == ["succeeded"] * len(late), "all of them are made up for"
+    assert [seen["skip"][slot] for slot in late] == ["missed"] * len(late), "none of them is"
+    assert seen["latest"][late[0]] == "missed" and "succeeded" in seen["latest"].values()
+
+
+def seen_after(laptop: Laptop, name: str, instant: float) -> dict[int, str]:
+    """Due times and what became of them, once one after that instant was run."""
+
+    def found() -> dict[int, str] | None:
+        runs = [run for run in laptop.runs(name) if run["outcome"] is not None]
+        slots = {int(datetime.fromisoformat(run["scheduled_time"]).timestamp()): str(run["outcome"]) for run in runs}
+        return dict(sorted(slots.items())) if any(slot > instant for slot in slots) else None
+
+    return dict(poll(f"{name} ran again", found, within=90))

@@ -233,6 +233,7 @@ ROWS: dict[str, Row] = {
             "unit/routines/test_deciding.py::test_due_times_of_an_absence",
             "unit/routines/test_deciding.py::test_a_clock_that_jumps_back_runs_nothing_twice",
             f"{JOURNEY.format('routines')}::test_a_due_time_is_run_once_and_its_response_is_read_like_any_other",
+            f"{JOURNEY.format('routines')}::test_due_times_that_passed_while_the_platform_was_down",
         ),
     ),
     "F32": Row(

@@ -207,11 +207,12 @@ async def test_an_effect_whose_answer_was_cut_has_an_unknown_outcome_for_good(bo
 
 
 async def test_a_server_that_hangs_costs_its_deadline_and_no_second_run(box: Box) -> None:
-    await box.toolbox("t", box.upstream(timeout="300ms", readOnly=["get_*"]))
+    # A busy machine has to come to know its server's era within it.
+    await box.toolbox("t", box.upstream(timeout="1500ms", readOnly=["get_*"]))
     text, error = await box.run("hang")
     assert error and text.startswith("outcome_unknown")
     text, error = await box.run("hang", tool="get_one")
-    assert error and "did not answer within 0.3 s" in text
+    assert error and "did not answer within 1.5 s" in text
     assert box.tools.times("hang") == 2
 
 
