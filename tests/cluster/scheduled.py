@@ -44,6 +44,8 @@ class Scheduled(Laptop):
 
     release: Installed
     home: Path
+    told = 240
+    """A kubelet brings a changed Secret within two minutes; an alert whose URL is not there yet is tried again meanwhile."""
 
     def __post_init__(self) -> None:
         platform = Reached(self.release)

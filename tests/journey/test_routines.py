@@ -59,7 +59,7 @@ AGENT = {
     "apiVersion": "moorage.dev/v1alpha1",
     "kind": "HostedAgent",
     "metadata": {"name": "worker"},
-    "spec": {"source": {"path": ".", "entrypoint": "host.py"}, "pool": {"min": 2, "max": 6}},
+    "spec": {"source": {"path": ".", "entrypoint": "host.py"}, "pool": {"min": 2, "max": 16}},
 }
 KEY = "a-signing-key-of-the-test"
 
@@ -109,6 +109,9 @@ def people() -> Iterator[People]:
 
 class Laptop:
     """A folder under `moorage dev`: its routines are written as files, and count at once."""
+
+    told: float = 60
+    """Seconds within which people are told."""
 
     def __init__(self, platform: Platform, folder: Path, commands: Commands) -> None:
         self.platform = platform
@@ -246,7 +249,7 @@ def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: 
     for number in (1, 2):
         laptop.run("alarm")
         laptop.ended("alarm", number)
-    (failed,) = poll("people are told", lambda: people.of("alarm"), within=60)
+    (failed,) = poll("people are told", lambda: people.of("alarm"), within=laptop.told)
     assert failed["type"] == "routine.failed" and "it always fails" in failed["error"] and failed["failures"] == 1
     path, headers, body = next(each for each in people.told if b'"alarm"' in each[2])
     assert path == "/hook/secret-part"
@@ -256,7 +259,9 @@ def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: 
     laptop.write("alarm", input="quiet now", alerts=[OPS])
     laptop.run("alarm")
     laptop.ended("alarm", 3)
-    told = poll("and that it runs again", lambda: found if len(found := people.of("alarm")) == 2 else None, within=60)
+    told = poll(
+        "and that it runs again", lambda: found if len(found := people.of("alarm")) == 2 else None, within=laptop.told
+    )
     assert told[1]["type"] == "routine.resolved"
     shown = json.dumps(laptop.platform.call("/v1/routines/alarm")[1]) + laptop.platform.log.read_text()
     assert "secret-part" not in shown and KEY not in shown
@@ -271,7 +276,7 @@ def test_chats_are_told_in_their_own_shape(laptop: Laptop, people: People, kind:
     def told() -> list[dict[str, Any]]:
         return [json.loads(body) for path, _, body in people.told if path == "/chat" and name.encode() in body]
 
-    (found,) = poll("the chat is told", told, within=60)
+    (found,) = poll("the chat is told", told, within=laptop.told)
     assert field in found
 
 
@@ -286,7 +291,7 @@ def test_nobody_is_told_where_failures_are_skipped(laptop: Laptop, people: Peopl
 def test_a_routine_that_always_fails_is_stopped_and_resumed_by_hand(laptop: Laptop, people: People) -> None:
     laptop.write("doomed", input="always", every="10s", stopAfter=2, alerts=[OPS], missedRuns="skip")
     poll("it is stopped", lambda: laptop.platform.call("/v1/routines/doomed")[1]["status"] == "stopped", within=60)
-    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=60)
+    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=laptop.told)
     assert [one["type"] for one in kinds] == ["routine.failed", "routine.stopped"]
     laptop.commands.run("routines", "resume", "doomed")
     assert laptop.platform.call("/v1/routines/doomed")[1]["status"] == "active"

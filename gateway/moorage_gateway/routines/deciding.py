@@ -89,6 +89,13 @@ def by_hand(known: Known, state: State, now: int, *, run_id: Callable[[], str]) 
     return work.decision()
 
 
+def begins(known: Known, now: int) -> int:
+    """From when due times count of a manifest that is new now. One instant (`at`) counts though it has passed until a manifest comes to be
+    known: within the minutes that a cluster may take, or what its policy says of missed ones."""
+    at = schedule_of(known.spec).next(0) if known.spec.at else None
+    return now if at is None else min(now, at - 1)
+
+
 def standing(known: Known, state: State) -> Standing:
     """How the routine stands, for people who do not ask a gateway."""
     suspended = known.spec.suspend or state.suspended
@@ -140,7 +147,7 @@ class _Work:
             state,
             spec=self._known.digest,
             timing=self._known.timing,
-            cursor=self._now if moved else state.cursor,
+            cursor=begins(self._known, self._now) if moved else state.cursor,
             stopped=False,
             failures=0 if state.stopped else state.failures,
         )

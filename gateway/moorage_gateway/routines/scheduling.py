@@ -263,7 +263,7 @@ class Scheduler:
         """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run."""
         newest = await self._history.newest(entry.tenant, entry.name, 1)
         known = Known.of(entry.name, entry.spec)
-        state = State(spec=known.digest, timing=known.timing, cursor=since)
+        state = State(spec=known.digest, timing=known.timing, cursor=deciding.begins(known, since))
         if newest:
             state = replace(state, cursor=newest[0].slot, last=newest[0].last)
         mark = await self._history.marked(entry.tenant, entry.name)

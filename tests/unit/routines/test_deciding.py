@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -247,3 +248,17 @@ def test_runs_are_named_by_their_due_time_so_that_a_lost_one_is_met_again() -> N
     assert third.state.run is not None and third.state.run.id != one.state.run.id, (
         "and no two routines' runs are called alike"
     )
+
+
+@pytest.mark.parametrize(("late", "runs"), [(5_000, True), (30 * MINUTE, True), (2 * 60 * MINUTE, False)])
+def test_an_instant_that_passed_before_its_manifest_was_known_is_not_passed_over_in_silence(
+    late: int, runs: bool
+) -> None:
+    at = T0 - T0 % 1000
+    routine = known(every=None, at=datetime.fromtimestamp(at / 1000, UTC).isoformat(), startingDeadline="1h")
+    now = at + late
+    state = State(spec=routine.digest, timing=routine.timing, cursor=deciding.begins(routine, now))
+    found = look(routine, state, now)
+    assert found.start is runs and slots(found) == ([] if runs else [(0, "missed")])
+    moved = look(routine, State(spec="another", timing="another", cursor=now), now)
+    assert moved.start is runs, "of a manifest that says another instant than the one before"
