@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
 from moorage_api.ledger.routines import Standing
 from moorage_operator.endpoints import Endpoints, status_of, wanted
-from moorage_operator.kube import ENDPOINTS, PODS, ROUTINES, SECRETS, TOOLBOXES, Kind, KubeError
+from moorage_operator.kube import ENDPOINTS, EVENTS, PODS, ROUTINES, SECRETS, TOOLBOXES, Kind, KubeError
 from moorage_operator.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -49,6 +49,7 @@ class Cluster:
         self.secrets: dict[tuple[str, str], dict[str, str]] = {("platform", "gw"): {}, **(secrets or {})}
         self.forbidden: set[tuple[str, str]] = set()
         self.no_definition = False
+        self.events: list[dict[str, Any]] = []
         self.writes: list[tuple[str, str, Any]] = []
         self.read: list[tuple[str, str]] = []
 
@@ -69,6 +70,14 @@ class Cluster:
             raise KubeError(403, "Forbidden", "not yours")
         held = self.secrets.get((namespace, name))
         return None if held is None else {"data": dict(held)}
+
+    async def create(self, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+        """Of events alone."""
+        assert kind is EVENTS
+        if any(one["metadata"]["name"] == body["metadata"]["name"] for one in self.events):
+            raise KubeError(409, "AlreadyExists", "it is there")
+        self.events.append(body)
+        return body
 
     async def merge(
         self, kind: Kind, namespace: str, name: str, body: dict[str, Any], *, part: str = ""
@@ -342,6 +351,13 @@ async def test_a_routine_is_published_with_the_urls_of_its_alerts_and_its_status
     condition, reason, message = cluster.said("nightly")
     assert (condition, reason) == ("False", "Stopped") and "it broke" in message and "resume nightly" in message
     assert "hooks.example.com" not in json.dumps(body)
+    (event,) = cluster.events
+    assert (event["reason"], event["involvedObject"]["name"]) == ("RunFailed", "nightly") and "it broke" in event[
+        "message"
+    ]
+    body["status"]["lastRun"] = None  # an operator that ended between the two says it again
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    assert len(cluster.events) == 1 and body["status"]["lastRun"]
 
 
 async def test_a_routine_with_an_impossible_schedule_is_refused_in_its_status() -> None:
