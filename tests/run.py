@@ -36,7 +36,7 @@ TIERS = (
     Tier("provider", "provider and not long", workers=2, dist="loadfile"),
     Tier("isolation", "isolation and not long"),
     Tier("tenancy", "tenancy and not long"),
-    Tier("packaging", "packaging and not long"),
+    Tier("packaging", "packaging and not long", workers=2, dist="loadfile"),
     Tier("journey", "journey and not long and not crash and not tenancy", workers=2, dist="loadfile"),
     Tier("crash", "crash and not long"),
     Tier("sim", "sim and not long", workers=2),
