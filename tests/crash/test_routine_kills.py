@@ -32,7 +32,7 @@ RUNS = 50 if LONG else 5
 AT_ONCE = 5
 VICTIMS = ("all", "init", "agent", "shim", "gateway")
 
-pytestmark = [pytest.mark.crash, pytest.mark.routines, pytest.mark.timeout(3600 if LONG else 300)]
+pytestmark = [pytest.mark.crash, pytest.mark.routines, pytest.mark.timeout(7200 if LONG else 300)]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def over(platform: Platform, name: str) -> dict[str, Any]:
         _, said = platform.call(f"/v1/routines/{name}/runs")
         return next((run for run in said.get("data", ()) if run["outcome"] is not None), None)
 
-    return dict(poll(f"{name} ran", found, within=240, every=0.3))
+    return dict(poll(f"{name} ran", found, within=600 if LONG else 240, every=0.3))
 
 
 def test_a_run_of_thirty_steps_goes_on_from_where_it_died(
