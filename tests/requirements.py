@@ -29,10 +29,7 @@ GAPS: dict[str, str] = {
     "R13": "the suite is not repeated 50 times",
 }
 
-_ROUTINES = "routines of many steps, killed at random, a later part of theirs"
-
 LATER: dict[str, str] = {
-    **dict.fromkeys(("F31",), _ROUTINES),
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),
     "T15": "memory, a later issue",
     "F44": "a second release: until then operator and gateway are of one version, whatever their images are called",

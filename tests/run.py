@@ -1,7 +1,7 @@
 """The one test door behind `scripts/test`: picks tiers and groups, runs them in processes of their own, closes with counts.
 
 scripts/test                      everything but what needs a cluster or --long
-scripts/test --only crash -x      one tier or group; further arguments go to pytest
+scripts/test --only crash -x      one tier or group (as routines, sweep); further arguments go to pytest; --cluster for what of it is there
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def main() -> int:
         os.environ["MOORAGE_NODE_OPTIONAL"] = "1"
     tiers = [t for t in known if options.only in (None, t.name)]
     if options.only and not tiers:
-        tiers = [Tier(options.only, options.only)]
+        group = options.only if options.cluster else f"{options.only} and not cluster"
+        tiers = [Tier(options.only, group)]
     if options.long:
         tiers = [replace(t, expression=t.expression.replace(" and not long", "")) for t in tiers]
         os.environ["MOORAGE_LONG"] = "1"

@@ -236,6 +236,14 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('routines')}::test_due_times_that_passed_while_the_platform_was_down",
         ),
     ),
+    "F31": Row(
+        "a routine killed in the middle of a long run: it goes on from where it died, and no step that was recorded runs twice",
+        (
+            "crash/test_routine_kills.py::test_a_run_of_thirty_steps_goes_on_from_where_it_died",
+            f"{JOURNEY.format('routines')}::test_a_crash_is_the_same_turn_and_no_failure",
+            f"{JOURNEY.format('routines')}::test_what_a_step_of_a_failed_try_has_done_is_not_done_again_by_the_next",
+        ),
+    ),
     "F32": Row(
         "a poison request: bounded attempts, a useful error, others untouched",
         (f"{JOURNEY.format('turns')}::test_an_agent_that_crashes_twice_at_one_point_fails_with_its_last_lines",),

@@ -125,6 +125,6 @@ ROWS = {
             f"{SHIM.format('checkpoints')}::test_a_checkpoint_that_is_refused_at_any_call_is_none_and_the_older_stands",
             "component/checkpoint/test_swapping.py::test_killed_at_any_step_leaves_the_old_trees_or_the_new",
         ),
-        lacking="turns have the simulation's; routines come with their issue; a sample of the operator's points a change",
+        lacking="turns have the simulation's; schedulers of routines end at random steps; a sample of the operator's points a change",
     ),
 }

@@ -12,7 +12,7 @@ import pytest
 from fakes.routine_world import START_MS, RoutineWorld
 from fakes.valkey import Valkey
 
-pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.component, pytest.mark.routines, pytest.mark.timeout(300)]
 
 SEED = int(os.environ.get("MOORAGE_SEED", "20783"))
 NAMES = tuple(f"r{number}" for number in range(5))

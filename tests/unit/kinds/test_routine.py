@@ -9,7 +9,7 @@ import pytest
 from moorage_api import templates
 from moorage_api.kinds import ManifestError, Routine, parse_any
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.routines]
 
 
 def document(**spec: Any) -> dict[str, Any]:

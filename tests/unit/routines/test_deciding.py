@@ -13,7 +13,7 @@ from moorage_gateway.routines import deciding
 from moorage_gateway.routines.deciding import Known, by_hand, decide, held
 from moorage_gateway.routines.state import Decision, Run, State, Turn
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.routines]
 
 MINUTE = 60_000
 T0 = 1_800_000_000_000 // MINUTE * MINUTE

@@ -12,7 +12,7 @@ import pytest
 
 from moorage_api import schedules
 
-pytestmark = [pytest.mark.unit, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.unit, pytest.mark.routines, pytest.mark.timeout(1800)]
 
 TRIPLES = 100_000 if os.environ.get("MOORAGE_LONG") == "1" else 600
 SEED = 20783
