@@ -44,8 +44,6 @@ class Scheduled(Laptop):
 
     release: Installed
     home: Path
-    told = 240
-    """A kubelet brings a changed Secret within two minutes; an alert whose URL is not there yet is tried again meanwhile."""
 
     def __post_init__(self) -> None:
         platform = Reached(self.release)
@@ -53,6 +51,21 @@ class Scheduled(Laptop):
 
     def keep(self, document: dict[str, Any]) -> None:
         self.release.kubectl("apply", "-f", "-", given=json.dumps(document))
+
+    def write(self, name: str, **spec: Any) -> None:
+        """As on a laptop; then its alerts can be told, which takes the kubelet up to two minutes."""
+        super().write(name, **spec)
+        for alert in spec.get("alerts", ()):
+            self._until_mounted(f"_routines_{name}_{alert['name']}_url")
+
+    def _until_mounted(self, ending: str) -> None:
+        def there() -> bool:
+            found = self.release.platform(
+                "exec", "deploy/moorage-gateway", "--", "find", "/etc/moorage", "-name", f"*{ending}"
+            )
+            return ending in found
+
+        poll(f"the gateways have {ending}", there, within=180, every=2)
 
     def remove(self, name: str) -> None:
         self.release.kubectl("delete", "routine", name, "--wait=false")

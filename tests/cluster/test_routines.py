@@ -1,16 +1,12 @@
-"""Routines in a release: the laptop's journeys over `kubectl apply`, what kubectl shows of them, and thirty steps whose pod is deleted."""
+"""Routines in a release: the laptop's journeys over `kubectl apply`, and what kubectl shows of them."""
 
 from __future__ import annotations
 
 import base64
 import json
-import random
 import re
 import shutil
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -19,9 +15,6 @@ from cluster.made import SANDBOX_IMAGE
 from cluster.node import images, plan
 from cluster.node.node import Node
 from cluster.scheduled import Scheduled
-from crash.routines import host
-from crash.routines.struck import Blow, Striking, blows, judge, watched
-from fakes.effects import Effects
 from fakes.platform import poll
 from journey.test_routines import (
     HOST,
@@ -45,7 +38,6 @@ from journey.test_routines import (
     test_two_routines_of_one_owner_and_agent_that_are_due_at_once_are_both_run,
     test_what_a_step_of_a_failed_try_has_done_is_not_done_again_by_the_next,
 )
-from moorage_operator import marks
 from tree import ROOT
 
 __all__ = [
@@ -81,19 +73,11 @@ def people() -> Iterator[People]:
 
 
 @pytest.fixture(scope="module")
-def effects() -> Iterator[Effects]:
-    made = Effects(plan.HOST)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def image(node: Node, sandbox_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Both agents."""
+    """The journeys' agent."""
     context = tmp_path_factory.mktemp("image")
     (context / "agents").mkdir()
     (context / "agents" / "worker.py").write_text(HOST)
-    (context / "agents" / "steps.py").write_text(Path(host.__file__).read_text())
     shutil.copy(ROOT / "tests/cluster/routines/host.py", context)
     archive = plan.cache() / "routines-test.oci.tar"
     images.build(IMAGE, ROOT / "tests/cluster/routines/Dockerfile", context, SANDBOX_IMAGE, archive)
@@ -107,10 +91,9 @@ def laptop(
     parts: dict[str, str],
     image: str,
     people: People,
-    effects: Effects,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Scheduled]:
-    """By the journeys' own name for it. Its agents serve, its Secrets are there."""
+    """By the journeys' own name for it. Its agent serves, its Secrets are there."""
     host_of = people.url.removeprefix("http://")
     values = small(parts) | {"models": {"secrets": ["ops", "chat"], "allowedUpstreams": [host_of]}}
     folder = tmp_path_factory.mktemp("routines")
@@ -123,10 +106,7 @@ def laptop(
             release.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(body))
         pool = {"pool": {"min": 2, "max": 30}, "session": SESSION}
         release.apply("worker", env=[{"name": "AGENT", "value": "worker"}], **pool)
-        ledger = [{"name": "AGENT", "value": "steps"}, {"name": "LEDGER_URL", "value": effects.url}]
-        release.apply("steps", env=ledger, egress=[effects.url.removeprefix("http://")], **pool)
-        for name in ("worker", "steps"):
-            release.until_ready(name, within=180)
+        release.until_ready("worker", within=180)
         made = Scheduled(release, tmp_path_factory.mktemp("home"))
         begin_what_takes_a_minute(made)
         yield made
@@ -174,50 +154,6 @@ def test_what_is_wrong_with_one_stands_in_its_condition(
     laptop.until_said(name, said)
     assert laptop.condition(name)["reason"]
     laptop.remove(name)
-
-
-def test_a_run_of_thirty_steps_goes_on_where_its_pod_was_deleted(
-    laptop: Scheduled, effects: Effects, request: pytest.FixtureRequest
-) -> None:
-    seed = request.config.getoption("--crash-seed") or int(time.time()) // 86_400
-    print(f"crash seed {seed}: replay with --crash-seed {seed}")
-    release, name = laptop.release, "thirty"
-
-    def strike(blow: Blow) -> None:
-        if blow.victim == "gateway":
-            one = release.parts("gateway")[0]["metadata"]["name"]
-            release.platform("delete", "pod", one, "--grace-period=0", "--force", "--wait=false")
-            return
-        release.kubectl("delete", "pod", sandbox(laptop, name), "--grace-period=0", "--force", "--wait=false")
-
-    one = Striking(name, blows(random.Random(seed), ("pod", "pod", "gateway")), strike)
-    watched(effects, [one])
-    try:
-        at = (datetime.now(UTC) + timedelta(seconds=3)).replace(microsecond=0)
-        laptop.write(name, agent="steps", at=at.isoformat(), input=name, timeoutMinutes=8)
-        (run,) = laptop.ended(name, within=420)
-    finally:
-        effects.watch = None
-    release.until_whole()
-    response = laptop.output(run["response_ids"][0], "steps")
-    judge(effects, one, run, response, laptop.platform.record("steps", response.id)["attempts"])
-
-
-def sandbox(laptop: Scheduled, name: str) -> str:
-    """The pod of a routine's session."""
-    mine = {
-        one["metadata"]["name"] for one in laptop.release.claims("steps")
-        if (whose := marks.identity(one)) is not None and whose.session == f"routine-{name}"
-    }  # fmt: skip
-
-    def found() -> list[str]:
-        return [
-            str(one["metadata"]["name"]) for one in laptop.release.pods("steps")
-            for volume in one["spec"]["volumes"]
-            if volume.get("persistentVolumeClaim", {}).get("claimName") in mine and "deletionTimestamp" not in one["metadata"]
-        ]  # fmt: skip
-
-    return str(poll("its pod is there", found, within=30)[0])
 
 
 def test_no_value_of_a_secret_stands_in_what_the_cluster_shows(laptop: Scheduled) -> None:

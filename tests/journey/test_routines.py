@@ -112,9 +112,6 @@ def people() -> Iterator[People]:
 class Laptop:
     """A folder under `moorage dev`: its routines are written as files, and count at once."""
 
-    told: float = 60
-    """Seconds within which people are told."""
-
     def __init__(self, platform: Platform, folder: Path, commands: Commands) -> None:
         self.platform = platform
         self.folder = folder
@@ -251,7 +248,7 @@ def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: 
     for number in (1, 2):
         laptop.run("alarm")
         laptop.ended("alarm", number)
-    (failed,) = poll("people are told", lambda: people.of("alarm"), within=laptop.told)
+    (failed,) = poll("people are told", lambda: people.of("alarm"), within=60)
     assert failed["type"] == "routine.failed" and "it always fails" in failed["error"] and failed["failures"] == 1
     path, headers, body = next(each for each in people.told if b'"alarm"' in each[2])
     assert path == "/hook/secret-part"
@@ -261,9 +258,7 @@ def test_people_are_told_once_that_it_fails_and_once_that_it_runs_again(laptop: 
     laptop.write("alarm", input="quiet now", alerts=[OPS])
     laptop.run("alarm")
     laptop.ended("alarm", 3)
-    told = poll(
-        "and that it runs again", lambda: found if len(found := people.of("alarm")) == 2 else None, within=laptop.told
-    )
+    told = poll("and that it runs again", lambda: found if len(found := people.of("alarm")) == 2 else None, within=60)
     assert told[1]["type"] == "routine.resolved"
     shown = json.dumps(laptop.platform.call("/v1/routines/alarm")[1]) + laptop.platform.log.read_text()
     assert "secret-part" not in shown and KEY not in shown
@@ -278,7 +273,7 @@ def test_chats_are_told_in_their_own_shape(laptop: Laptop, people: People, kind:
     def told() -> list[dict[str, Any]]:
         return [json.loads(body) for path, _, body in people.told if path == "/chat" and name.encode() in body]
 
-    (found,) = poll("the chat is told", told, within=laptop.told)
+    (found,) = poll("the chat is told", told, within=60)
     assert field in found
 
 
@@ -300,7 +295,7 @@ def test_a_routine_that_always_crashes_is_stopped_beside_others_that_run_and_res
     others = [run for run in laptop.runs("beside") if run["outcome"] is not None]
     assert len(others) >= 2 and {run["outcome"] for run in others} == {"succeeded"}, others
     laptop.commands.run("routines", "suspend", "beside")
-    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=laptop.told)
+    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=60)
     # In no order: one whose target could not be told is tried again later.
     assert sorted(one["type"] for one in kinds) == ["routine.failed", "routine.stopped"]
     laptop.commands.run("routines", "resume", "doomed")

@@ -1,6 +1,6 @@
 """A run of thirty steps under blows: when they fall, and what must be true afterwards. How a blow falls is its `strike`.
 
-Used where runs are on one machine and where they are in pods.
+Apart from who is killed and how, so that runs elsewhere can be struck as well.
 """
 
 from __future__ import annotations
