@@ -33,6 +33,7 @@ from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.machine import LAUNCHER
 from moorage_local.manifests import FoundToolbox
 from moorage_local.state import State
+from moorage_local.volume_store import VolumeError
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Programs:
                 made = await self._make(wanted)
                 why = await self._lives(wanted, made, save)
                 pause, told = FIRST_PAUSE_S, ""
-            except (Unready, OSError) as fault:
+            except (Unready, VolumeError, IsolationError, OSError) as fault:
                 why = str(fault)
             if why is None:
                 continue

@@ -11,12 +11,16 @@ from moorage_api.kinds.agent import ENV_NAME, RESERVED_ENV
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.values import Cpu, Part, Size, relative_path
 
+_LOADERS = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
+"""Beside `LD_…`: by these the C library loads code, or is steered, in whatever is started with them (ld.so(8), locale(7))."""
+
 
 class ServerVariable(Part):
     """One environment variable of the program: a plain value, or where a secret is."""
 
     name: str
-    """Name of the variable. `PORT`, `HOME`, the proxy variables and `MOORAGE_…` belong to the platform."""
+    """Name of the variable. `PORT`, `HOME`, the proxy variables and `MOORAGE_…` belong to the platform, `LD_…` and
+    the like to what starts the program."""
     value: str | None = Field(default=None, max_length=32768)
     """Its value, a string: quote numbers and true/false. Never a secret."""
     secret: Credential | None = None
@@ -29,6 +33,10 @@ class ServerVariable(Part):
             raise ValueError(f"{name[:60]!r} is not a name of an environment variable")
         if name.upper() in RESERVED_ENV or name.startswith("MOORAGE_"):
             raise ValueError(f"{name} is set by the platform; choose another name")
+        if name.startswith("LD_") or name in _LOADERS:
+            raise ValueError(
+                f"{name} would reach what starts the program, outside of its sandbox; set it in a wrapper script"
+            )
         return name
 
     @field_validator("value")

@@ -29,14 +29,16 @@ MOST_ASKED = 16
 LOCK_MS = 60_000
 """Longer than a token server and the store have together."""
 
-# One link for as long as it is good for half its time, so that a turn's calls name the same one.
+# One link for as long as it is good for half its time, for the same terms and not begun with, so that a turn's calls name the same one.
 # A: place, new link, its body (JSON), ms, response ('' = none), id of the item, item (JSON without its link), most items, ms they are kept
 ASK = Script(
     "consents_ask",
     """
 local ask, ms = 'oauth:ask:' .. A[1], tonumber(A[4])
 local id = call('GET', ask)
-if not id or call('PTTL', 'oauth:link:' .. id) < ms / 2 then
+local held = id and call('GET', 'oauth:link:' .. id)
+local was = held and cjson.decode(held)
+if not was or was.browser or was.binding ~= cjson.decode(A[3]).binding or call('PTTL', 'oauth:link:' .. id) < ms / 2 then
   id = A[2]
   call('SET', 'oauth:link:' .. id, A[3], 'PX', A[4])
   call('SET', ask, id, 'PX', A[4])

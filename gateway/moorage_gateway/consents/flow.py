@@ -20,12 +20,14 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.ledger.consents import ConsentLedger, Item
+from moorage_api.ledger.script import LedgerError
 from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
 from moorage_gateway.consents.holding import ASK_S, Holding
@@ -209,7 +211,8 @@ class Consents:
         except NoKey:
             raise _over() from None
         await self._exchanged(subject, wanted, code, verifier)
-        await self._ledger.done(str(body["link"]), subject.place)
+        with suppress(LedgerError):  # the consent is kept; the link runs out by itself
+            await self._ledger.done(str(body["link"]), subject.place)
         return subject
 
     async def _exchanged(self, subject: Subject, wanted: Terms, code: str, verifier: str) -> None:

@@ -93,9 +93,9 @@ class Holding:
     async def alone(self, subject: Subject) -> AsyncIterator[int]:
         """Nobody else writes this user's tokens meanwhile: gives the least version of what is written. Raises LedgerError."""
         holder = secrets.token_hex(16)
-        while not (now := await self._ledger.lock(subject.place, holder)):
-            await self._clock.sleep(LOOK_S)
-        try:
+        try:  # also around the lock: who is cancelled after Redis took it leaves none behind, and only its holder's is taken off
+            while not (now := await self._ledger.lock(subject.place, holder)):
+                await self._clock.sleep(LOOK_S)
             yield now
         finally:
             try:

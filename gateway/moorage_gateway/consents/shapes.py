@@ -99,7 +99,9 @@ def terms(toolbox: str, spec: dict[str, Any], secret: str) -> Terms:
 def binding(spec: dict[str, Any]) -> str:
     """What a user consents to: where the token goes, who gives it, to whom, for what. A manifest that says otherwise needs a new one."""
     said = spec["oauth"]
-    named = [said.get(each) for each in ("authorizationUrl", "tokenUrl", "clientId", "resource", "issuer")]
+    named = [
+        said.get(each) for each in ("authorizationUrl", "tokenUrl", "revocationUrl", "clientId", "resource", "issuer")
+    ]
     return _digest([place_of(spec), spec.get("openapi") and spec["openapi"].get("url"), *named, sorted(said["scopes"])])
 
 

@@ -34,6 +34,7 @@ _SAFE = [
     (b"x-frame-options", b"DENY"),
 ]
 _LATER = "The platform's storage does not answer. Try again in a moment."
+_ANEW = "The platform's storage does not answer, and nothing was kept. Open the agent's link again in a moment."
 
 
 class ConsentPages:
@@ -52,7 +53,7 @@ class ConsentPages:
         except ApiError as no:
             await self._refuse(scope, send, no.status, no.message)
         except (LedgerError, StoreError, TimeoutError):
-            await self._refuse(scope, send, 503, _LATER)
+            await self._refuse(scope, send, 503, _LATER if scope["path"] == START else _ANEW)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         path, method = scope["path"], scope["method"]

@@ -31,7 +31,7 @@ from moorage_gateway.tools.making import Making, OfUsers
 from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
-from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
+from moorage_gateway.tools.servers import ConsentNeeded, ToolFault, ToolServer, Whose
 from moorage_gateway.tools.stdio import Programs
 
 _TARGET = re.compile(rf"{TOOLBOXES}([a-z0-9][a-z0-9-]{{0,62}})/mcp/?(?:\?(.*))?\Z", re.DOTALL)
@@ -80,7 +80,9 @@ class Reached:
         return self.make(self.upstream, most)
 
     def failed(self, fault: ToolFault) -> None:
-        """Counts it, where it is the server's failure."""
+        """Counts it, where it is the server's failure; what asked no server says nothing of it."""
+        if isinstance(fault, ConsentNeeded):
+            return
         if fault.counts:
             self.gate.bad(self.now())
         else:

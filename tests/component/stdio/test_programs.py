@@ -206,7 +206,7 @@ async def test_what_it_prints_for_people_is_bounded(desk: Desk) -> None:
 async def test_a_call_that_hangs_ends_at_its_time_and_a_process_that_hangs_is_ended(tmp_path: Path, desk: Desk) -> None:
     answer = (await desk.call("hang", seconds=0.3)).json()
     assert answer["text"] == "it did not answer within 0.3 s" and answer["sent"] and answer["late"]
-    assert desk.ran("hang") == 1
+    await desk.until("the program has read it", lambda: desk.ran("hang") == 1)
     behind = asyncio.create_task(desk.call("behind", seconds=20))
     await desk.says("says nothing any more, and is ended")
     assert (await behind).json()["sent"], "who waits behind it is told, and not left waiting"

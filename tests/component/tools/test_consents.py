@@ -407,6 +407,9 @@ async def test_a_link_belongs_to_the_browser_that_began_with_it(desk: Box, auth:
     await first.sent(link)
     taken = await second.post(link, {"check": await second.check(link)})
     assert taken.status_code == 403 and "another browser" in taken.text
+    assert await link_of(desk, "again") != link, (
+        "who asks the agent again gets one that the other browser can begin with"
+    )
     assert (await first.consents(link)).status_code == 200, "it may begin again where it began"
     assert (await first.get(link)).status_code == 404, "and once only"
 
@@ -461,7 +464,9 @@ async def test_a_manifest_that_says_otherwise_needs_a_new_consent(desk: Box, aut
     await link_of(desk, "elsewhere")
     assert desk.old.methods == [], "the token did not go to the other server"
     await desk.toolbox("t", upstream(desk, auth, scopes=["tickets.read", "admin"]))
-    await link_of(desk, "more")
+    more = await link_of(desk, "more")
+    await desk.toolbox("t", upstream(desk, auth, revocationUrl=f"{auth.url}/elsewhere"))
+    assert await link_of(desk, "back") != more, "a link is for the terms that it was made for"
     await desk.toolbox("t", upstream(desk, auth))
     assert await desk.run("y") == ("add 2: y", False), "for what it was given it counts"
 

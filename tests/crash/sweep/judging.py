@@ -21,6 +21,10 @@ def judge(servers: Servers, point: Point, run: str, seen: Seen) -> int:
     done = [servers.effects.counts[f"{run}-{n}"] for n in range(1, 6)]
     assert done == [1] * 5, done
     unknown = _judge_unknown(servers, point, run)
+    if point.row.by_model and len(point.blows) == 2 and unknown:
+        # Told twice that an outcome is not known, it looks twice, by a function of its own that is in no journal: the second time it finds
+        # what it did after the first. So its model is asked in another conversation, and answers anew.
+        return unknown
     _judge_questions(servers, point, run)
     if point.mode == "same" or not point.row.by_model:
         _judge_answer(servers, point, run, seen)
