@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         StepFailed,
     )
+    from moorage._progress import progress
     from moorage._steps import step
     from moorage._toolbox import MCPToolbox
     from moorage.adapters.once import read_only, step_tool
@@ -60,6 +61,7 @@ __all__ = [
     "ToolResult",
     "Usage",
     "events",
+    "progress",
     "read_only",
     "step",
     "step_tool",
@@ -69,6 +71,7 @@ __all__ = [
 _LATE = {
     "AsyncClient": "moorage._client",
     "Client": "moorage._blocking",
+    "progress": "moorage._progress",
     "step": "moorage._steps",
     "read_only": "moorage.adapters.once",
     "step_tool": "moorage.adapters.once",

@@ -222,6 +222,10 @@ class Client:
         """See `AsyncClient.run_routine`."""
         return self.run(self._async.run_routine(routine))
 
+    def follow_run(self, routine: str, run: str) -> Iterator[Json]:
+        """See `AsyncClient.follow_run`."""
+        return self.iterate(self._async.follow_run(routine, run))
+
     def suspend_routine(self, routine: str) -> Json:
         """See `AsyncClient.suspend_routine`."""
         return self.run(self._async.suspend_routine(routine))

@@ -6,7 +6,8 @@ whose folder is changed as it runs, and the journeys of boundary calls (`test_ag
 `test_framework_toolboxes`, `test_frameworks`, `test_models`, `test_replay`, `test_review_tools`, `test_steps`, `test_tools`): their clients
 come from the package index, their servers listen on loopback, and parts of the platform are killed. A model is asked, and its key
 changed, in `test_installed`.
-And what `ELSEWHERE` names with its reason. `tests/packaging/test_journeys.py` holds this list to the folder.
+And `test_routine_runs`, whose CLI looks at what a laptop's sandbox printed, and what `ELSEWHERE` names with its reason.
+`tests/packaging/test_journeys.py` holds this list to the folder.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ OF_THEIR_OWN = (
     "replay",
     "review_agent",
     "review_tools",
+    "routine_runs",
     "routines",
     "steps",
     "tools",

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger.progress import Told
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
@@ -26,8 +27,17 @@ Caller = Annotated[Principal, Depends(requests.caller)]
 MOST_RUNS = 500
 
 
+class Progress(BaseModel):
+    """How far a run says that it is. `fraction`: 0 to 1, null where it does not say."""
+
+    text: str
+    fraction: float | None
+    said_at: str
+
+
 class Run(BaseModel):
-    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them."""
+    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them. `progress`: of a run that goes
+    on, what it said last."""
 
     id: str
     object: Literal["routine.run"] = "routine.run"
@@ -40,6 +50,7 @@ class Run(BaseModel):
     response_ids: list[str]
     error: str
     output: str
+    progress: Progress | None = None
 
 
 class Runs(BaseModel):
@@ -111,7 +122,7 @@ def router(services: Services) -> APIRouter:
         one = await found(caller, name)
         with unavailable("Runs cannot be listed"):
             ended = await desk.runs(caller.tenant, name, limit)
-        going = [_going(one.state.run)] if one.state.run is not None else []
+        going = [_going(one.state.run, one.progress)] if one.state.run is not None else []
         return Runs(data=[*going, *[_ended(each) for each in ended]][:limit])
 
     @routes.post("/v1/routines/{name}/run", status_code=202)
@@ -185,7 +196,7 @@ def _routine(one: Shown) -> Routine:
         owner=owner(one.known),
         session=spec.session,
         next=[shown(slot) for slot in one.next],
-        running=_going(state.run) if state.run is not None else None,
+        running=_going(state.run, one.progress) if state.run is not None else None,
         last=Run(
             id=last.run,
             scheduled_time=shown(last.slot),
@@ -206,7 +217,7 @@ def _routine(one: Shown) -> Routine:
     )
 
 
-def _going(run: Going) -> Run:
+def _going(run: Going, said: Told | None = None) -> Run:
     return Run(
         id=run.id,
         scheduled_time=shown(run.slot),
@@ -218,6 +229,7 @@ def _going(run: Going) -> Run:
         response_ids=list(run.responses),
         error=run.error,
         output="",
+        progress=Progress(text=said.text, fraction=said.fraction, said_at=shown(said.at)) if said is not None else None,
     )
 
 
