@@ -174,7 +174,7 @@ async def running(
             index=lambda: index.found(say),
         )
         stack.push_async_callback(deployments.close)
-        applies = Applies(ledger, deployments, state.manifests)
+        applies = Applies(ledger, deployments, state.manifests, endpoints, TENANT)
         platform = Platform(settings, state, gateway, provider, deployments, applies, endpoints, isolation, api_key)
 
         tasks.failed = platform.failed

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from moorage._progress import progress
+    from moorage._routine import Routine
     from moorage._steps import step
     from moorage._toolbox import MCPToolbox
     from moorage.adapters.once import read_only, step_tool
@@ -54,6 +55,7 @@ __all__ = [
     "ReasoningDelta",
     "Request",
     "Response",
+    "Routine",
     "State",
     "StepFailed",
     "TextDelta",
@@ -72,6 +74,7 @@ _LATE = {
     "AsyncClient": "moorage._client",
     "Client": "moorage._blocking",
     "progress": "moorage._progress",
+    "Routine": "moorage._routine",
     "step": "moorage._steps",
     "read_only": "moorage.adapters.once",
     "step_tool": "moorage.adapters.once",

@@ -214,6 +214,14 @@ class Client:
         """See `AsyncClient.get_routine`."""
         return self.run(self._async.get_routine(routine))
 
+    def apply_routine(self, manifest: Json, *, timeout: float = 30.0) -> Json:
+        """See `AsyncClient.apply_routine`."""
+        return self.run(self._async.apply_routine(manifest, timeout=timeout))
+
+    def delete_routine(self, routine: str) -> Json:
+        """See `AsyncClient.delete_routine`."""
+        return self.run(self._async.delete_routine(routine))
+
     def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
         """See `AsyncClient.list_runs`."""
         return self.run(self._async.list_runs(routine, limit=limit))

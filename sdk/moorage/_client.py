@@ -275,6 +275,15 @@ class AsyncClient:
         """One routine: its next due times, the run that goes on, the last one."""
         return _object(await self._http.json("GET", f"/v1/routines/{_seg(routine)}"))
 
+    async def apply_routine(self, manifest: Json, *, timeout: float = 30.0) -> Json:
+        """Applies a Routine manifest; the routine, once the platform has it so. Raises Misuse naming a wrong field, NotReady after
+        `timeout` seconds."""
+        return await _runs.apply(self._http, manifest, timeout=timeout)
+
+    async def delete_routine(self, routine: str) -> Json:
+        """Takes a routine away that came through the API; what runs of it is cancelled."""
+        return _object(await self._http.json("DELETE", f"/v1/routines/{_seg(routine)}"))
+
     async def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
         """Its runs, the newest first."""
         return _data(await self._http.json("GET", f"/v1/routines/{_seg(routine)}/runs", params={"limit": limit}))

@@ -1,19 +1,50 @@
-"""A routine's run while it goes on. Layer: SDK client, under `_client`."""
+"""A routine applied, and its run while it goes on. Layer: SDK client, under `_client`."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from moorage import _errors
+from moorage._transport import Http
 
 Json = dict[str, Any]
 
+POLL_S = 0.2
+"""Between two looks at a routine that was applied."""
 LOOK_S = 1.0
 """Between two looks at the run."""
 MOST = 500
 """Runs among which it is looked for: the most that are kept."""
+
+
+async def apply(http: Http, manifest: Json, *, timeout: float) -> Json:
+    """See `AsyncClient.apply_routine`."""
+    from moorage_api.kinds import Routine, documents
+
+    try:
+        routine = documents.parse_any(manifest)
+    except documents.ManifestError as wrong:
+        raise _errors.Misuse(f"The manifest is not valid: {wrong}.") from wrong
+    if not isinstance(routine, Routine):
+        raise _errors.Misuse(f"The manifest is of a {routine.kind}, and a Routine is applied here.")
+    place, until = f"/v1/routines/{routine.name}", time.monotonic() + timeout
+    applied = await http.json("PUT", place, body=manifest)
+    while True:
+        try:
+            found: Json = await http.json("GET", place)
+        except _errors.ApiStatusError as refused:
+            if refused.status != 404:
+                raise
+            found = {}
+        if found.get("revision") == applied["revision"]:
+            return found | {"warnings": applied["warnings"]}
+        if time.monotonic() > until:
+            message = f"The platform has taken {routine.name}, and does not run it yet."
+            raise _errors.NotReady(message, conditions=[], hint=f"See `kubectl describe routine {routine.name}`.")
+        await asyncio.sleep(POLL_S)
 
 
 class Platform(Protocol):

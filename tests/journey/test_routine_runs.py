@@ -1,8 +1,9 @@
-"""A run while it goes on, and what is left of it: progress, output and log lines, through the API and the CLI of a laptop's platform."""
+"""Routines made by programs, and runs while they go on: applied, progress, output and log lines, on a laptop's platform."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from fakes.commands import Commands
 from fakes.platform import Platform, poll, started
+from moorage import Misuse, Routine
 
 pytestmark = [pytest.mark.journey, pytest.mark.routines, pytest.mark.timeout(240)]
 
@@ -117,3 +119,66 @@ def test_due_times_are_told_in_words(platform: Platform, commands: Commands) -> 
     assert len(lines) == 5 and all(
         " at 06:00 Europe/Berlin, in " in line and "-01-01T05:00:00Z)" in line for line in lines
     )
+
+
+def test_a_routine_of_a_program_is_applied_kept_and_taken_away(platform: Platform, commands: Commands) -> None:
+    made = Routine(agent="worker", name="made", every="24h", input="quick", missed_runs="skip")
+    found = made.deploy(url=platform.url, key=platform.api_key)
+    assert (found["name"], found["schedule"], found["warnings"]) == ("made", "every 24h", [])
+    assert "begun: quick" in commands.run("routines", "run", "made", "--wait").out
+    alerted = Routine(
+        agent="worker",
+        name="made",
+        every="12h",
+        input="x",
+        alerts=[{"name": "ops", "url": {"secret": "no", "key": "url"}}],
+    )
+    again = alerted.deploy(url=platform.url, key=platform.api_key)
+    assert (
+        again["schedule"] == "every 12h"
+        and "NO_URL" in again["warnings"][0]
+        and again["last"]["outcome"] == "succeeded"
+    )
+    assert len(list(platform.state.glob("**/routines/made.json"))) == 1, "it outlives the platform"
+    commands.run("routines", "delete", "made")
+    poll("it is gone", lambda: platform.call("/v1/routines/made")[0] == 404)
+    assert "There is no routine" in commands.run("routines", "delete", "made", fails=True).err
+    assert not list(platform.state.glob("**/routines/made.json"))
+
+
+def test_what_cannot_be_applied_is_refused_with_its_field(platform: Platform, commands: Commands) -> None:
+    with pytest.raises(Misuse, match=r"spec\.schedule"):
+        Routine(agent="worker", schedule="61 * * * *", input="x").deploy(url=platform.url)
+    for field, over in (("spec.agent", {"agent": "nowhere"}), ("spec.owner", {"owner": "somebody-else"})):
+        body = routine("refused", **{"owner": "dev", **over})
+        status, said = platform.call("/v1/routines/refused", method="PUT", body=body)
+        assert (status, said["error"]["param"]) == (422, field), said
+    for field, name, body in (
+        ("metadata.name", "other", routine("refused")),
+        ("kind", "refused", AGENT),
+        ("spec.timeZone", "refused", routine("refused", timeZone="Europe/Nowhere")),
+    ):
+        status, said = platform.call(f"/v1/routines/{name}", method="PUT", body=body)
+        assert (status, said["error"]["param"]) == (422, field), said
+    for method, body in (("PUT", routine("quick")), ("DELETE", None)):
+        status, said = platform.call("/v1/routines/quick", method=method, body=body)
+        assert status == 409 and "routines.yaml" in said["error"]["message"], said
+    narrow = platform.call("/v1/keys", method="POST", body={"name": "narrow", "scopes": ["invoke", "deploy"]})[1]["key"]
+    assert platform.call("/v1/routines/mine", method="PUT", body=routine("mine"), api_key=narrow)[0] == 403
+
+
+@pytest.mark.long
+def test_what_a_program_applied_is_there_after_a_restart(tmp_path: Path) -> None:
+    folder, state = tmp_path / "agents", tmp_path / "state"
+    folder.mkdir()
+    (folder / "host.py").write_text(HOST)
+    (folder / "agent.yaml").write_text(yaml.safe_dump(AGENT))
+    with started(folder, state=state) as first:
+        poll("the agent is there", lambda: first.call("/v1/agents/worker")[0] == 200)
+        made = Routine(agent="worker", name="kept", schedule="@daily", input="x").deploy(
+            url=first.url, key=first.api_key
+        )
+        assert first.end() == 0
+    with started(folder, state=state) as second:
+        found = poll("it is there again", lambda: (said := second.call("/v1/routines/kept"))[0] == 200 and said[1])
+        assert found["revision"] == made["revision"]

@@ -1,4 +1,4 @@
-"""Routines: list them, look at their runs, run one now, suspend and resume. Layer: gateway, rim; part of the control API.
+"""Routines: list them, apply and delete, look at their runs, run one now, suspend and resume. Layer: gateway, rim; part of the control API.
 
 For the operator scope, and for keys that are not bound to some agents: a run is made in the name of the routine's owner.
 """
@@ -92,6 +92,25 @@ class Routine(BaseModel):
     dead_letters: list[DeadLetter]
 
 
+class AppliedRoutine(BaseModel):
+    """What was taken. `revision`: the routine's once it counts; `generation`: of the custom resource in a cluster, 0 elsewhere;
+    `warnings`: what is still lacking."""
+
+    id: str
+    object: Literal["routine.applied"] = "routine.applied"
+    revision: str
+    generation: int
+    warnings: list[str]
+
+
+class DeletedRoutine(BaseModel):
+    """What was taken away."""
+
+    id: str
+    object: Literal["routine.deleted"] = "routine.deleted"
+    deleted: Literal[True] = True
+
+
 class Routines(BaseModel):
     """All routines of the tenant."""
 
@@ -148,6 +167,8 @@ def router(services: Services) -> APIRouter:
         """Due times are run from now on, also of a routine that was stopped."""
         return await held(name, request, caller, suspended=False)
 
+    _manifests(routes, services)
+
     async def held(name: str, request: Request, caller: Principal, *, suspended: bool) -> Routine:
         await found(caller, name)
         action = "routine.suspend" if suspended else "routine.resume"
@@ -167,6 +188,33 @@ def router(services: Services) -> APIRouter:
         return one
 
     return routes
+
+
+def _manifests(routes: APIRouter, services: Services) -> None:
+    deployer, audit = services.deployer, services.audit
+
+    @routes.put("/v1/routines/{name}", openapi_extra=requests.MANIFEST)
+    async def apply_routine(name: str, request: Request, caller: Caller) -> AppliedRoutine:
+        """Applies a Routine manifest under this name."""
+        _may(caller)
+        manifest = await requests.object_body(request)
+        catalog = services.sessions.catalog
+        async with audit.recording(caller, "routine.apply", f"routine/{name}", requests.origin(request)):
+            made = await deployer.apply_routine(
+                caller, name, manifest, is_agent=lambda agent: catalog.get(caller.tenant, agent) is not None
+            )
+        return AppliedRoutine(id=name, revision=made.revision, generation=made.generation, warnings=list(made.warnings))
+
+    @routes.delete("/v1/routines/{name}")
+    async def delete_routine(name: str, request: Request, caller: Caller) -> DeletedRoutine:
+        """Takes the routine away; what runs of it is cancelled."""
+        with unavailable("Routines cannot be looked up"):
+            if await services.routines.get(caller.tenant, name) is None:
+                raise _missing()
+        _may(caller)
+        async with audit.recording(caller, "routine.delete", f"routine/{name}", requests.origin(request)):
+            await deployer.delete_routine(caller, name)
+        return DeletedRoutine(id=name)
 
 
 def _missing() -> ApiError:

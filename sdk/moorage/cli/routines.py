@@ -1,4 +1,4 @@
-"""`moorage routines`: list, show, run, suspend, resume, history, logs. Layer: CLI."""
+"""`moorage routines`: list, show, run, suspend, resume, delete, history, logs. Layer: CLI."""
 
 from __future__ import annotations
 
@@ -158,6 +158,14 @@ def resume(name: Name, url: options.Url = None, key: options.Key = None) -> None
     if found["status"] == "suspended":
         raise Misuse(f"The manifest of {name} says suspend: true.", hint="Change it there.")
     printing.out(printing.clean(f"{name} runs next at {found['next'][0] if found['next'] else 'no time any more'}."))
+
+
+@app.command("delete")
+def delete(name: Name, url: options.Url = None, key: options.Key = None) -> None:
+    """Take a routine away that came through the API. What runs of it is cancelled."""
+    with options.client(url, key) as client:
+        client.delete_routine(name)
+    printing.out(f"{printing.clean(name)} is deleted.")
 
 
 @app.command("history")
