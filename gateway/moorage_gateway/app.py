@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from moorage_api.kinds import quantities
+from moorage_api.ledger.progress import ProgressLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import layers, package_index, telemetry
 from moorage_gateway.access_log import AccessLog
@@ -109,7 +110,9 @@ class Gateway:
             room=quantities.octets(settings.scratch) // 2,
         )
         kept = CheckpointPort(core.checkpoints, core.session_ledger, core.runner)
-        called = CallPort(core.catalog, core.kinds, core.journaling, most=settings.sandbox_calls)
+        called = CallPort(
+            core.catalog, core.kinds, core.journaling, ProgressLedger(core.runner), most=settings.sandbox_calls
+        )
         sandbox_port = SandboxPort(
             core.session_ledger, core.recovery, proofs, core.neighbours.urls, builds, kept, called
         )

@@ -1,5 +1,5 @@
-"""Model endpoints, toolboxes and routines of the folder given to `moorage dev`: published in the catalog; their keys and hosts for this
-process' gateway.
+"""Model endpoints, toolboxes and routines of the folder given to `moorage dev`, and routines that came through the API: published in the
+catalog; their keys and hosts for this process' gateway.
 
 Layer: local. A key is read from the folder of keys or the environment at each use, never kept, and never handed to a sandbox.
 
@@ -44,6 +44,7 @@ class _Needed:
     name: str
     whose: str
     credential: Credential
+    routine: str = ""
 
 
 class Endpoints:
@@ -57,6 +58,7 @@ class Endpoints:
         self._boxes: dict[str, FoundToolbox] = {}
         self._timed: dict[str, FoundRoutine] = {}
         self._places: dict[str, dict[str, str]] = {}
+        self._applied: dict[str, Routine] = {}
         self._allowed: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
@@ -100,6 +102,18 @@ class Endpoints:
         """A value that a manifest names; None where there is none."""
         return self._key(_Needed("", "", named))
 
+    def apply(self, routines: Mapping[str, Routine]) -> list[str]:
+        """These from now on beside the folder's, whose files go before; sentences about keys that are missing."""
+        self._applied = dict(routines)
+        self._wake.set()
+        ours = [each for each in self._needed() if each.routine in routines]
+        return [sentence for each in ours if (sentence := self._missing(each)) is not None]
+
+    def file_of(self, routine: str) -> Path | None:
+        """The file of the folder that a routine stands in."""
+        found = self._timed.get(routine)
+        return None if found is None else found.file
+
     @property
     def _endpoints(self) -> list[ModelEndpoint]:
         return [one.endpoint for one in self._found.values()]
@@ -110,7 +124,8 @@ class Endpoints:
 
     @property
     def _routines(self) -> list[Routine]:
-        return [one.routine for one in self._timed.values()]
+        applied = [one for name, one in self._applied.items() if name not in self._timed]
+        return [*(one.routine for one in self._timed.values()), *applied]
 
     def _needed(self) -> Iterator[_Needed]:
         """Every key that a manifest names."""
@@ -129,7 +144,10 @@ class Endpoints:
                 for part, named in (("url", target.url), ("signing", target.signing)):
                     if named is not None:
                         yield _Needed(
-                            alert_credential_name(self._tenant, routine.name, target.name, part), whose, named
+                            alert_credential_name(self._tenant, routine.name, target.name, part),
+                            whose,
+                            named,
+                            routine.name,
                         )
 
     def _of_programs(self) -> Iterator[_Needed]:

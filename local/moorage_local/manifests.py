@@ -26,11 +26,13 @@ from moorage_api.kinds import (
     Toolbox,
     parse,
     parse_all,
+    parse_any,
 )
 from moorage_local.state import write_atomically
 
 FILES = ("agent.yaml", "models.yaml", "toolboxes.yaml", "routines.yaml")
 """A document of any kind may stand in each."""
+_ROUTINES = "routines"
 _LARGEST = 1 << 20
 _DOCUMENTS = 64
 _ALIASES = 100
@@ -150,17 +152,17 @@ def load(text: str) -> list[Any]:
     return documents
 
 
-def save(folder: Path, tenant: str, agent: HostedAgent) -> None:
+def save(folder: Path, tenant: str, one: HostedAgent | Routine) -> None:
     """Keeps a manifest that came through the API."""
-    data = agent.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-    whole = {"apiVersion": agent.api_version, "kind": agent.kind, **data}
-    write_atomically(_path(folder, tenant, agent.name), json.dumps(whole, indent=2).encode())
+    data = one.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    whole = {"apiVersion": one.api_version, "kind": one.kind, **data}
+    write_atomically(_path(folder, tenant, one.name, one.kind), json.dumps(whole, indent=2).encode())
 
 
-def forget(folder: Path, tenant: str, name: str) -> bool:
+def forget(folder: Path, tenant: str, name: str, kind: str = HostedAgent.__name__) -> bool:
     """Drops a manifest that came through the API; False when there is none."""
     try:
-        _path(folder, tenant, name).unlink()
+        _path(folder, tenant, name, kind).unlink()
     except FileNotFoundError:
         return False
     return True
@@ -177,8 +179,22 @@ def saved(folder: Path) -> list[tuple[str, Found]]:
     return found
 
 
-def _path(folder: Path, tenant: str, name: str) -> Path:
-    return folder / tenant / f"{name}.json"
+def saved_routines(folder: Path, tenant: str) -> dict[str, Routine]:
+    """The routines that came through the API, by name; an unreadable file is left out."""
+    found = {}
+    for path in sorted((folder / tenant / _ROUTINES).glob("*.json")):
+        try:
+            one = parse_any(json.loads(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+        if isinstance(one, Routine):
+            found[one.name] = one
+    return found
+
+
+def _path(folder: Path, tenant: str, name: str, kind: str) -> Path:
+    inner = folder / tenant / _ROUTINES if kind == Routine.__name__ else folder / tenant
+    return inner / f"{name}.json"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -178,7 +178,7 @@ async def running(
             index=lambda: index.found(say),
         )
         stack.push_async_callback(deployments.close)
-        applies = Applies(ledger, deployments, state.manifests)
+        applies = Applies(ledger, deployments, state.manifests, endpoints, TENANT)
         private = (state.root, *([settings.credentials] if settings.credentials is not None else []))
         around = Around(TENANT, real.token_key, endpoints.key_of, real.user_of, private)
         programs = programs_of(

@@ -16,12 +16,13 @@ from moorage_api.kinds import ManifestError, parse
 from moorage_api.ledger.provider import ApplyRequest, ProviderLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_api.provider.revisions import revision_of
-from moorage_operator.kube import AGENTS, Kube, KubeError
+from moorage_operator.kube import AGENTS, ROUTINES, Kube, KubeError
 
 log = logging.getLogger(__name__)
 
 API_MANAGER = "moorage-api"
 PAUSE_SECONDS = 0.3
+_KINDS = {"HostedAgent": AGENTS, "Routine": ROUTINES}
 
 
 class Applies:
@@ -59,20 +60,22 @@ class Applies:
             meta = {"name": request.agent, "namespace": namespace}
             body = {
                 "apiVersion": "moorage.dev/v1alpha1",
-                "kind": "HostedAgent",
+                "kind": request.kind,
                 "metadata": meta,
                 "spec": request.manifest["spec"],
             }
-            made = await self._kube.apply(AGENTS, body, manager=API_MANAGER, force=False)
+            made = await self._kube.apply(_KINDS[request.kind], body, manager=API_MANAGER, force=False)
         except KubeError as fault:
             return _refusal(fault)
-        log.info("%s applied by %s", request.agent, request.by)
-        return {"ok": True, "revision": _revision(made), "generation": int(made["metadata"].get("generation", 0))}
+        log.info("%s %s applied by %s", request.kind, request.agent, request.by)
+        revision = _revision(made) if request.kind == "HostedAgent" else ""
+        return {"ok": True, "revision": revision, "generation": int(made["metadata"].get("generation", 0))}
 
     async def _delete(self, namespace: str, request: ApplyRequest) -> dict[str, Any]:
-        found = await self._kube.get(AGENTS, namespace, request.agent)
+        kind = _KINDS[request.kind]
+        found = await self._kube.get(kind, namespace, request.agent)
         if found is None:
-            return _no(f"there is no agent {request.agent}", Kind.NOT_FOUND)
+            return _no(f"there is no {request.kind} {request.agent}", Kind.NOT_FOUND)
         managers = {
             one.get("manager")
             for one in found["metadata"].get("managedFields") or ()
@@ -82,7 +85,7 @@ class Applies:
         if others:
             message = f"{request.agent} is managed by {', '.join(others)}; delete it there"
             return {"ok": False, "error": message, "owner": others[0]}
-        await self._kube.delete(AGENTS, namespace, request.agent, uid=found["metadata"]["uid"])
+        await self._kube.delete(kind, namespace, request.agent, uid=found["metadata"]["uid"])
         return {"ok": True}
 
 

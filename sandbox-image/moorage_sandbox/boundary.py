@@ -7,6 +7,8 @@ whose asker left before the head of its answer gets that one's number: clients r
     an answer begins, and ends      → passed on as it comes
     nothing of it came              → sent again under its number
     it began, and breaks off        → the attempt is ended before the agent sees the break; outside of an attempt the break is passed on
+
+What the agent says of its progress is no call: it is answered here, and the newest is told to a gateway.
 """
 
 from __future__ import annotations
@@ -25,12 +27,15 @@ from moorage_api.wire.http1 import Headers
 from moorage_sandbox.clock import Clock
 from moorage_sandbox.config import Limits
 from moorage_sandbox.errors import NoProof
+from moorage_sandbox.newest import Newest
 from moorage_sandbox.prompt import end_to_end
 from moorage_sandbox.proof import Proof
 from moorage_sandbox.server import Answer, Request
 from moorage_sandbox.shim import Shim
 
 CONNECT_S = 3.0
+PROGRESS_S = 5.0
+"""For a gateway to take how far the agent is."""
 PAUSE_FIRST = 0.1
 PAUSE_LAST = 2.0
 MOST_LEFT = 64
@@ -88,9 +93,11 @@ class Boundary:
         self._pool = HopPool(max_idle=8)
         self._numbers = _Numbers(0)
         self._room = limits.call_room
+        self._progress: Newest[tuple[wire.Call, bytes]] = Newest(self._told)
 
     async def close(self) -> None:
         """Lets go of the connections."""
+        await self._progress.close()
         await self._pool.close()
 
     async def handle(self, request: Request, answer: Answer) -> None:
@@ -98,6 +105,9 @@ class Boundary:
         if not request.path.startswith(wire.KINDS):
             where = b"models are at /models/ENDPOINT/, tools at /toolboxes/NAME/mcp"
             answer.send(404, b"nothing here: this is a proxy, and " + where, b"text/plain")
+            return
+        if request.path == wire.PROGRESS:
+            self._said(await request.read(wire.MAX_PROGRESS), answer)
             return
         if request.path.startswith(wire.TOOLBOXES) and from_elsewhere(request.headers):
             _say(answer, 403, "forbidden", "A page of another site may not use the tools of this sandbox.")
@@ -134,6 +144,34 @@ class Boundary:
             if not answer.started and begun:
                 numbers.left(digest, number)
             raise
+
+    def _said(self, body: bytes, answer: Answer) -> None:
+        """How far the agent is; outside of an attempt nobody asks."""
+        place = self._shim.calling()
+        if place is not None and place[2]:
+            bound, turn, begun = place
+            call = wire.Call(
+                session=bound.session, epoch=bound.epoch, turn=turn, begun=begun, method="POST", target=wire.PROGRESS
+            )
+            self._progress.put((call, body))
+        answer.send(202, b"{}")
+
+    async def _told(self, word: tuple[wire.Call, bytes]) -> bool:
+        """Whether a gateway has taken it, or will not take it any more."""
+        call, body = word
+        for gateway in list(self._gateways()):
+            try:
+                head = [*self._proof.headers(b"authorization"), (b"content-type", b"application/octet-stream")]
+                response = await self._pool.request(
+                    gateway, "POST", wire.PATH, head, call.encode(body), connect_timeout=CONNECT_S, head_timeout=PROGRESS_S,
+                    retry_stale=True,
+                )  # fmt: skip
+                async with response:
+                    if (response.header(wire.REFUSED.encode()) or b"").decode() != wire.AGAIN:
+                        return True
+            except (HopError, NoProof):
+                continue
+        return not self._wanted(call)
 
     async def _sent(self, call: wire.Call, body: bytes, answer: Answer) -> None:
         """To one gateway after the other until an answer has come whole."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         StepFailed,
     )
+    from moorage._progress import progress
+    from moorage._routine import Routine
     from moorage._steps import step
     from moorage._toolbox import MCPToolbox
     from moorage.adapters.once import read_only, step_tool
@@ -53,6 +55,7 @@ __all__ = [
     "ReasoningDelta",
     "Request",
     "Response",
+    "Routine",
     "State",
     "StepFailed",
     "TextDelta",
@@ -60,6 +63,7 @@ __all__ = [
     "ToolResult",
     "Usage",
     "events",
+    "progress",
     "read_only",
     "step",
     "step_tool",
@@ -69,6 +73,8 @@ __all__ = [
 _LATE = {
     "AsyncClient": "moorage._client",
     "Client": "moorage._blocking",
+    "progress": "moorage._progress",
+    "Routine": "moorage._routine",
     "step": "moorage._steps",
     "read_only": "moorage.adapters.once",
     "step_tool": "moorage.adapters.once",

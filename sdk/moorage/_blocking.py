@@ -214,6 +214,14 @@ class Client:
         """See `AsyncClient.get_routine`."""
         return self.run(self._async.get_routine(routine))
 
+    def apply_routine(self, manifest: Json, *, timeout: float = 30.0) -> Json:
+        """See `AsyncClient.apply_routine`."""
+        return self.run(self._async.apply_routine(manifest, timeout=timeout))
+
+    def delete_routine(self, routine: str) -> Json:
+        """See `AsyncClient.delete_routine`."""
+        return self.run(self._async.delete_routine(routine))
+
     def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
         """See `AsyncClient.list_runs`."""
         return self.run(self._async.list_runs(routine, limit=limit))
@@ -221,6 +229,10 @@ class Client:
     def run_routine(self, routine: str) -> Json:
         """See `AsyncClient.run_routine`."""
         return self.run(self._async.run_routine(routine))
+
+    def follow_run(self, routine: str, run: str) -> Iterator[Json]:
+        """See `AsyncClient.follow_run`."""
+        return self.iterate(self._async.follow_run(routine, run))
 
     def suspend_routine(self, routine: str) -> Json:
         """See `AsyncClient.suspend_routine`."""

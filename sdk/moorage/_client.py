@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from moorage import _deploy, _errors
+from moorage import _deploy, _errors, _runs
 from moorage._transport import Http
 
 Json = dict[str, Any]
@@ -125,7 +125,7 @@ class AsyncClient:
             async for event in events:
                 yield event
 
-    async def follow_response(self, agent: str, response_id: str, *, after: int = -1) -> AsyncIterator[Json]:
+    async def follow_response(self, agent: str, response_id: str, *, after: int = -1) -> AsyncGenerator[Json, None]:
         """Events of a response with a sequence number over `after`, up to its end; survives a broken connection."""
         async with aclosing(self._reading(agent, response_id, after, None)) as events:
             async for event in events:
@@ -284,6 +284,15 @@ class AsyncClient:
         """One routine: its next due times, the run that goes on, the last one."""
         return _object(await self._http.json("GET", f"/v1/routines/{_seg(routine)}"))
 
+    async def apply_routine(self, manifest: Json, *, timeout: float = 30.0) -> Json:
+        """Applies a Routine manifest; the routine, once the platform has it so. Raises Misuse naming a wrong field, NotReady after
+        `timeout` seconds."""
+        return await _runs.apply(self._http, manifest, timeout=timeout)
+
+    async def delete_routine(self, routine: str) -> Json:
+        """Takes a routine away that came through the API; what runs of it is cancelled."""
+        return _object(await self._http.json("DELETE", f"/v1/routines/{_seg(routine)}"))
+
     async def list_runs(self, routine: str, *, limit: int = 20) -> list[Json]:
         """Its runs, the newest first."""
         return _data(await self._http.json("GET", f"/v1/routines/{_seg(routine)}/runs", params={"limit": limit}))
@@ -291,6 +300,13 @@ class AsyncClient:
     async def run_routine(self, routine: str) -> Json:
         """Runs it now: the run. Refused while another one goes on."""
         return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/run"))
+
+    async def follow_run(self, routine: str, run: str) -> AsyncGenerator[Json, None]:
+        """What a run does, up to its end: events of its responses; `routine.progress` whenever its `progress` is another one; last
+        `routine.run` with the `run` that has ended. Raises Misuse where there is no such run."""
+        async with aclosing(_runs.follow(self, routine, run)) as events:
+            async for event in events:
+                yield event
 
     async def suspend_routine(self, routine: str) -> Json:
         """No due time is run from now on."""

@@ -6,7 +6,8 @@ review agent is called in `test_sources` and `test_installed`), `test_checkpoint
 calls (`test_agent_calls`, `test_approvals`, `test_consents`, `test_framework_toolboxes`, `test_frameworks`, `test_models`, `test_replay`,
 `test_review_tools`, `test_stdio_tools`, `test_steps`, `test_tools`): their clients come from the package index, their servers listen on
 loopback, and parts of the platform are killed. A model is asked, and its key changed, in `test_installed`.
-And what `ELSEWHERE` names with its reason. `tests/packaging/test_journeys.py` holds this list to the folder.
+And `test_routine_runs`, whose CLI looks at what a laptop's sandbox printed, and what `ELSEWHERE` names with its reason.
+`tests/packaging/test_journeys.py` holds this list to the folder.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ OF_THEIR_OWN = (
     "replay",
     "review_agent",
     "review_tools",
+    "routine_runs",
     "routine_triage",
     "routines",
     "stdio_tools",

@@ -42,6 +42,12 @@ MANIFEST = {
     "metadata": {"name": "shapes"},
     "spec": {"source": {"bundle": "sha256:DIGEST"}},
 }
+ROUTINE = {
+    "apiVersion": "moorage.dev/v1alpha1",
+    "kind": "Routine",
+    "metadata": {"name": "shapes"},
+    "spec": {"agent": "shapes", "schedule": "0 0 1 1 *", "input": "x"},
+}
 UPLOAD = {"digest": "DIGEST", "size": 1}
 
 ROUTES: dict[str, Row] = {
@@ -77,6 +83,8 @@ ROUTES: dict[str, Row] = {
     "DELETE /v1/keys/{id}": Row("404", "admin", tenant=True),
     "GET /v1/routines": Row("list", "operator", tenant=True),
     "GET /v1/routines/{name}": Row("404", "operator", tenant=True),
+    "PUT /v1/routines/{name}": Row("own", "operator", tenant=True, body=ROUTINE),
+    "DELETE /v1/routines/{name}": Row("404", "operator", tenant=True),
     "GET /v1/routines/{name}/runs": Row("404", "operator", tenant=True),
     "POST /v1/routines/{name}/run": Row("404", "operator", tenant=True),
     "POST /v1/routines/{name}/suspend": Row("404", "operator", tenant=True),

@@ -37,7 +37,8 @@ ANSWER_S = 60
 
 @dataclass(frozen=True)
 class ApplyRequest:
-    """A configuration change the gateway hands over. `verb`: apply or delete; `manifest` is the object's JSON."""
+    """A configuration change the gateway hands over. `verb`: apply or delete; `agent` is the object's name, of whatever `kind`;
+    `manifest` is the object's JSON."""
 
     id: str
     verb: str
@@ -45,6 +46,7 @@ class ApplyRequest:
     agent: str
     manifest: dict[str, Any]
     by: str
+    kind: str = "HostedAgent"
 
 
 @dataclass(frozen=True)

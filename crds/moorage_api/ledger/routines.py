@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from moorage_api.catalog import RoutineEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys
+from moorage_api.ledger.progress import ProgressLedger, Told
 from moorage_api.ledger.records import fields, text
 from moorage_api.ledger.routine_scripts import PUBLISH_ROUTINE, PUT_ROUTINE, TAKE_ROUTINES
 from moorage_api.ledger.script import Runner
@@ -93,6 +94,10 @@ class RoutineLedger:
         """How it stands, for its status; None before its first look."""
         found = text(await self._runner.read("HGET", keys.routine(field), "shown"))
         return Standing(**json.loads(found)) if found else None
+
+    async def progress(self, response: str) -> Told | None:
+        """How far a run's turn says that it is; None where it said nothing."""
+        return await ProgressLedger(self._runner).of(response)
 
     async def earliest(self) -> int | None:
         """When the next one is due (ms)."""

@@ -112,6 +112,22 @@ MAX_STEP_NAME: Final = 128
 MAX_STEP_RESULT: Final = 8 * 2**20
 """Bytes of a step's result, as JSON."""
 
+PROGRESS: Final = "/steps/progress"
+"""Where an agent says how far it is. Its shim answers by itself, and tells a gateway the newest; no number of the attempt's is taken."""
+MAX_PROGRESS_TEXT: Final = 400
+MAX_PROGRESS: Final = 4096
+"""Bytes of the body."""
+
+
+class Progress(BaseModel):
+    """How far a turn is. `fraction`: 0 to 1, None where nobody can tell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    text: str = Field(max_length=MAX_PROGRESS_TEXT)
+    fraction: float | None = Field(default=None, ge=0, le=1)
+
+
 DUMMY_KEY: Final = "moorage"
 """What stands where a client insists on a key: it opens nothing, the gateway has the real one."""
 

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from moorage_api.ledger.journal import Asking, Binding, Bounds
+from moorage_api.ledger.progress import ProgressLedger
+from moorage_api.ledger.script import LedgerError
 from moorage_api.tokens import Identity
 from moorage_api.wire import calls as wire
 from moorage_api.wire.headers import TRACEPARENT
@@ -41,10 +43,13 @@ log = logging.getLogger(__name__)
 class CallPort:
     """Serves calls. `most`: of one sandbox at a time."""
 
-    def __init__(self, catalog: Catalog, kinds: Kinds, journaling: Journaling, *, most: int) -> None:
+    def __init__(
+        self, catalog: Catalog, kinds: Kinds, journaling: Journaling, progress: ProgressLedger, *, most: int
+    ) -> None:
         self._catalog = catalog
         self._kinds = kinds
         self._journaling = journaling
+        self._progress = progress
         self._most = most
         self._served: Counter[str] = Counter()
 
@@ -99,6 +104,10 @@ class CallPort:
         except ValueError:
             await _say(send, 400, wire.NO, "the call is not one of `moorage_api.wire.calls`")
             return
+        binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
+        if call.target == wire.PROGRESS:
+            await self._progressed(binding, call, body, send)
+            return
         kind, entry = self._kinds.of(call.target), self._catalog.get(who.tenant, who.agent)
         if kind is None or entry is None:
             what = "no such call" if kind is None else f"agent {who.agent} is not published"
@@ -113,9 +122,25 @@ class CallPort:
         except CallRefused as no:
             await _tell(send, no.answer, (wire.REFUSED, wire.NO))
             return
-        binding = Binding(who.sandbox, call.session, call.epoch, who.tenant, who.agent)
         async with Departure(scope, receive):
             await self._answer(binding, call, prepared, send)
+
+    async def _progressed(self, binding: Binding, call: wire.Call, body: bytes, send: Send) -> None:
+        """How far an attempt is: no call, so no journal."""
+        try:
+            said = wire.Progress.model_validate_json(body)
+        except ValueError:
+            await _say(send, 400, wire.NO, "progress is a text and a fraction, as `moorage.progress` sends them")
+            return
+        try:
+            word = await self._progress.tell(binding, call.turn, call.begun, said)
+        except LedgerError:
+            await _say(send, 503, wire.AGAIN, "the ledger does not answer")
+            return
+        if word == "OK":
+            await _tell(send, Answer(200, (("content-type", "application/json"),), b"{}"), (wire.ENTRY, "progress"))
+        else:
+            await _say(send, 409, wire.FENCED, "this attempt, or this sandbox, is no longer wanted")
 
     async def _answer(
         self, binding: Binding, call: wire.Call, prepared: Performed | Handed | Report, send: Send

@@ -29,7 +29,6 @@ Offset = Annotated[int, Header(alias="upload-offset", ge=0, le=2**53)]
 SILENCE_S = 15.0  # of a log: what is between us and the caller gives a silent stream up after 30 s or more
 
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Lines."}
-_MANIFEST = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 _BYTES = {
     "requestBody": {
         "required": True,
@@ -58,7 +57,7 @@ def _agents(routes: APIRouter, services: Services) -> None:
         """One agent; `message` says why it is not ready."""
         return _agent(services.sessions.agent(caller, name), services.public_url())
 
-    @routes.put("/v1/agents/{name}", tags=["agents"], openapi_extra=_MANIFEST)
+    @routes.put("/v1/agents/{name}", tags=["agents"], openapi_extra=requests.MANIFEST)
     async def deploy_agent(name: str, request: Request, caller: Caller) -> models.DeployedAgent:
         """Deploys a HostedAgent manifest under this name."""
         caller.require(DEPLOY)  # before the body: who may not deploy does not get one parsed

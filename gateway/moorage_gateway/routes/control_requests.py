@@ -18,6 +18,9 @@ from moorage_gateway.routes.control_models import ErrorBody
 
 BODY = JsonLimits(size=512 * 1024, depth=32, containers=20_000)
 
+MANIFEST = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+"""The `openapi_extra` of a route that takes a manifest."""
+
 M = TypeVar("M", bound=BaseModel)
 
 # FastAPI would document its own 422 and leave the rest out.

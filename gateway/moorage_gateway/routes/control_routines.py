@@ -1,4 +1,4 @@
-"""Routines: list them, look at their runs, run one now, suspend and resume. Layer: gateway, rim; part of the control API.
+"""Routines: list them, apply and delete, look at their runs, run one now, suspend and resume. Layer: gateway, rim; part of the control API.
 
 For the operator scope, and for keys that are not bound to some agents: a run is made in the name of the routine's owner.
 """
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger.progress import Told
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
@@ -26,8 +27,17 @@ Caller = Annotated[Principal, Depends(requests.caller)]
 MOST_RUNS = 500
 
 
+class Progress(BaseModel):
+    """How far a run says that it is. `fraction`: 0 to 1, null where it does not say."""
+
+    text: str
+    fraction: float | None
+    said_at: str
+
+
 class Run(BaseModel):
-    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them."""
+    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them. `progress`: of a run that goes
+    on, what it said last."""
 
     id: str
     object: Literal["routine.run"] = "routine.run"
@@ -40,6 +50,7 @@ class Run(BaseModel):
     response_ids: list[str]
     error: str
     output: str
+    progress: Progress | None = None
 
 
 class Runs(BaseModel):
@@ -81,6 +92,25 @@ class Routine(BaseModel):
     dead_letters: list[DeadLetter]
 
 
+class AppliedRoutine(BaseModel):
+    """What was taken. `revision`: the routine's once it counts; `generation`: of the custom resource in a cluster, 0 elsewhere;
+    `warnings`: what is still lacking."""
+
+    id: str
+    object: Literal["routine.applied"] = "routine.applied"
+    revision: str
+    generation: int
+    warnings: list[str]
+
+
+class DeletedRoutine(BaseModel):
+    """What was taken away."""
+
+    id: str
+    object: Literal["routine.deleted"] = "routine.deleted"
+    deleted: Literal[True] = True
+
+
 class Routines(BaseModel):
     """All routines of the tenant."""
 
@@ -111,7 +141,7 @@ def router(services: Services) -> APIRouter:
         one = await found(caller, name)
         with unavailable("Runs cannot be listed"):
             ended = await desk.runs(caller.tenant, name, limit)
-        going = [_going(one.state.run)] if one.state.run is not None else []
+        going = [_going(one.state.run, one.progress)] if one.state.run is not None else []
         return Runs(data=[*going, *[_ended(each) for each in ended]][:limit])
 
     @routes.post("/v1/routines/{name}/run", status_code=202)
@@ -137,6 +167,8 @@ def router(services: Services) -> APIRouter:
         """Due times are run from now on, also of a routine that was stopped."""
         return await held(name, request, caller, suspended=False)
 
+    _manifests(routes, services)
+
     async def held(name: str, request: Request, caller: Principal, *, suspended: bool) -> Routine:
         await found(caller, name)
         action = "routine.suspend" if suspended else "routine.resume"
@@ -156,6 +188,33 @@ def router(services: Services) -> APIRouter:
         return one
 
     return routes
+
+
+def _manifests(routes: APIRouter, services: Services) -> None:
+    deployer, audit = services.deployer, services.audit
+
+    @routes.put("/v1/routines/{name}", openapi_extra=requests.MANIFEST)
+    async def apply_routine(name: str, request: Request, caller: Caller) -> AppliedRoutine:
+        """Applies a Routine manifest under this name."""
+        _may(caller)
+        manifest = await requests.object_body(request)
+        catalog = services.sessions.catalog
+        async with audit.recording(caller, "routine.apply", f"routine/{name}", requests.origin(request)):
+            made = await deployer.apply_routine(
+                caller, name, manifest, is_agent=lambda agent: catalog.get(caller.tenant, agent) is not None
+            )
+        return AppliedRoutine(id=name, revision=made.revision, generation=made.generation, warnings=list(made.warnings))
+
+    @routes.delete("/v1/routines/{name}")
+    async def delete_routine(name: str, request: Request, caller: Caller) -> DeletedRoutine:
+        """Takes the routine away; what runs of it is cancelled."""
+        with unavailable("Routines cannot be looked up"):
+            if await services.routines.get(caller.tenant, name) is None:
+                raise _missing()
+        _may(caller)
+        async with audit.recording(caller, "routine.delete", f"routine/{name}", requests.origin(request)):
+            await deployer.delete_routine(caller, name)
+        return DeletedRoutine(id=name)
 
 
 def _missing() -> ApiError:
@@ -185,7 +244,7 @@ def _routine(one: Shown) -> Routine:
         owner=owner(one.known),
         session=spec.session,
         next=[shown(slot) for slot in one.next],
-        running=_going(state.run) if state.run is not None else None,
+        running=_going(state.run, one.progress) if state.run is not None else None,
         last=Run(
             id=last.run,
             scheduled_time=shown(last.slot),
@@ -206,7 +265,7 @@ def _routine(one: Shown) -> Routine:
     )
 
 
-def _going(run: Going) -> Run:
+def _going(run: Going, said: Told | None = None) -> Run:
     return Run(
         id=run.id,
         scheduled_time=shown(run.slot),
@@ -218,6 +277,7 @@ def _going(run: Going) -> Run:
         response_ids=list(run.responses),
         error=run.error,
         output="",
+        progress=Progress(text=said.text, fraction=said.fraction, said_at=shown(said.at)) if said is not None else None,
     )
 
 

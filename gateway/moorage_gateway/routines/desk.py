@@ -12,6 +12,7 @@ from typing import Literal
 from moorage_api.catalog import RoutineEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.kinds.routine import schedule_of
+from moorage_api.ledger.progress import Told
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
@@ -27,13 +28,15 @@ TRIES = 5
 
 @dataclass(frozen=True)
 class Shown:
-    """A routine as it is now. `next`: its next due times (ms), none while it is suspended or stopped."""
+    """A routine as it is now. `next`: its next due times (ms), none while it is suspended or stopped; `progress`: how far the run that
+    goes on says that it is."""
 
     known: Known
     entry: RoutineEntry
     state: State
     version: int
     next: tuple[int, ...]
+    progress: Told | None = None
 
     @property
     def status(self) -> Literal["active", "suspended", "stopped"]:
@@ -72,7 +75,9 @@ class Desk:
             return None
         entry = RoutineEntry.from_json(found.spec)
         known, state = Known.of(name, entry.spec), State.from_json(found.state)
-        shown = Shown(known, entry, state, found.version, ())
+        going = state.run.responses[-1:] if state.run is not None else ()
+        progress = await self._ledger.progress(going[0]) if going else None
+        shown = Shown(known, entry, state, found.version, (), progress)
         return replace(shown, next=self._ahead(known)) if shown.status == "active" else shown
 
     async def runs(self, tenant: str, name: str, most: int) -> list[Ended]:

@@ -1,21 +1,24 @@
-"""`moorage routines`: list, show, run, suspend, resume, history. Layer: CLI."""
+"""`moorage routines`: list, show, run, suspend, resume, delete, history, logs. Layer: CLI."""
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moorage._errors import Misuse
-from moorage.cli import options, printing
+from moorage._errors import ApiStatusError, Misuse
+from moorage.cli import options, printing, times
+from moorage.cli.answer import Answer
+from moorage.cli.responses import text_of
+
+if TYPE_CHECKING:
+    from moorage._blocking import Client
 
 app = typer.Typer(help="Routines: when they run, how they ended, run one now.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="ROUTINE", help="Name of a routine.")]
-LOOK_S = 1.0
-LONGEST_S = 2 * 86_400.0  # a day is the longest try
+MOST_LINES = 5000
 
 
 @app.command("list")
@@ -52,7 +55,7 @@ def list_routines(url: options.Url = None, key: options.Key = None, as_json: opt
 
 @app.command("show")
 def show(name: Name, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
-    """Show a routine: the next five due times, the run that goes on, the last one, alerts that reached nobody."""
+    """Show a routine: the next five due times in words, the run that goes on, the last one, alerts that reached nobody."""
     with options.client(url, key) as client:
         one = client.get_routine(name)
     if as_json:
@@ -62,7 +65,8 @@ def show(name: Name, url: options.Url = None, key: options.Key = None, as_json: 
         printing.clean(f"{one['name']}: agent {one['agent']}, {one['schedule']} {one['time_zone']}, {one['status']}")
     )
     for at in one["next"]:
-        printing.out(f"  next     {printing.clean(at)}")
+        said = times.ahead(at, one["time_zone"], datetime.now(UTC))
+        printing.out(printing.clean(f"  next     {said} ({at})"))
     for what, run in (("running", one["running"]), ("last", one["last"])):
         if run is not None:
             printing.out(printing.clean(f"  {what:8} {_said(run)}"))
@@ -77,25 +81,65 @@ def show(name: Name, url: options.Url = None, key: options.Key = None, as_json: 
 @app.command("run")
 def run(
     name: Name,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended; exit code 1 unless it succeeded.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Print what it does until it has ended; exit code 1 unless it succeeded.")
+    ] = False,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a routine now, whatever its schedule says."""
     with options.client(url, key) as client:
-        found, pause, until = client.run_routine(name), threading.Event(), time.monotonic() + LONGEST_S
-        while wait and found["outcome"] is None and time.monotonic() < until:
-            pause.wait(LOOK_S)
-            found = next((one for one in client.list_runs(name) if one["id"] == found["id"]), found)
+        found = client.run_routine(name)
+        if wait:
+            found = _followed(client, name, found["id"], quiet=as_json)
     if as_json:
         printing.document(found)
     else:
         printing.out(printing.clean(_said(found)))
-        if found["output"]:
-            printing.out(printing.clean(found["output"]))
     if wait and found["outcome"] != "succeeded":
         raise typer.Exit(1)
+
+
+@app.command("logs")
+def logs(
+    name: Name,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN", help="A run's id, its due time or one of its responses. Default: the newest run."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, max=MOST_LINES, help="Lines of what its sandbox printed.")
+    ] = 100,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a run said, how far it is, and what its sandbox printed meanwhile."""
+    with options.client(url, key) as client:
+        agent = client.get_routine(name)["agent"]
+        found = _run_of(client, name, run)
+        if follow and found["outcome"] is None and as_json:
+            for event in client.follow_run(name, found["id"]):
+                printing.document(event)
+            return
+        if follow and found["outcome"] is None:
+            found = _followed(client, name, found["id"], quiet=False)
+            responses: list[dict[str, Any]] = []
+        else:
+            responses = _responses(client, agent, found)
+        lines = _printed(client, agent, found, tail)
+    if as_json:
+        printing.document({"run": found, "responses": responses, "lines": lines})
+        return
+    for response in responses:
+        printing.out(text_of(response))
+    for line in lines:
+        printing.note(printing.clean(f"{line['stream']}: {line['text']}"))
+    printing.out(printing.clean(_said(found)))
 
 
 @app.command("suspend")
@@ -114,6 +158,14 @@ def resume(name: Name, url: options.Url = None, key: options.Key = None) -> None
     if found["status"] == "suspended":
         raise Misuse(f"The manifest of {name} says suspend: true.", hint="Change it there.")
     printing.out(printing.clean(f"{name} runs next at {found['next'][0] if found['next'] else 'no time any more'}."))
+
+
+@app.command("delete")
+def delete(name: Name, url: options.Url = None, key: options.Key = None) -> None:
+    """Take a routine away that came through the API. What runs of it is cancelled."""
+    with options.client(url, key) as client:
+        client.delete_routine(name)
+    printing.out(f"{printing.clean(name)} is deleted.")
 
 
 @app.command("history")
@@ -144,9 +196,73 @@ def history(
     printing.table(rows, columns, empty="No runs.")
 
 
+def _run_of(client: Client, name: str, wanted: str | None) -> dict[str, Any]:
+    """A run by what names it; the newest without a word. Raises Misuse."""
+    runs = client.list_runs(name, limit=1 if wanted is None else 500)
+    for one in runs:
+        if wanted is None or wanted in (one["id"], one["scheduled_time"], *one["response_ids"]):
+            return one
+    what = "has not run yet" if wanted is None else f"has no run {printing.clean(wanted)}"
+    raise Misuse(f"{name} {what}.", hint=f"See `moorage routines history {name}`.")
+
+
+def _followed(client: Client, name: str, run: str, *, quiet: bool) -> dict[str, Any]:
+    """The run once it has ended; what it says and how far it is are printed as they come, unless `quiet`."""
+    printer, found = Answer(False), {}
+    for event in client.follow_run(name, run):
+        if event["type"] == "routine.run":
+            found = event["run"]
+        elif quiet:
+            continue
+        elif event["type"] == "routine.progress":
+            printer.end()
+            printing.note(printing.clean(f"  · {_far(event['progress'])}"))
+        else:
+            printer.show(event)
+    printer.end()
+    return found
+
+
+def _responses(client: Client, agent: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its responses as they stand; deleted ones are left out."""
+    found = []
+    for each in run["response_ids"]:
+        try:
+            found.append(client.get_response(agent, each))
+        except ApiStatusError as gone:
+            if gone.status != 404:
+                raise
+    return found
+
+
+def _printed(client: Client, agent: str, run: dict[str, Any], tail: int) -> list[dict[str, Any]]:
+    """What its sandbox printed while it ran, where the platform has it: on a laptop; in a cluster `kubectl logs` has."""
+    if not tail or not run["response_ids"] or not run["started_at"]:
+        return []
+    try:
+        session = client.response_record(agent, run["response_ids"][-1])["session"]
+        lines = list(client.session_logs(session, agent=agent, tail=MOST_LINES))
+    except (ApiStatusError, KeyError):
+        return []
+    began, ended = _instant(run["started_at"]), _instant(run["ended_at"]) if run["ended_at"] else float("inf")
+    return [one for one in lines if began <= one["time"] < ended + 1000][-tail:]
+
+
+def _instant(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp() * 1000
+
+
+def _far(progress: dict[str, Any]) -> str:
+    """`12 of 30 issues (40 %)`."""
+    part = progress["fraction"]
+    return str(progress["text"]) + ("" if part is None else f" ({part * 100:.0f} %)")
+
+
 def _said(one: dict[str, Any]) -> str:
     """A run in a line."""
     words = [one["outcome"] or "running", f"due {one['scheduled_time']}"]
+    if one.get("progress"):
+        words.append(_far(one["progress"]))
     if one["ended_at"]:
         words.append(f"ended {one['ended_at']}")
     if one["response_ids"]:

@@ -21,13 +21,22 @@ from component.ledger.desk import (
     entry,
 )
 from moorage_api.catalog import RoutineEntry
-from moorage_api.ledger import agent_calls, approvals, journal_scripts, routine_scripts, session_scripts, turn_scripts
+from moorage_api.ledger import (
+    agent_calls,
+    approvals,
+    journal_scripts,
+    progress,
+    routine_scripts,
+    session_scripts,
+    turn_scripts,
+)
 from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.approvals import ApprovalLedger, Request
 from moorage_api.ledger.journal import Carried
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import HOLD_MS
 from moorage_api.ledger.script import Script
+from moorage_api.wire.calls import Progress
 
 pytestmark = pytest.mark.component
 
@@ -273,6 +282,12 @@ async def _remember(desk: Desk, g: Writer) -> Send:
     return lambda: AgentCallLedger(g.client).remember(SESSION, "team/worker", "r-1")
 
 
+async def _progress(desk: Desk, g: Writer) -> Send:
+    fence, epoch = await begun(desk, g)
+    said = Progress(text="1 of 2", fraction=0.5)
+    return lambda: progress.ProgressLedger(g.client).tell(binding(epoch), "r-1", fence, said)
+
+
 def wanted(call: str = "call_1", **over: Any) -> Request:
     """A call that a person must approve."""
     return Request(**({"print_": "p", "call": call, "response": "r-1", "box": "t", "tool": "put", "arguments": "{}"} | over))  # fmt: skip
@@ -337,6 +352,7 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (journal_scripts.HOLD, _hold),
     (journal_scripts.CARRY, _carry),
     (agent_calls.REMEMBER, _remember),
+    (progress.TELL, _progress),
     (approvals.LOOK, _look),
     (approvals.LOOK, _let_through),
     (approvals.ANSWER, _approve),
@@ -408,7 +424,15 @@ async def test_what_was_taken_is_not_taken_again_and_a_routine_is_due_again_when
 def test_every_script_is_in_the_table() -> None:
     known = {
         x.name
-        for module in (turn_scripts, session_scripts, journal_scripts, routine_scripts, agent_calls, approvals)
+        for module in (
+            turn_scripts,
+            session_scripts,
+            journal_scripts,
+            routine_scripts,
+            agent_calls,
+            approvals,
+            progress,
+        )
         for x in vars(module).values()
         if isinstance(x, Script)
     }

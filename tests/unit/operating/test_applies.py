@@ -25,18 +25,22 @@ class Cluster:
         self.fault, self.managers = fault, managers
         self.applied: list[dict[str, Any]] = []
         self.deleted: list[str] = []
+        self.kinds: list[Any] = []
 
     async def apply(self, kind: Any, body: dict[str, Any], *, manager: str, force: bool) -> dict[str, Any]:
         assert (manager, force) == ("moorage-api", False)
         if self.fault is not None:
             raise self.fault
+        self.kinds.append(kind)
         self.applied.append(body)
-        return body
+        return {**body, "metadata": {**body["metadata"], "generation": 1}}
 
     async def get(self, kind: Any, namespace: str, name: str) -> dict[str, Any] | None:
+        self.kinds.append(kind)
         return {"metadata": {"uid": "u", "managedFields": [{"manager": one} for one in self.managers]}}
 
     async def delete(self, kind: Any, namespace: str, name: str, *, uid: str) -> None:
+        self.kinds.append(kind)
         self.deleted.append(f"{namespace}/{name}")
 
 
@@ -75,6 +79,24 @@ async def test_a_field_of_somebody_else_is_a_conflict_and_a_wrong_one_is_said() 
     assert wrong == {"ok": False, "error": "spec: give exactly one of image and source", "field": None}
     away = await answered(Cluster(KubeError(0, "NoAnswer", "the API server does not answer: TimeoutError")))
     assert not away["ok"] and away["kind"] == "unavailable"
+
+
+async def test_a_routine_is_applied_and_deleted_as_a_routine() -> None:
+    cluster = Cluster()
+    spec = {"agent": "a", "schedule": "@daily", "input": "x"}
+    for verb in ("apply", "delete"):
+        desk = Desk(ApplyRequest("r", verb, "acme", "nightly", {"spec": spec}, "ann", "Routine"))
+        await Applies(desk, cluster, {"team": "acme"}).serve()  # type: ignore[arg-type]
+        assert desk.answers[0]["ok"], desk.answers
+    assert cluster.applied == [
+        {
+            "apiVersion": "moorage.dev/v1alpha1",
+            "kind": "Routine",
+            "metadata": {"name": "nightly", "namespace": "team"},
+            "spec": spec,
+        }
+    ]
+    assert cluster.deleted == ["team/nightly"] and {kind.plural for kind in cluster.kinds} == {"routines"}
 
 
 async def test_a_tenant_without_a_namespace_is_told_which_there_are() -> None:
