@@ -6,11 +6,11 @@ there. Nothing ends with the operator: the next one finds pods and claims as the
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from moorage_api import names, tokens
 from moorage_api.ledger.records import Descriptor, SessionIdentity
@@ -170,7 +170,7 @@ class PodMachine:
 
         A kubelet probes once a second and then writes the pod's status: whoever waits for a session need not wait for that.
         """
-        known, address = self._known.get(sandbox), urlsplit(endpoint).hostname
+        known, address = self._known.get(sandbox), _address(endpoint)
         if known is not None and sandbox in self._making and address:
             self._serving[sandbox] = address
             self._observed.nudge((known.namespace, sandbox))
@@ -384,6 +384,15 @@ class PodMachine:
     def _tenant(self, body: Mapping[str, Any]) -> str:
         namespace = str(body["metadata"]["namespace"])
         return self._tenants.get(namespace, namespace)
+
+
+def _address(endpoint: str) -> str:
+    """The IP address in a shim's URL, which writes one of IPv6 without brackets; "" where there is none."""
+    host = endpoint.removeprefix("http://").rstrip("/").rpartition(":")[0].strip("[]")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
 
 
 def _uid(body: Mapping[str, Any]) -> str:

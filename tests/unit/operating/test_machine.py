@@ -15,7 +15,7 @@ from moorage_api.ledger.records import Descriptor, SessionIdentity
 from moorage_api.provider.base import Revision
 from moorage_operator import marks, objects, shim_config
 from moorage_operator.kube import KubeError
-from moorage_operator.machine import PodMachine, _Known
+from moorage_operator.machine import PodMachine, _address, _Known
 from moorage_operator.observed import Observed
 from moorage_sandbox.config import ShimConfig
 from unit.operating.test_objects import GIVEN, OWNER, revision, settings
@@ -261,7 +261,8 @@ async def test_a_sandbox_that_a_gateway_heard_of_need_not_wait_for_its_pods_cond
     machine.served("sb-1", "http://192.0.2.9:8090")
     task = await making(machine, cluster)
     machine.served("sb-2", "http://192.0.2.8:8090")
-    machine.served("sb-1", "nowhere")
+    for nowhere in ("nowhere", "http://[", "http://evil.example:1", "http://:8090"):
+        machine.served("sb-1", nowhere)
     for _ in range(20):
         await asyncio.sleep(0)
     assert not task.done(), "what was said before it was made, of another one, or of no place, is no news"
@@ -286,3 +287,8 @@ async def test_only_a_session_that_ran_on_its_claim_before_waits_for_no_containe
         machine.served("sb-1", "http://192.0.2.1:8090")
         await task
         assert [one["name"] for one in cluster.made["Pod"]["spec"]["initContainers"]] == first
+
+
+def test_the_address_of_a_pod_is_read_as_its_shim_writes_it() -> None:
+    written = ("http://192.0.2.1:8090", "http://fd00::1:8090", "http://[fd00::1]:8090")
+    assert [_address(each) for each in written] == ["192.0.2.1", "fd00::1", "fd00::1"]
