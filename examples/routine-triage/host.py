@@ -1,6 +1,7 @@
 """The triage agent on Moorage: every run reads what is new since the one before, and says it once. The work is in `triage` beside it."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 def triage(items: list[dict[str, Any]], ctx: Context) -> Iterator[str]:
     """Each piece of work is a step: a run whose sandbox dies goes on behind the last that ended."""
-    known = seen.read(ctx.workspace)
+    known = work("known", seen.read, ctx.workspace)
     place = work("fetch", repositories.fetch, ctx.workspace, os.environ.get("TRIAGE_REPOSITORY", ""))
     news = work("list", repositories.news, place, known)
     yield f"{len(news['issues'])} issues and {len(news['commits'])} commits are new.\n"
@@ -25,7 +26,8 @@ def triage(items: list[dict[str, Any]], ctx: Context) -> Iterator[str]:
     summary = reading.summary(notes, news["commits"])
     yield f"\n{summary}\n"
     if where := os.environ.get("TRIAGE_WEBHOOK"):
-        yield told(where, summary, key=ctx.response_id)
+        # A step's result lasts over the tries of a run, each of which is a response of its own.
+        yield told(where, summary, key=work("key", _key))
     work("remember", seen.write, ctx.workspace, news)
 
 
@@ -36,6 +38,10 @@ def work(name: str, fn: Callable[..., T], *args: Any, **more: Any) -> T:
             return step(name, fn, *args, **more)
         except OutcomeUnknown:
             continue
+
+
+def _key() -> str:
+    return uuid.uuid4().hex
 
 
 def told(where: str, summary: str, key: str) -> str:

@@ -44,6 +44,7 @@ from moorage_gateway.consents.flow import Consents
 from moorage_gateway.consents.shapes import may_ask as may_ask_consent
 from moorage_gateway.files import Files
 from moorage_gateway.hints import Hints
+from moorage_gateway.journal.carrying import Carrying
 from moorage_gateway.journal.exporting import Exporting
 from moorage_gateway.journal.journaling import Journaling
 from moorage_gateway.journal.journaling import Limits as CallLimits
@@ -59,9 +60,9 @@ from moorage_gateway.outer import Outside
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routines.alerting import Alerts
-from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History as RunHistory
+from moorage_gateway.routines.holds import Holds
 from moorage_gateway.routines.running import Running
 from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routing import RouteTable
@@ -212,9 +213,10 @@ def build(
     sessions = Sessions(base.catalog, base.session_ledger, records, base.recovery, clock)
     key_service = KeyService(store, runner, now=lambda: clock.now_ms() / 1000, monotonic=clock.monotonic)
     control = SessionControl(sessions, store, runner, turns, checkpoints, clock)
-    counts = CallCounts()
+    counts, spill = CallCounts(), Spill(store, clock)
+    carrying = _carrying(base, spill, store)
     journaling = Journaling(
-        JournalLedger(runner), base.recovery, Spill(store, clock), clock, calm=base.calm,
+        JournalLedger(runner), base.recovery, spill, clock, calm=base.calm, carrying=carrying,
         limits=CallLimits(flights=settings.call_requests, room=quantities.octets(settings.call_room)),
         observer=Observers((CallSpans(traces), counts)),
     )  # fmt: skip
@@ -224,12 +226,11 @@ def build(
     of_users = OfUsers(consents, users_of(turns.known))
     toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users))
     routines, runs = RoutineLedger(runner), RunHistory(store)
-    carrying = Carrying(JournalLedger(runner), Spill(store, clock), store)
     scheduler = Scheduler(
         routines,
         Running(turns, sessions, carrying, clock),
         runs,
-        carrying,
+        Holds(store),
         Alerts(models.upstreams, models.credentials, clock.now_ms, settings.public_url or ""),
         base.recovery,
         clock,
@@ -273,7 +274,7 @@ def build(
         ),  # fmt: skip
         sweep=LostSweep(base.turn_ledger, archive, clock, keeper.get),
         journaling=journaling,
-        exporting=_exporting(base, Spill(store, clock), turns),
+        exporting=_exporting(base, spill, turns),
         approvals=approvals,
         consents=consents,
         call_counts=counts,
@@ -310,6 +311,14 @@ def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
     return Toolboxes(
         base.catalog.toolbox, models.upstreams, models.credentials, base.clock, people=people, version=metadata.version("moorage")
     )  # fmt: skip
+
+
+def _carrying(base: _Base, spill: Spill, store: Store) -> Carrying:
+    async def carries(response: str) -> bool:
+        record = await base.turn_ledger.turn(response)
+        return record is None or bool(record.meta.get("carries"))
+
+    return Carrying(JournalLedger(base.runner), spill, store, carries)
 
 
 def _exporting(base: _Base, spill: Spill, turns: Turns) -> Exporting:

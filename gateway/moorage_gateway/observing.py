@@ -95,7 +95,11 @@ def _tool(what: dict[str, str]) -> telemetry.CallShape | None:
 def _step(what: dict[str, str]) -> telemetry.CallShape | None:
     """An effect of the agent's own (`moorage.step`), a framework's function tool too."""
     name = what.get("name", "")
-    attributes = {telemetry.STEP_NAME: name, telemetry.STATUS: None}  # no request that somebody answered
+    attributes = {
+        telemetry.STEP_NAME: name,
+        telemetry.STATUS: None,  # no request that somebody answered
+        telemetry.CARRIED: True if "carried" in what else None,
+    }
     return telemetry.CallShape(f"{telemetry.STEP} {name}", False, attributes) if name else None
 
 

@@ -54,7 +54,7 @@ until = time.monotonic() + within
 while not os.path.isdir(launcher):
     if time.monotonic() > until:
         sys.exit(f"moorage: no shim brought {launcher} within {within:g} s")
-    time.sleep(0.01)
+    time.sleep(0.01)  # a folder of a shared volume: nobody tells of it, and a hundredth of a second is nothing beside a start
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 

@@ -17,13 +17,11 @@ from moorage_api.catalog import RoutineEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.kinds import Routine, parse_any
 from moorage_api.kinds.agent import API_VERSION
-from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.routines import RoutineLedger
-from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
+from moorage_gateway.routines.holds import Holds
 from moorage_gateway.routines.running import response_of
 from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routines.state import Alert, Run, State, Turn
@@ -50,6 +48,12 @@ class HandClock:
         await asyncio.sleep(seconds)
 
 
+def _set() -> asyncio.Event:
+    made = asyncio.Event()
+    made.set()
+    return made
+
+
 @dataclass
 class PlayedTurns:
     """Every turn that was ever accepted, by its response, in order. `faults`: the share of acceptances that are refused for a moment,
@@ -63,18 +67,22 @@ class PlayedTurns:
     """Response → routine, slot, when (ms)."""
     times: int = 0
     cancelled: list[str] = field(default_factory=list)
+    cancels: asyncio.Event = field(default_factory=_set)
+    """Cleared: whoever cancels waits."""
+    unheard: set[str] = field(default_factory=set)
+    """Routines whose acceptances nobody is told of."""
     fails: set[str] = field(default_factory=set)
     """Routines whose agent reports a failure."""
 
     async def accept(self, tenant: str, known: Known, state: State, run: Run) -> str:
         self.times += 1
-        response = response_of("0123456789abcdef", Run(id=f"{known.name}/{run.id}", slot=run.slot, number=run.number))
+        response = self.response(tenant, known, run)
         if self.rng.random() < self.faults / 2:
             raise ApiError(Kind.UNAVAILABLE, "not now")
         # As long as some of the test's steps: what was taken is taken by others meanwhile.
         await asyncio.sleep(self.rng.choice((0, 0, 0, 0.05, 0.1)))
         self.accepted.setdefault(response, (known.name, run.slot, self.clock.ms))
-        if self.rng.random() < self.faults / 2:
+        if known.name in self.unheard or self.rng.random() < self.faults / 2:
             raise ApiError(Kind.UNAVAILABLE, "accepted, but who knows")
         return response
 
@@ -92,7 +100,15 @@ class PlayedTurns:
         return turn
 
     async def cancel(self, tenant: str, response: str) -> None:
+        await self.cancels.wait()
         self.cancelled.append(response)
+
+    def response(self, tenant: str, known: Known, run: Run) -> str:
+        """See Running."""
+        return response_of("0123456789abcdef", Run(id=f"{known.name}/{run.id}", slot=run.slot, number=run.number))
+
+    async def carry(self, tenant: str, run: Run) -> None:
+        """No steps are played."""
 
 
 class NobodyTold:
@@ -139,9 +155,8 @@ class RoutineWorld:
 
         running: Any = self.turns
         people: Any = self.people
-        carrying = Carrying(JournalLedger(client), Spill(self.store, self.clock), self.store)
         made: Scheduler = Scheduler(
-            RoutineLedger(client), running, self.history, carrying, people, Recovering(), self.clock
+            RoutineLedger(client), running, self.history, Holds(self.store), people, Recovering(), self.clock
         )
         self._running[number] = (asyncio.create_task(made.run()), client, made)
 
@@ -179,8 +194,13 @@ class RoutineWorld:
         for _, _, made in self._running.values():
             made.hint("")
 
-    async def found_anew(self) -> None:
-        """After a loss: the clock is there again, and a ledger."""
+    async def emptied(self, server: Valkey) -> None:
+        """Redis has lost all it held; no scheduler runs."""
+        client = aioredis.Redis.from_url(server.url)
+        try:
+            await client.flushall()
+        finally:
+            await client.aclose()
         await self._write_clock()
         await self.again()
 

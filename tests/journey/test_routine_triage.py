@@ -1,4 +1,5 @@
-"""`examples/routine-triage` but for its webhook: killed in a run, it says once what is new; the next run says what came since."""
+"""`examples/routine-triage` but for its webhook: killed in a run, it says once what is new; the next run says what came since,
+and one that could not post tries again under the same key."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def platform(people: People, tmp_path: Path) -> Iterator[Platform]:
     folder = tmp_path / "agents"
     shutil.copytree(ROOT / "examples" / "routine-triage", folder, ignore=shutil.ignore_patterns("__pycache__"))
     change(folder / "agent.yaml", env=[env("TRIAGE_WEBHOOK", people.url), env("TRIAGE_PACE", PACE)])
-    change(folder / "routines.yaml", owner="dev")
+    change(folder / "routines.yaml", owner="dev", retries={"limit": 2, "backoff": "1s"})
     with started(folder, "--plain") as made:
         poll("the agent serves", lambda: any(one["name"] == "triage" for one in made.agents), within=120)
         poll("its routine is there", lambda: made.call(f"/v1/routines/{NAME}")[0] == 200)
@@ -71,10 +72,19 @@ def test_killed_in_a_run_it_says_once_what_is_new_and_then_what_came_since(
     assert run["outcome"] == "succeeded" and run["response_ids"] == going, run
     assert len(platform.record("triage", going[0])["attempts"]) == 2
     (told,) = people.told
-    assert told[1]["idempotency-key"] == going[0]
     assert b"3 new issues, 2 of them urgent; 2 commits." in told[2]
     assert run["output"].count("Rows are lost") == 2, "in the list, and in the summary"
 
     again = commands.json("routines", "run", NAME, "--wait")
     assert again["outcome"] == "succeeded" and "1 issues and 1 commits are new." in again["output"]
     assert b"1 new issues, 0 of them urgent; 1 commits." in people.told[1][2] and len(people.told) == 2
+
+    people.answers.append(500)
+    tried = commands.json("routines", "run", NAME, "--wait")
+    assert tried["outcome"] == "succeeded" and len(tried["response_ids"]) == 2, (
+        "the first try could not post, the second did"
+    )
+    (refused,) = people.refused
+    keys = [one[1]["idempotency-key"] for one in people.told]
+    assert keys[2] == refused[1]["idempotency-key"], "it said the same thing, whichever try it was"
+    assert len(set(keys)) == 3 and refused[2] == people.told[2][2]

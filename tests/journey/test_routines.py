@@ -67,10 +67,11 @@ KEY = "a-signing-key-of-the-test"
 
 
 class People:
-    """A real HTTP server that keeps what it is told; `answers` are its next statuses, then 200."""
+    """A real HTTP server that keeps what it is told; `answers` are its next statuses, then 200. `refused`: what it did not take."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.told: list[tuple[str, dict[str, str], bytes]] = []
+        self.refused: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[int] = []
         outer = self
 
@@ -78,8 +79,8 @@ class People:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 status = outer.answers.pop(0) if outer.answers else 200
-                if status == 200:
-                    outer.told.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                kept = outer.told if status == 200 else outer.refused
+                kept.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -152,16 +152,6 @@ class Kept(Recorded):
     answer: bytes
 
 
-@dataclass(frozen=True)
-class Carried:
-    """An entry that an earlier turn made: `state` is completed or unknown, `what` tells people and traces what it is."""
-
-    entry: str
-    state: Literal["completed", "unknown"]
-    what: dict[str, str]
-    answer: bytes
-
-
 class JournalLedger:
     """Journals in Redis. Every method may raise `Lost` or `Unreachable`; the words it returns are its script's."""
 
@@ -270,12 +260,6 @@ class JournalLedger:
             *(x for pair in outcome.sums.items() for x in pair),
         )
 
-    async def carry(self, response: str, entries: Sequence[Carried], lasts_ms: int) -> None:
-        """Entries for a turn that is to be accepted, gone after `lasts_ms` or with it. A journal that has begun stays as it is."""
-        flat = [part for one in entries for part in (one.entry, one.state, json.dumps(one.what), one.answer)]
-        if flat:
-            await self._runner.run(journal_scripts.CARRY, response, lasts_ms, *flat)
-
     async def spend(self, asking: Asking, tokens: int) -> None:
         """What a call has spent that no entry will tell of."""
         bounds = asking.bounds
@@ -313,6 +297,10 @@ class JournalLedger:
             Recorded(entry, flat[3 * n], int(flat[3 * n + 1] or 0), json.loads(flat[3 * n + 2] or "{}"))
             for n, entry in enumerate(order)
         ]
+
+    async def answer(self, response: str, entry: str) -> bytes:
+        """What the journal holds of one entry's answer; empty where it holds none."""
+        return bytes(await self._runner.read("HGET", keys.journal(response), f"{entry}.a") or b"")
 
     async def whole(self, response: str) -> list[Kept]:
         """The journal with everything in it, in the order of first starts: megabytes."""

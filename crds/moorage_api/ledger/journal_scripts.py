@@ -1,4 +1,4 @@
-"""The scripts of the journal at the boundary: start, complete, drop, hold, carry (turns.md §6).
+"""The scripts of the journal at the boundary: start, complete, drop, hold (turns.md §6).
 
 One call of an attempt is an *entry* `FINGERPRINT.N`: N counts equal requests of one attempt, so that the next attempt's N-th one meets it.
 
@@ -120,13 +120,18 @@ local function away(entry)
 end
 if turned then return away(e) end
 -- Whether this attempt asked for the same call and was told that its outcome is not known: then its agent has looked for itself, and what
--- an earlier attempt did after it had been told so is no call that this one passed over.
+-- an earlier attempt did after it had been told so is no call that this one passed over. Each entry of a call is looked at once.
+local told, upto = {}, {}
 local function looked(other)
   local same, n = string.match(other, '^(.*)%.(%d+)$')
-  for k = 0, n - 1 do
+  n = tonumber(n)
+  while not told[same] and (upto[same] or 0) < n do
+    local k = upto[same] or 0
     local before = same .. '.' .. k
-    if call('HGET', j, before .. '.s') == 'unknown' and call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. before) == 1 then return true end
+    if call('HGET', j, before .. '.s') == 'unknown' and call('HEXISTS', jn, 'u:' .. BEGUN .. ':' .. before) == 1 then told[same] = k end
+    upto[same] = k + 1
   end
+  return told[same] ~= nil and told[same] < n
 end
 -- An entry of the same tool that an earlier attempt made and this one has not met; the oldest.
 local function unmet()
@@ -257,25 +262,6 @@ if not h[1] then return reply('OK') end
 if h[1] ~= 'started' or h[2] ~= A[3] or h[3] ~= A[4] then return reply('SUPERSEDED', h[1]) end
 call('HDEL', j, e .. '.s', e .. '.x', e .. '.t', e .. '.l', e .. '.h', e .. '.c')
 call('LREM', 'jl:' .. A[1], 0, e)
-return reply('OK')
-""",
-)
-
-# Entries of effects that earlier turns made, for a turn that is to begin: its first calls of them meet these. A journal that has begun stays
-# as it is. They belong to no tool's list: a call of the same tool in other words is no other telling of them. A: R, for how long they
-# wait for their turn (ms), then of each: entry, state (completed | unknown), what it is (JSON), answer.
-CARRY = Script(
-    "journal_carry",
-    """
-local j, jl, jn = 'j:' .. A[1], 'jl:' .. A[1], 'jn:' .. A[1]
-if call('EXISTS', jl) == 1 then return reply('OK') end
-for i = 3, #A, 4 do
-  local e = A[i]
-  call('HSET', j, e .. '.s', A[i + 1], e .. '.x', '', e .. '.t', '0', e .. '.h', A[i + 2], e .. '.a', A[i + 3])
-  call('RPUSH', jl, e)
-  call('HINCRBY', jn, 'octets', #A[i + 3])
-end
-for _, k in ipairs({j, jl, jn}) do call('PEXPIRE', k, A[2]) end
 return reply('OK')
 """,
 )

@@ -1,6 +1,7 @@
 """A repository with an `issues/` folder: one behind a URL by git, or a sample that is made here and grows by each run."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ def fetch(workspace: str | Path, url: str) -> str:
     elif (place / ".git").is_dir():
         git("-C", str(place), "pull", "--ff-only", "--quiet")
     else:
-        git("clone", "--quiet", url, str(place))
+        fresh = place.with_name("repository.new")  # what a killed clone left is no repository
+        shutil.rmtree(fresh, ignore_errors=True)
+        git("clone", "--quiet", url, str(fresh))
+        fresh.rename(place)
     return str(place)
 
 

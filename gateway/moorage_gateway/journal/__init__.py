@@ -8,6 +8,7 @@ journaling   what becomes of a call: made, met again, held, turned away, refused
 making       calls being made here: their leases, their ends, what happens when somebody dies
 handing      calls that an attempt makes by itself, and reports
 recording    answers into the journal
+carrying     completed steps of a try that failed, given on to the next one
 found        what asking finds instead of a call to make
 refusals     what is said where a call is not made
 exporting    a turn's journal as who develops its agent reads it

@@ -20,12 +20,13 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Started
-from moorage_api.ledger.script import LEASE_MS
+from moorage_api.ledger.journal import Asking, Binding, JournalLedger, Outcome, Started
+from moorage_api.ledger.script import LEASE_MS, LedgerError
 from moorage_gateway.clock import Clock
 from moorage_gateway.insisting import Insisting
 from moorage_gateway.journal import handing
 from moorage_gateway.journal.answers import Answer, error
+from moorage_gateway.journal.carrying import Carrying, Gone
 from moorage_gateway.journal.flights import Flight, Room
 from moorage_gateway.journal.found import Stored
 from moorage_gateway.journal.kinds import Report, is_handed, is_performed
@@ -76,8 +77,10 @@ class Journaling:
         calm: Callable[[], float],
         limits: Limits,
         observer: Observer,
+        carrying: Carrying,
     ) -> None:
         self._ledger = ledger
+        self._carrying = carrying
         self._spill = spill
         self._clock = clock
         self._calm = calm
@@ -164,6 +167,9 @@ class Journaling:
         except TimeoutError:
             return again("The ledger does not answer.")
         match started.word:
+            case "RUN" if is_handed(call.prepared):
+                given = await self._given(call, asker.executor, started, began)
+                return given or self._begun(call, asker.executor, started, asked, began)
             case "RUN" | "FREE":
                 return self._begun(call, asker.executor, started, asked, began)
             case "HELD":
@@ -173,6 +179,31 @@ class Journaling:
                 return self._making.joined(call, started.entry, began)
             case _:
                 return await self._ended(call, started, began)
+
+    async def _given(self, call: Call, executor: str, started: Started, began: Began) -> Stored | Refused | None:
+        """A step that an earlier try of the same run made: recorded as this turn's, and answered. None: it is to be run."""
+        asking, tenant = call.asking, call.binding.tenant
+        try:
+            given = await self._carrying.get(tenant, asking.response, started.entry)
+        except (LedgerError, StoreUnavailable):
+            return again("What the run's earlier turns completed cannot be read.")
+        except Gone:
+            return Refused("no", _lost("step of an earlier try"))
+        if given is None:
+            return None
+        outcome = Outcome(what={"carried": "true"})
+        if given.answer is None:
+            word = await self._recording.completed(asking, started, executor, "unknown", b"", outcome=outcome)
+        else:
+            word = await self._recording.made(asking, started, executor, tenant, given.answer, outcome)
+        if word != "OK":
+            return refusal(word) if word in ("SUPERSEDED", "ABSENT") else again(f"It could not be recorded: {word}.")
+        if given.answer is None:
+            self._tell(call, began, started.entry, status=0, what=outcome.what, fault="outcome_unknown", replayed=True)
+            return Stored(started.entry, call.prepared.unknown())
+        self.replayed += 1
+        self._tell(call, began, started.entry, status=given.answer.status, what=outcome.what, replayed=True)
+        return Stored(started.entry, given.answer)
 
     def _begun(self, call: Call, executor: str, started: Started, asked: float, began: Began) -> Flight | Stored:
         """The call is this asker's to make. `asked`: when its lease began."""
@@ -219,8 +250,7 @@ class Journaling:
         except StoreUnavailable:
             return again("The object store, which has the recorded answer, is away.")
         if answer is None:
-            message = "The recorded answer of this call is gone from the object store."
-            return Refused("no", error(502, "server_error", "journal_lost", message))
+            return Refused("no", _lost("call"))
         self.replayed += 1
         return answer
 
@@ -241,3 +271,8 @@ class Journaling:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=LAST_S + 1)
+
+
+def _lost(what: str) -> Answer:
+    message = f"The recorded answer of this {what} is gone from the object store."
+    return error(502, "server_error", "journal_lost", message)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,8 @@ START_MS = 5_000
 MOST_SHOWN = 500
 """Characters of an error in a status."""
 MOST_QUEUED = 10
+MOST_ENDING = 64
+"""Replaced turns that are still to be cancelled; of more, the oldest end at their own deadlines."""
 MOST_ALERTS = 64
 """Alerts of a routine that wait to be told; of more, the newest."""
 LONGEST_LOOK_MS = 3_600_000
@@ -58,19 +60,9 @@ class Known:
         return cls(name, spec, _digest(spec.model_dump_json()), _digest(timing))
 
 
-def decide(
-    known: Known,
-    state: State,
-    now: int,
-    turn: Turn | None = None,
-    *,
-    run_id: Callable[[], str],
-    gone: Collection[str] = (),
-) -> Decision:
-    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at. `gone`: replaced ones that
-    have ended."""
-    replaced = tuple(each for each in state.replaced if each not in gone)
-    work = _Work(known, replace(state, replaced=replaced), now, run_id)
+def decide(known: Known, state: State, now: int, turn: Turn | None = None, *, run_id: Callable[[], str]) -> Decision:
+    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at."""
+    work = _Work(known, state, now, run_id)
     work.manifest()
     work.ending(turn)
     work.retrying()
@@ -96,6 +88,12 @@ def begins(known: Known, now: int) -> int:
     return now if at is None else min(now, at - 1)
 
 
+def also_ending(decision: Decision, response: str, now: int) -> Decision:
+    """With one more turn to cancel, which may not have been accepted."""
+    ending = (*decision.state.ending, response)[-MOST_ENDING:]
+    return replace(decision, state=replace(decision.state, ending=ending), look=min(decision.look, now + START_MS))
+
+
 def standing(known: Known, state: State) -> Standing:
     """How the routine stands, for people who do not ask a gateway."""
     suspended = known.spec.suspend or state.suspended
@@ -115,9 +113,16 @@ def standing(known: Known, state: State) -> Standing:
 
 def held(state: State, *, suspended: bool) -> State:
     """Suspended by hand, or not any more; then a stopped routine goes on, too."""
+    # Somebody may be telling the store of the state before: what it says then is not known.
+    state = replace(state, kept="?")
     if suspended:
         return replace(state, suspended=True)
     return replace(state, suspended=False, stopped=False, failures=0 if state.stopped else state.failures)
+
+
+def cancelled(state: State, response: str) -> State:
+    """This replaced turn has ended."""
+    return replace(state, ending=tuple(one for one in state.ending if one != response))
 
 
 def new_run() -> str:
@@ -135,7 +140,7 @@ class _Work:
         self._run_id = run_id
         self._schedule = schedule_of(known.spec)
         self._start = False
-        self._overdue = ""
+        self._cancel = ""
         self._ended: list[Ended] = []
 
     def manifest(self) -> None:
@@ -170,7 +175,7 @@ class _Work:
             case "missing":  # lost before anything but the ledger knew of it
                 self._state = replace(self._state, run=replace(run, phase="starting", responses=run.responses[:-1]))
             case "open" if run.until and self._now >= run.until + OVERDUE_MS:  # it should have ended by itself
-                self._overdue = run.responses[-1]
+                self._cancel = run.responses[-1]
 
     def retrying(self) -> None:
         run = self._state.run
@@ -210,7 +215,7 @@ class _Work:
             state=self._state,
             look=self._look(),
             start=self._start,
-            cancel=(*self._state.replaced, *([self._overdue] if self._overdue else ())),
+            cancel=self._cancel,
             ended=tuple(self._ended),
         )
 
@@ -233,8 +238,8 @@ class _Work:
                 self._state = replace(self._state, queue=(*self._state.queue, slot))
             case "replace" if self._state.run is not None:
                 if self._state.run.phase == "running":
-                    kept = (*self._state.replaced, self._state.run.responses[-1])[-MOST_QUEUED:]
-                    self._state = replace(self._state, replaced=kept)
+                    ending = (*self._state.ending, self._state.run.responses[-1])
+                    self._state = replace(self._state, ending=ending[-MOST_ENDING:])
                 self._over("replaced", Turn("cancelled", error="a later run took its place"))
                 self.begin(slot)
             case _:
@@ -316,9 +321,11 @@ class _Work:
                     looks.append(min(self._now + FOLLOW_MS, ends) if run.until else self._now + FOLLOW_MS)
                 case "waiting":
                     looks.append(run.again)
-        if self._state.replaced:
-            looks.append(self._now + START_MS)
         looks += [alert.at for alert in self._state.alerts]
+        if self._state.kept != self._state.hold:  # the store is told at the next look
+            looks.append(self._now)
+        if self._state.ending:  # whoever cancels them may die in the middle of it
+            looks.append(self._now + START_MS)
         following = None if self._idle else self._schedule.next(self._state.cursor)
         if following is not None:
             looks.append(following)

@@ -18,7 +18,7 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
-from moorage_gateway.routines.state import Ended, Mark, Run, State
+from moorage_gateway.routines.state import Ended, Run, State
 
 TIMES = 5
 """Due times that are shown ahead."""
@@ -107,8 +107,6 @@ class Desk:
             state = deciding.held(shown.state, suspended=suspended)
             if not suspended:  # what was due meanwhile is not made up for
                 state = replace(state, cursor=max(state.cursor, self._clock.now_ms()))
-            if Mark.of(state) != Mark.of(shown.state):
-                await self._history.mark(tenant, name, Mark.of(state))
             if await self._put(shown, state):
                 return await self.get(tenant, name)
         return None

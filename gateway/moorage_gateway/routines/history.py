@@ -1,14 +1,14 @@
 """Runs that ended, in the object store: `routines/TENANT/NAME/SLOT-ID.json`, newest last. Layer: gateway.
 
 An entry is written before the state that forgets the run, so it may be written twice: it has one name. They outlive Redis, and a routine
-whose state is lost goes on from the newest. Beside them, `routine-marks/TENANT/NAME.json`: that it was suspended by hand, or stopped.
+whose state is lost goes on from the newest.
 """
 
 from __future__ import annotations
 
 import logging
 
-from moorage_gateway.routines.state import Ended, Mark
+from moorage_gateway.routines.state import Ended
 from moorage_gateway.store import Store
 
 MOST = 10_000
@@ -45,28 +45,8 @@ class History:
         for key in (await self._keys(tenant, routine))[:-keep]:
             await self._store.delete(key)
 
-    async def mark(self, tenant: str, routine: str, mark: Mark | None) -> None:
-        """Keeps that it is suspended or stopped; None: it is neither."""
-        if mark is None:
-            await self._store.delete(_mark(tenant, routine))
-        else:
-            await self._store.put(_mark(tenant, routine), mark.to_json())
-
-    async def marked(self, tenant: str, routine: str) -> Mark | None:
-        """What `mark` kept."""
-        data = await self._store.get(_mark(tenant, routine))
-        try:
-            return Mark.from_json(data) if data is not None else None
-        except (ValueError, TypeError):
-            log.warning("the mark of routine %s/%s cannot be read; it is left out", tenant, routine)
-            return None
-
     async def _keys(self, tenant: str, routine: str) -> list[str]:
         return await self._store.list(_folder(tenant, routine), limit=MOST)
-
-
-def _mark(tenant: str, routine: str) -> str:
-    return f"routine-marks/{tenant}/{routine}.json"
 
 
 def _folder(tenant: str, routine: str) -> str:

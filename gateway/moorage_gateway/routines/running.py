@@ -7,6 +7,7 @@ that whoever accepts it a second time, after a loss too, meets the first one.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +19,8 @@ from moorage_api.wire import headers as wire
 from moorage_gateway import conversation, request
 from moorage_gateway.auth import INVOKE, ROUTINE, Principal
 from moorage_gateway.clock import Clock
+from moorage_gateway.journal.carrying import Carrying
 from moorage_gateway.routes.doors import SessionDoor, TurnsDoor
-from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
@@ -29,7 +30,7 @@ _LETTERS = names.ALPHABET
 
 
 class Running:
-    """Turns of runs. Every method raises ApiError, `accept` LedgerError and StoreUnavailable as well."""
+    """Turns of runs. Every method that waits raises ApiError."""
 
     def __init__(self, turns: TurnsDoor, sessions: SessionDoor, carrying: Carrying, clock: Clock) -> None:
         self._turns = turns
@@ -50,10 +51,6 @@ class Running:
         response = response_of(place.partition, run)
         if await self._turns.get(response, tenant=tenant) is not None:
             return response
-        if run.number > 1:
-            await self._carrying.give(
-                tenant, known.name, run.id, response, lasts_ms=known.spec.timeout_minutes * 60_000
-            )
         raw = orjson.dumps(asked(known, state, run))
         create = request.parse_create(raw, LIMITS)
         trace = trace_of(tenant, run.id)
@@ -71,8 +68,22 @@ class Running:
             trace_id=trace,
             created_at=self._clock.now_ms() // 1000,
             timeout_s=known.spec.timeout_minutes * 60.0,
+            carries=run.number > 1,
         )
         return await self._turns.accept(caller, place, turn)
+
+    def response(self, tenant: str, known: Known, run: Run) -> str:
+        """The id that a run's newest try has, accepted or not."""
+        partition = names.partition(tenant, known.spec.agent, owner(known), session_of(known, run))
+        return response_of(partition, run)
+
+    async def carry(self, tenant: str, run: Run) -> None:
+        """A try has failed and another follows: steps that were completed are given on to it. Raises LedgerError, StoreUnavailable."""
+        partition = names.partition_of(run.responses[-1]) if run.responses else None
+        if partition is None:  # none of its tries was accepted
+            return
+        failed, following = (response_of(partition, replace(run, number=run.number + more)) for more in (0, 1))
+        await self._carrying.give(tenant, failed, following)
 
     async def look(self, tenant: str, response: str) -> Turn:
         """How a turn stands."""

@@ -23,11 +23,11 @@ from moorage_api.ledger.script import LedgerError, Lost
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.alerting import Alerts, after
-from moorage_gateway.routines.carrying import Carrying
 from moorage_gateway.routines.deciding import Known, decide
 from moorage_gateway.routines.history import History
+from moorage_gateway.routines.holds import Holds
 from moorage_gateway.routines.running import Running, refused
-from moorage_gateway.routines.state import Decision, Mark, Run, State, Turn
+from moorage_gateway.routines.state import Decision, Run, State, Turn
 from moorage_gateway.store import StoreUnavailable
 
 AT_ONCE = 64
@@ -38,6 +38,8 @@ PATIENCE_MS = 30_000
 """An agent that is not there may be published in a moment: with its routine, or to a gateway that has just begun."""
 PAUSE_S = 0.5
 """After a fault of Redis."""
+TRIES = 5
+"""Times that a state is written anew because another look was faster; what it is for is done again at the next look."""
 FOLLOWED = 500
 """Runs whose end one gateway waits for; further ones are looked at every `deciding.FOLLOW_MS`."""
 
@@ -68,7 +70,7 @@ class Scheduler:
         ledger: RoutineLedger,
         running: Running,
         history: History,
-        carrying: Carrying,
+        holds: Holds,
         alerts: Alerts,
         recovery: Recovery,
         clock: Clock,
@@ -78,7 +80,7 @@ class Scheduler:
         self._ledger = ledger
         self._running = running
         self._history = history
-        self._carrying = carrying
+        self._holds = holds
         self._alerts = alerts
         self._recovery = recovery
         self._clock = clock
@@ -87,6 +89,7 @@ class Scheduler:
         self._following: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()
 
     def hint(self, _: str) -> None:
         """Something is due now."""
@@ -153,28 +156,68 @@ class Scheduler:
 
     async def _settle(self, taken: _Taken, state: State, now: int) -> None:
         """From one state to the next, and what that asks for."""
+        if state.kept != state.hold:
+            await self._holds.keep(taken.entry.tenant, taken.entry.name, state)
+            state = replace(state, kept=state.hold)
         state = await self._tell(taken, state, now)
         run = state.run
         turn = None
         if run is not None and run.phase == "running":
             turn = await self._running.look(taken.entry.tenant, run.responses[-1])
-        tenant = taken.entry.tenant
-        gone = [each for each in state.replaced if (await self._running.look(tenant, each)).status != "open"]
-        decision = decide(taken.known, state, now, turn, run_id=self._run_id, gone=gone)
-        after_it = decision.state.run
-        if run is not None and run.phase == "running" and after_it is not None and after_it.phase == "waiting":
-            await self._carrying.take(taken.entry.tenant, taken.entry.name, run.id, run.responses[-1])
-        if Mark.of(decision.state) != Mark.of(state):
-            await self._history.mark(tenant, taken.entry.name, Mark.of(decision.state))
+        decision = decide(taken.known, state, now, turn, run_id=self._run_id)
+        await self._carry(taken.entry, run, decision)
+        after = decision.state.run
+        if run is not None and run.phase == "starting" and (after is None or after.id != run.id):
+            # Whoever claimed it may have accepted its turn already, and died before the state said so.
+            begun = self._running.response(taken.entry.tenant, taken.known, run)
+            decision = deciding.also_ending(decision, begun, now)
         version = await self.write(taken.entry, taken.known, taken.version, decision)
         if version is None:
             return
-        for response in decision.cancel:
-            self._keep(self._guarded(self._running.cancel, tenant, response))  # an agent may take its time to end
+        for response in decision.state.ending:
+            self._end(taken.entry, response)
+        if decision.cancel:
+            self._keep(
+                self._guarded(self._running.cancel, taken.entry.tenant, decision.cancel)
+            )  # an agent may take its time to end
         if decision.start:
             await self._accept(replace(taken, version=version), decision.state)
         elif decision.state.run is not None and decision.state.run.phase == "running":
             self._follow(taken.entry, decision.state.run)
+
+    async def _carry(self, entry: RoutineEntry, before: Run | None, decision: Decision) -> None:
+        """A try that failed leaves its steps to the next one, before the state says that there is a next one."""
+        after = decision.state.run
+        if before is not None and after is not None and (before.phase, after.phase) == ("running", "waiting"):
+            await self._running.carry(entry.tenant, before)
+
+    def _end(self, entry: RoutineEntry, response: str) -> None:
+        """A replaced turn is cancelled, and then forgotten; once at a time."""
+        if response in self._ending:
+            return
+        self._ending.add(response)
+        # An agent may take its time to end.
+        task = self._keep(self._guarded(self._until_cancelled, entry, response))
+        task.add_done_callback(lambda _: self._ending.discard(response))
+
+    async def _until_cancelled(self, entry: RoutineEntry, response: str) -> None:
+        try:
+            await self._running.cancel(entry.tenant, response)
+        except ApiError as fault:
+            if fault.status != 404:  # it is gone
+                raise
+        for _ in range(TRIES):
+            found = await self._ledger.look(entry.field)
+            if found is None or not found.state:
+                return
+            state = State.from_json(found.state)
+            if response not in state.ending:
+                return
+            held = RoutineEntry.from_json(found.spec)
+            known, left = Known.of(held.name, held.spec), deciding.cancelled(state, response)
+            # Due at once: how far away its next look is, the look itself says.
+            if await self._ledger.put(entry.field, found.version, left.to_json(), 0, deciding.standing(known, left)):
+                return
 
     async def _tell(self, taken: _Taken, state: State, now: int) -> State:
         """Tries the alerts whose time has come."""
@@ -195,9 +238,6 @@ class Scheduler:
         if decision.ended:
             with suppress(StoreUnavailable):
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
-        for run in decision.ended:
-            if run.tries > 1:
-                await self._carrying.forget(entry.tenant, entry.name, run.id)
         return version + 1
 
     async def _accept(self, taken: _Taken, state: State) -> None:
@@ -220,11 +260,17 @@ class Scheduler:
         shown = deciding.standing(taken.known, moved)
         if await self._ledger.put(taken.entry.field, taken.version, moved.to_json(), look, shown):
             self._follow(taken.entry, running)
+            return
+        found = await self._ledger.look(taken.entry.field)
+        now = State.from_json(found.state).run if found is not None else None
+        if now is None or (now.id, now.number) != (run.id, run.number):  # meanwhile another one took its place
+            await self._running.cancel(taken.entry.tenant, response)
 
     async def _refused(self, taken: _Taken, state: State, run: Run, why: str) -> None:
         failed = replace(state, run=replace(run, phase="running"))
         turn = Turn("failed", error=why)
         decision = decide(taken.known, failed, self._clock.now_ms(), turn, run_id=self._run_id)
+        await self._carry(taken.entry, failed.run, decision)
         await self.write(taken.entry, taken.known, taken.version, decision)
 
     def _follow(self, entry: RoutineEntry, run: Run) -> None:
@@ -266,23 +312,15 @@ class Scheduler:
         state = State(spec=known.digest, timing=known.timing, cursor=deciding.begins(known, since))
         if newest:
             state = replace(state, cursor=newest[0].slot, last=newest[0].last)
-        mark = await self._history.marked(entry.tenant, entry.name)
-        if mark is not None:  # of another manifest, which takes a stop back: `decide` sees by the digest that it is one
-            state = replace(
-                state, spec=mark.spec, suspended=mark.suspended, stopped=mark.stopped, failures=mark.failures,
-                incident=mark.incident,
-            )  # fmt: skip
-        return state
+        return await self._holds.over(entry.tenant, entry.name, state)
 
     async def _forget(self, taken: TakenRoutine) -> None:
         """Taken away: what runs is cancelled."""
-        state = State.from_json(taken.state)
         tenant, _, name = taken.field.partition("/")
-        if state.run is not None and state.run.phase == "running":
+        state = State.from_json(taken.state)
+        running = state.run is not None and state.run.phase == "running"
+        for response in (*state.ending, *(state.run.responses[-1:] if state.run is not None and running else ())):
             with suppress(ApiError):
-                await self._running.cancel(tenant, state.run.responses[-1])
-        if state.run is not None:
-            await self._carrying.forget(tenant, name, state.run.id)
-        if Mark.of(state) is not None:
-            await self._history.mark(tenant, name, None)
+                await self._running.cancel(tenant, response)
+        await self._holds.forget(tenant, name)
         await self._ledger.put(taken.field, taken.version, "", None)

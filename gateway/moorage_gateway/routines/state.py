@@ -82,8 +82,6 @@ class State:
     run: Run | None = None
     queue: tuple[int, ...] = ()
     """Due times that wait for the run before them."""
-    replaced: tuple[str, ...] = ()
-    """Responses of runs in whose place another one runs: cancelled until they have ended, whoever dies meanwhile."""
     last: Last | None = None
     failures: int = 0
     """Failed runs in a row."""
@@ -94,6 +92,16 @@ class State:
     """Id of the run that failed first, while people know of it."""
     alerts: tuple[Alert, ...] = ()
     dead: tuple[Alert, ...] = ()
+    ending: tuple[str, ...] = ()
+    """Responses of replaced runs that are still to be cancelled: whoever looks does it, until it is done."""
+
+    kept: str = ""
+    """`hold` as the object store was told it last."""
+
+    @property
+    def hold(self) -> str:
+        """What keeps it from running, beside its manifest."""
+        return " ".join(word for word, said in (("suspended", self.suspended), ("stopped", self.stopped)) if said)
 
     def to_json(self) -> str:
         """As the ledger keeps it."""
@@ -112,38 +120,11 @@ class State:
             run=Run(**run) if run is not None else None,
             last=Last(**last) if last is not None else None,
             queue=tuple(data.pop("queue")),
-            replaced=tuple(data.pop("replaced", ())),
             alerts=tuple(Alert(**each) for each in data.pop("alerts", ())),
             dead=tuple(Alert(**each) for each in data.pop("dead", ())),
+            ending=tuple(data.pop("ending", ())),
             **data,
         )
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What of a routine's state must outlive Redis, beside its runs: that it runs no due time. `spec`: the digest it was said of."""
-
-    suspended: bool
-    stopped: bool
-    spec: str
-    failures: int
-    incident: str
-
-    @classmethod
-    def of(cls, state: State) -> Self | None:
-        """None where every due time is run."""
-        if not (state.suspended or state.stopped):
-            return None
-        return cls(state.suspended, state.stopped, state.spec, state.failures, state.incident)
-
-    def to_json(self) -> bytes:
-        """As the store keeps it."""
-        return orjson.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """The mark behind `to_json`. Raises ValueError or TypeError."""
-        return cls(**orjson.loads(data))
 
 
 @dataclass(frozen=True)
@@ -196,6 +177,6 @@ class Decision:
     look: int
     start: bool = False
     """The state's run is to be accepted."""
-    cancel: tuple[str, ...] = ()
-    """Responses of runs that another one replaced, or whose time is over."""
+    cancel: str = ""
+    """The response of a run whose time is over."""
     ended: tuple[Ended, ...] = ()

@@ -62,6 +62,8 @@ class TurnRequest:
     timeout_s: float | None = None
     """In place of the agent's `turn.timeout`."""
     called_by: dict[str, Any] | None = None
+    carries: bool = False
+    """It begins with what an earlier turn of its run completed (`journal/carrying.py`)."""
 
 
 class Accepting:
@@ -289,23 +291,28 @@ class Accepting:
     def _meta(self, place: Place, request: TurnRequest) -> dict[str, Any]:
         body = {k: v for k, v in request.body.items() if k != "input"}
         above = {"called_by": request.called_by} if request.called_by is not None else {}
-        return above | {
-            "tenant": place.tenant,
-            "user": place.user,
-            "agent": place.agent,
-            "revision": place.revision,
-            "session_id": place.session_id,
-            "partition": place.partition,
-            "created_at": request.created_at,
-            "model": str(request.body.get("model") or place.agent),
-            "body": body,
-            "store": request.store,
-            "background": request.background,
-            "stream": request.stream,
-            "trace_id": request.trace_id,
-            "headers": request.headers,
-            "versions": {"revision": place.revision},
-        }
+        marks = {"carries": True} if request.carries else {}
+        return (
+            above
+            | marks
+            | {
+                "tenant": place.tenant,
+                "user": place.user,
+                "agent": place.agent,
+                "revision": place.revision,
+                "session_id": place.session_id,
+                "partition": place.partition,
+                "created_at": request.created_at,
+                "model": str(request.body.get("model") or place.agent),
+                "body": body,
+                "store": request.store,
+                "background": request.background,
+                "stream": request.stream,
+                "trace_id": request.trace_id,
+                "headers": request.headers,
+                "versions": {"revision": place.revision},
+            }
+        )
 
     def _template(self, meta: dict[str, Any], response_id: str) -> Template:
         return Template(

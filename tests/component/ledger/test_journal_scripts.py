@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from component.ledger.desk import SESSION, Desk, Writer, acceptance, asking, begun, binding
-from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Carried, Outcome, Started
+from moorage_api.ledger.journal import MAX_ENTRIES, Asking, Bounds, Outcome, Started
 
 pytestmark = pytest.mark.component
 
@@ -381,30 +381,3 @@ async def test_what_a_turns_calls_add_up_to_is_fixed_with_its_outcome(desk: Desk
     record = await g.turns.turn("r-1")
     assert record is not None
     assert record.calls == {"calls": 2, "input_tokens": 12, "output_tokens": 2, "cached_tokens": 3}
-
-
-async def test_what_an_earlier_turn_made_is_met_by_the_first_attempt_and_by_later_ones(desk: Desk) -> None:
-    g = await desk.writer("g1")
-    what = {"kind": "step", "name": "charge"}
-    carried = [Carried("fp.0", "completed", what, DONE), Carried("other.0", "unknown", what, b"")]
-    await g.journal.carry("r-1", carried, 60_000)
-    fence, epoch = await begun(desk, g)
-    await g.journal.carry("r-1", [Carried("fp.1", "completed", what, b"too late")], 60_000)
-    for number in (1, 11):
-        found = await start(g, epoch, asking(fence, number, permits="once"))
-        assert (found.word, found.entry, found.answer, found.what) == ("DONE", "fp.0", DONE, what)
-        assert (await start(g, epoch, asking(fence, number + 1, "other", permits="once"))).word == "UNKNOWN"
-        fence = await again(g, epoch)
-    assert (await start(g, epoch, asking(fence, 21, permits="once"))).word == "DONE"
-    second = await start(g, epoch, asking(fence, 22, permits="once"))
-    assert (second.word, second.entry) == ("RUN", "fp.1"), "a second one of the same words is a new one"
-    assert await g.journal.progress("r-1") == 0, "what another turn made is no progress of this one"
-    assert [one.entry for one in await g.journal.entries("r-1")] == ["fp.0", "other.0", "fp.1"]
-
-
-async def test_a_call_in_other_words_is_not_turned_away_to_what_an_earlier_turn_made(desk: Desk) -> None:
-    g = await desk.writer("g1")
-    await g.journal.carry("r-1", [Carried("fp.0", "completed", {"kind": "step"}, DONE)], 60_000)
-    _, epoch = await begun(desk, g)
-    fence = await again(g, epoch)
-    assert (await start(g, epoch, asking(fence, 1, "else", permits="once", tool="step charge"))).word == "RUN"

@@ -32,7 +32,6 @@ from moorage_api.ledger import (
 )
 from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.approvals import ApprovalLedger, Request
-from moorage_api.ledger.journal import Carried
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import HOLD_MS
 from moorage_api.ledger.script import Script
@@ -273,11 +272,6 @@ async def _hold(desk: Desk, g: Writer) -> Send:
     return lambda: g.journal.hold([("r-1", started.entry, "g1:1"), ("r-1", "none.0", "g1:1")])
 
 
-async def _carry(desk: Desk, g: Writer) -> Send:
-    await begun(desk, g)
-    return lambda: g.journal.carry("r-1", [Carried("fp.0", "completed", {"kind": "step"}, b"x")], 60_000)
-
-
 async def _remember(desk: Desk, g: Writer) -> Send:
     return lambda: AgentCallLedger(g.client).remember(SESSION, "team/worker", "r-1")
 
@@ -350,7 +344,6 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (journal_scripts.COMPLETE, _complete),
     (journal_scripts.DROP, _drop),
     (journal_scripts.HOLD, _hold),
-    (journal_scripts.CARRY, _carry),
     (agent_calls.REMEMBER, _remember),
     (progress.TELL, _progress),
     (approvals.LOOK, _look),

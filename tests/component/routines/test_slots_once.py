@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from fakes.routine_world import START_MS, RoutineWorld
 from fakes.valkey import Valkey
+from moorage_gateway.routines.desk import Desk
+from moorage_gateway.routines.state import State
 
 pytestmark = [pytest.mark.component, pytest.mark.routines, pytest.mark.timeout(300)]
 
@@ -99,43 +101,87 @@ async def test_a_target_that_hangs_holds_up_its_own_routine_and_no_other(world: 
     world.people.answers.set()
 
 
-async def until(world: RoutineWorld, what: str, look: Callable[[], Awaitable[bool]]) -> None:
-    """Lets time pass until it is so."""
-    for _ in range(500):
-        if await look():
-            return
-        await world.tick(1)
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"seed {SEED}: {what} at {world.clock.ms}")
+async def test_a_gateway_that_dies_before_it_cancelled_a_replaced_turn_leaves_it_to_the_next(
+    world: RoutineWorld,
+) -> None:
+    world.turns.faults, world.turns.lasts_ms = 0.0, 3_600_000
+    await world.publish("r", **WHOLE | {"concurrencyPolicy": "replace", "missedRuns": "latest"})
+    await world.start(0)
+    world.turns.cancels.clear()
+    async with asyncio.timeout(20):
+        while len(slots_of(world, "r")) < 2:  # the second took the first one's place, and nobody has cancelled that yet
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        first = next(iter(world.turns.accepted))
+        await world.kill(0)
+        assert world.turns.cancelled == []
+        world.turns.cancels.set()
+        await world.start(1)
+        while not world.turns.cancelled:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        assert world.turns.cancelled[0] == first
+        await world.publish("r", **WHOLE | {"suspend": True})
+        while (found := await world.ledger.look("dev/r")) is None or State.from_json(found.state).ending:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
 
 
-async def test_what_was_stopped_stays_so_though_redis_is_lost_and_another_manifest_begins_anew(
+async def test_a_turn_that_was_accepted_before_anybody_said_so_is_cancelled_when_another_run_takes_its_place(
+    world: RoutineWorld,
+) -> None:
+    world.turns.faults, world.turns.lasts_ms = 0.0, 3_600_000
+    world.turns.unheard.add("r")
+    await world.publish("r", **WHOLE | {"concurrencyPolicy": "replace", "missedRuns": "latest"})
+    await world.start(0)
+    async with asyncio.timeout(20):
+        while not world.turns.cancelled:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+    assert world.turns.cancelled[0] == next(iter(world.turns.accepted))
+
+
+async def test_what_is_stopped_or_suspended_by_hand_stays_so_though_redis_was_emptied(
     world: RoutineWorld, server: Valkey
 ) -> None:
-    spec = {"every": "10s", "missedRuns": "skip", "stopAfter": 2}
-
-    async def stopped() -> bool:
-        found = await world.ledger.standing("dev/doomed")
-        return found is not None and found.stopped
-
     world.turns.faults = 0.0
+    specs = {"doomed": WHOLE | {"stopAfter": 2}, "quiet": WHOLE, "busy": WHOLE}
     world.turns.fails.add("doomed")
     await world.start(0)
-    await world.publish("doomed", **spec)
-    await until(world, "it is stopped", stopped)
-    had = len(slots_of(world, "doomed"))
-    assert had == 2
-    server.flush()
-    await world.found_anew()
-    await world.publish("doomed", **spec)
-    await until(world, "it is stopped still", stopped)
-    for _ in range(30):
-        await world.tick(1)
-        await asyncio.sleep(0.01)
-    assert len(slots_of(world, "doomed")) == had
-    await world.publish("doomed", **spec, input="otherwise")
 
-    async def runs() -> bool:
-        return len(slots_of(world, "doomed")) > had
+    async def publish() -> None:
+        for name, spec in specs.items():
+            await world.publish(name, **spec)
 
-    await until(world, "another manifest is another chance", runs)
+    async def holds(name: str) -> str:
+        found = await world.ledger.look(f"dev/{name}")
+        state = State.from_json(found.state) if found is not None else State()
+        return state.hold if state.kept == state.hold else "?"
+
+    await publish()
+    async with asyncio.timeout(40):
+        while await holds("doomed") != "stopped" or not slots_of(world, "quiet"):
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        await Desk(world.ledger, world.history, world.clock).suspend("dev", "quiet", suspended=True)
+        while await holds("quiet") != "suspended":
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        await world.kill(0)
+        ran = {name: len(slots_of(world, name)) for name in specs}
+        await world.emptied(server)
+        await world.start(1)
+        await publish()
+        while len(slots_of(world, "busy")) < ran["busy"] + 3:
+            await world.tick(5)
+            await asyncio.sleep(0.02)
+        assert {name: len(slots_of(world, name)) for name in ("doomed", "quiet")} == {
+            name: ran[name] for name in ("doomed", "quiet")
+        }
+        assert [await holds(name) for name in specs] == ["stopped", "suspended", ""]
+        desk = Desk(world.ledger, world.history, world.clock)
+        await desk.suspend("dev", "quiet", suspended=False)
+        while len(slots_of(world, "quiet")) <= ran["quiet"] or await holds("quiet") != "":
+            await world.tick(5)
+            await asyncio.sleep(0.02)
+    assert await world.store.list("routine-holds/dev/") == ["routine-holds/dev/doomed.json"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +25,8 @@ def known(**spec: Any) -> Known:
     return Known.of("r", whole)
 
 
-def look(routine: Known, state: State, now: int, turn: Turn | None = None, gone: Collection[str] = ()) -> Decision:
-    return decide(routine, state, now, turn, run_id=lambda: "x", gone=gone)
+def look(routine: Known, state: State, now: int, turn: Turn | None = None) -> Decision:
+    return decide(routine, state, now, turn, run_id=lambda: "x")
 
 
 def fresh(routine: Known, now: int = T0) -> State:
@@ -109,7 +108,7 @@ def test_two_at_once(policy: str, outcomes: list[tuple[int, str]], cancelled: bo
     routine = known(concurrencyPolicy=policy)
     state = running(look(routine, fresh(routine), T0 + MINUTE).state)
     found = look(routine, state, T0 + 2 * MINUTE, OPEN)
-    assert slots(found) == outcomes and bool(found.cancel) is cancelled and len(found.state.queue) == queue
+    assert slots(found) == outcomes and bool(found.state.ending) is cancelled and len(found.state.queue) == queue
     assert found.start is (policy == "replace")
     if policy == "queue":
         then = look(routine, found.state, T0 + 2 * MINUTE + 5, DONE)
@@ -179,19 +178,17 @@ def test_a_routine_that_always_fails_is_stopped_says_so_and_goes_on_when_told_to
     assert look(other, state, now + MINUTE).start, "another manifest is another chance"
 
 
-def test_what_was_replaced_is_cancelled_until_it_has_ended() -> None:
-    routine = known(concurrencyPolicy="replace")
-    state = running(look(routine, fresh(routine), T0 + MINUTE).state)
-    (replaced,) = state.run.responses  # type: ignore[union-attr]
-    found = look(routine, state, T0 + 2 * MINUTE, OPEN)
-    assert found.cancel == found.state.replaced == (replaced,)
-    again = running(
-        State.from_json(found.state.to_json())
-    )  # by another gateway: the first one may have died before it did
-    found = look(routine, again, T0 + 2 * MINUTE + 6_000, OPEN)
-    assert found.cancel == (replaced,) and found.look == T0 + 2 * MINUTE + 11_000
-    found = look(routine, again, T0 + 2 * MINUTE + 7_000, OPEN, gone=[replaced])
-    assert not found.cancel and not found.state.replaced
+def test_a_replaced_turn_is_remembered_until_it_is_cancelled() -> None:
+    routine = known(concurrencyPolicy="replace", every="1h")
+    state = running(look(routine, fresh(routine), T0 + 60 * MINUTE).state)
+    assert state.run is not None
+    replaced = state.run.responses[-1]
+    state = running(look(routine, state, T0 + 120 * MINUTE, OPEN).state)
+    assert state.ending == (replaced,) and State.from_json(state.to_json()) == state
+    later = look(routine, state, T0 + 120 * MINUTE + 100, DONE)
+    assert later.state.run is None and later.state.ending == (replaced,), "the next run's end forgets nothing"
+    assert later.look <= T0 + 120 * MINUTE + 100 + deciding.START_MS, "somebody looks soon, whoever was to cancel it"
+    assert deciding.cancelled(later.state, replaced).ending == ()
 
 
 def test_a_run_whose_time_is_over_has_timed_out_and_one_that_hangs_on_is_cancelled() -> None:
