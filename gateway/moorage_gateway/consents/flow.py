@@ -232,9 +232,9 @@ class Consents:
         if said.token() is None or not said.is_bearer:
             raise Refusal(502, f"Nothing is kept: {said.refusal}. Ask the agent again.")
         tokens = self.holding.tokens(said, at)
-        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as now:
+        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as hold:
             before = await self._records.latest(subject)
-            version = max(now, before.version + 1 if before is not None else 0)
+            version = max(hold.now, before.version + 1 if before is not None else 0)
             consent = Consent(subject, version, GIVEN, wanted.binding, wanted.scopes, at // 1000, tokens)
             await self.holding.put(consent)
 
@@ -259,11 +259,13 @@ class Consents:
     async def revoke(self, subject: Subject) -> bool:
         """Ends it; False where there was none. The other side is told where the manifest says how, and not waited for longer than a
         moment. Raises StoreError, LedgerError, TimeoutError."""
-        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as now:
+        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as hold:
             before = await self._records.latest(subject)
             if before is None or before.state != GIVEN:
                 return False
-            gone = Consent(subject, max(now, before.version + 1), REVOKED, before.binding, before.scopes, before.at)
+            gone = Consent(
+                subject, max(hold.now, before.version + 1), REVOKED, before.binding, before.scopes, before.at
+            )
             await self.holding.put(gone)
         await self._given_back(subject, before)
         return True

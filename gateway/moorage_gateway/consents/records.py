@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moorage_gateway.consents.sealing import Sealing
@@ -21,6 +21,16 @@ MOST_VERSIONS = 10_000
 """What one look at a folder of the store may give: older ones are removed, where the store lets them be."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A version as the store has it: nobody reads its tokens without the key."""
+
+    subject: Subject
+    version: int
+    key: str
+    data: bytes = field(repr=False)
 
 
 class ConsentRecords:
@@ -41,16 +51,20 @@ class ConsentRecords:
                 return self._read(keys[-1], data)
         return None
 
-    async def write(self, consent: Consent) -> None:
-        """A version; those before it are removed."""
+    def sealed(self, consent: Consent) -> Sealed:
+        """As it will be kept. Raises NoKey."""
         key = f"{consent.subject.folder}{consent.version:016d}.json"
         kept: dict[str, Any] = asdict(consent) | {"tokens": None, "scopes": list(consent.scopes)}
         if consent.tokens is not None:
             kept["sealed"] = self._sealing.seal(json.dumps(asdict(consent.tokens)).encode(), key)
-        await self._store.put(key, json.dumps(kept, sort_keys=True).encode())
+        return Sealed(consent.subject, consent.version, key, json.dumps(kept, sort_keys=True).encode())
+
+    async def put(self, sealed: Sealed) -> None:
+        """Writes a version; those before it are removed."""
+        await self._store.put(sealed.key, sealed.data)
         try:
-            for old in await self._store.list(consent.subject.folder, limit=MOST_VERSIONS):
-                if old < key:
+            for old in await self._store.list(sealed.subject.folder, limit=MOST_VERSIONS):
+                if old < sealed.key:
                     await self._store.delete(old)
         except StoreError as why:
             log.info("older versions of a consent stay until the next one: %s", why)

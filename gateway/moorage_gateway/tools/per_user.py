@@ -64,7 +64,7 @@ class UserToken:
         try:
             async with asyncio.timeout(min(GET_S, seconds)):
                 subject = self._subject = await self._whom()
-                token = await self._consents.holding.token(subject, self._terms)
+                token = await self._consents.holding.token(subject, self._terms, seconds)
                 if token is not None:
                     return token
                 link = await self._consents.ask(subject, self._terms, self._whose.turn)

@@ -26,6 +26,7 @@ from moorage_gateway.clock import SystemClock
 from moorage_gateway.consents.holding import Holding
 from moorage_gateway.consents.records import ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.consents.shapes import Subject, Terms
 from moorage_gateway.core import Core
 from moorage_gateway.store import StoreError
 
@@ -292,21 +293,40 @@ async def test_an_answer_that_came_too_late_for_its_call_is_kept_all_the_same(de
 
 
 class Hasty(SystemClock):
-    """Its pauses are over at once."""
+    """Its pauses are over at once, until it is so many seconds `ahead`; its wall is `late` seconds ahead of the machine's."""
 
     ahead = 0.0
+
+    def __init__(self, most: float = float("inf"), late: float = 0.0) -> None:
+        self._most = most
+        self._late = late
+
+    def now_ms(self) -> int:
+        return super().now_ms() + int(self._late * 1000)
 
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead
 
     async def sleep(self, seconds: float) -> None:
+        if self.ahead >= self._most:
+            await asyncio.sleep(0.02)
+            return
         self.ahead += seconds
         await asyncio.sleep(0)
 
 
-def holding_of(core: Core) -> Holding:
+def holding_of(core: Core, clock: Hasty | None = None) -> Holding:
     """As another gateway's, which knows nothing yet."""
-    return Holding(ConsentRecords(core.store, Sealing([KEYS])), ConsentLedger(core.runner), core.upstreams, Hasty())
+    records = ConsentRecords(core.store, Sealing([KEYS]))
+    return Holding(records, ConsentLedger(core.runner), core.upstreams, clock or Hasty())
+
+
+async def known(core: Core) -> tuple[Subject, Terms]:
+    """Whose the one consent is, and for what."""
+    (consent,) = await core.consents.given("acme", "ann")
+    found = core.consents.terms("acme", "t", "one")
+    assert found is not None
+    return consent.subject, found
 
 
 @contextlib.contextmanager
@@ -321,21 +341,83 @@ def full(store: Path) -> Iterator[None]:
         (store / ".away").rename(store / ".tmp")
 
 
-async def test_what_the_store_does_not_take_is_written_when_it_does(desk: Box, auth: Authorization) -> None:
+async def test_what_the_store_does_not_take_is_used_and_written_when_it_does(desk: Box, auth: Authorization) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core, clock = desk.gateways[0].core, Hasty(most=1800)
+    subject, terms = await known(core)
+    holding, other = holding_of(core, clock), holding_of(core)
+    auth.expires_in = 3600
+    with full(desk.folder / "store"):
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+        async with asyncio.timeout(WITHIN):
+            while clock.ahead < 1800:  # half an hour without the store
+                await asyncio.sleep(0.01)
+        with pytest.raises(StoreError):
+            await other.token(subject, terms)
+        lock = f"oauth:lock:{subject.place}"
+        await desk.ledger.read("PEXPIRE", lock, 5000)
+        async with asyncio.timeout(WITHIN):
+            while await desk.ledger.read("PTTL", lock) <= 5000:
+                await asyncio.sleep(0.01)
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+    assert await desk.run("x") == ("add 1: x", False)
+    assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
+    for each in (holding, other):
+        await each.aclose()
+
+
+async def test_what_the_store_does_not_take_for_too_long_is_saved_at_the_next_call(
+    desk: Box, auth: Authorization, caplog: pytest.LogCaptureFixture
+) -> None:
     auth.expires_in = 0
     await consented(desk)
     core = desk.gateways[0].core
-    (consent,) = await core.consents.given("acme", "ann")
-    terms = core.consents.terms("acme", "t", "one")
-    assert terms is not None
+    subject, terms = await known(core)
     holding = holding_of(core)
     auth.expires_in = 3600
-    with full(desk.folder / "store"), pytest.raises(StoreError):
-        await holding.token(consent.subject, terms)
-    assert await holding.token(consent.subject, terms) == f"{ACCESS}-4"
-    assert await desk.run("x") == ("add 1: x", False)
-    assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
+    with full(desk.folder / "store"):
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+        async with asyncio.timeout(WITHIN):
+            while await desk.ledger.read("EXISTS", f"oauth:lock:{subject.place}"):  # an hour has an end
+                await asyncio.sleep(0.01)
+    assert "could not be saved for 3600 s" in caplog.text and REFRESH not in caplog.text
+    assert await holding.token(subject, terms) == f"{ACCESS}-4"
     await holding.aclose()
+    assert await holding_of(core).token(subject, terms) == f"{ACCESS}-4" and len(auth.granted("refresh_token")) == 1
+
+
+async def test_a_renewal_that_fails_costs_nothing_while_the_token_counts(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    last = Hasty(late=3500)  # of 3600
+    for answer in ((503, {}), (401, {"error": "invalid_client"}), (200, {"token_type": "bearer"})):
+        auth.answer = answer
+        holding = holding_of(core, last)
+        found = await asyncio.gather(*(holding.token(subject, terms) for _ in range(3)))
+        assert found == [f"{ACCESS}-2"] * 3
+        await holding.token(subject, terms)
+    assert len(auth.granted("refresh_token")) == 3, "one in vain is enough for a while"
+
+
+async def test_a_renewal_that_hangs_costs_nothing_while_the_token_counts(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    auth.gate, last = threading.Event(), Hasty(late=3500)  # of 3600
+    holding, other = holding_of(core, last), holding_of(core, last)
+    found = await asyncio.gather(*(holding.token(subject, terms, 0.5) for _ in range(3)))
+    assert found == [f"{ACCESS}-2"] * 3 and auth.holding.is_set()
+    assert await holding.token(subject, terms) == f"{ACCESS}-2", "with time it waits a moment"
+    assert await other.token(subject, terms, 0.5) == f"{ACCESS}-2", "nor does another gateway's"
+    auth.gate.set()
+    async with asyncio.timeout(WITHIN):
+        while await holding.token(subject, terms) == f"{ACCESS}-2":
+            await asyncio.sleep(0.01)
+    assert len(auth.granted("refresh_token")) == 1
+    for each in (holding, other):
+        await each.aclose()
 
 
 async def test_a_token_server_that_is_away_is_named_and_the_token_used_while_it_counts(
@@ -479,9 +561,7 @@ async def test_a_consent_outlives_its_gateway_and_redis(desk: Box, auth: Authori
     assert await desk.run("x") == ("add 1: x", False), "another gateway knows it"
     await desk.ledger.read("FLUSHALL")
     core = desk.gateways[0].core
-    (found,) = await core.consents.given("acme", "ann")
-    terms = core.consents.terms("acme", "t", "one")
-    assert terms is not None and await holding_of(core).token(found.subject, terms) == f"{ACCESS}-2"
+    assert await holding_of(core).token(*await known(core)) == f"{ACCESS}-2"
 
 
 async def test_a_gateway_that_ends_between_link_and_callback_costs_nothing(desk: Box, auth: Authorization) -> None:
