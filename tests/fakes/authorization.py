@@ -51,7 +51,7 @@ class Authorization:
         self.answer: tuple[int, dict[str, Any]] | None = None
         """What the token endpoint says in place of a token."""
         self.gate: threading.Event | None = None
-        """What renewals wait for, once they were carried out."""
+        """What all but codes wait for, once they were carried out."""
         self.holding = threading.Event()
         """Set while one waits."""
         self.assertion: Callable[[str], bool] | None = None
@@ -232,7 +232,7 @@ def _handler(server: Authorization) -> type[BaseHTTPRequestHandler]:
                     self._say(200, b"{}")
                     return
                 status, said = server.token(form, headers)
-                if server.gate is not None and form.get("grant_type") == "refresh_token":
+                if server.gate is not None and form.get("grant_type") != "authorization_code":
                     server.holding.set()
                     server.gate.wait(WAIT_S)
                 self._say(status, json.dumps(said).encode(), {"content-type": "application/json"})
