@@ -20,9 +20,11 @@ from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
+from moorage_gateway.consents.diagnosis import Diagnosis
 from moorage_gateway.consents.records import ConsentRecords, Sealed
 from moorage_gateway.consents.saving import AGAIN_S, WRITE_S, Hold, Saving, alone
 from moorage_gateway.consents.shapes import ENDED, Consent, Subject, Terms, Tokens
+from moorage_gateway.consents.verdicts import over, wrong
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.store import StoreError, StoreUnavailable
 from moorage_gateway.token_requests import KEPT, PATIENCE_S, REST_S, Said, TokenFault
@@ -77,6 +79,7 @@ class Holding:
         self._upstreams = upstreams
         self._clock = clock
         self._saving = Saving(records, clock)
+        self.diagnosis = Diagnosis(ledger, clock)
         self._held: OrderedDict[Subject, _Held] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unsaved: set[asyncio.Task[None]] = set()
@@ -124,6 +127,15 @@ class Holding:
         until = 0 if lasts is None else asked_at + int(KEPT * lasts * 1000)
         ends = 0 if lasts is None else asked_at + int(lasts * 1000)
         return Tokens(said.token() or "", said.token("refresh_token") or refresh, until, ends)
+
+    async def refusal(self, subject: Subject, terms: Terms, said: Said) -> str:
+        """What a token server's answer without a token means; kept for the manifest's author where it is theirs to mend."""
+        why = wrong(said.code, said.status)
+        if not why:
+            return said.refusal
+        says = f"{said.refusal}: {why}"
+        await self.diagnosis.found(subject, terms.binding, says)
+        return f"{says}. No user can mend that; whoever runs the toolbox can"
 
     async def aclose(self) -> None:
         """What is being renewed is written first, for `ASK_S`."""
@@ -232,7 +244,7 @@ class Holding:
             if consent.tokens is None or not consent.tokens.refresh:
                 held.rests_until = self._clock.monotonic() + REST_S
                 return consent if self._usable(consent, held) else None
-            tokens = await self._asked(terms, consent.tokens)
+            tokens = await self._asked(subject, terms, consent.tokens)
             version = max(consent.version + 1, hold.now)
             if tokens is None:
                 await self.put(replace(consent, version=version, state=ENDED, tokens=None))
@@ -242,7 +254,9 @@ class Holding:
             sealed, held.consent = self._records.sealed(consent), replace(consent, tokens=replace(tokens, refresh=""))
             held.unsaved = sealed
             held.saving = self._begun(self._saved(held, sealed, hold, lock.pop_all()), self._unsaved)
-            return held.consent
+            renewed = held.consent
+        await self.diagnosis.mended(subject)
+        return renewed
 
     async def _saved(self, held: _Held, sealed: Sealed, hold: Hold, lock: AsyncExitStack) -> None:
         if await self._saving.saved(sealed, hold, lock) and held.unsaved is sealed:
@@ -254,7 +268,7 @@ class Holding:
             hold = await lock.enter_async_context(self.alone(subject))
             await self._saved(held, sealed, hold, lock.pop_all())
 
-    async def _asked(self, terms: Terms, tokens: Tokens) -> Tokens | None:
+    async def _asked(self, subject: Subject, terms: Terms, tokens: Tokens) -> Tokens | None:
         """New ones; None: the consent is over."""
         fields = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh), *terms.resource]
         at = self._clock.now_ms()
@@ -262,9 +276,9 @@ class Holding:
             said = await token_requests.ask(self._upstreams, terms.client, fields)
         if said.token() is not None and said.is_bearer:
             return self.tokens(said, at, tokens.refresh)
-        if said.code == "invalid_grant":
+        if over(said.code):
             return None
-        raise Refused(said.refusal)
+        raise Refused(await self.refusal(subject, terms, said))
 
 
 def _told(task: asyncio.Task[Any]) -> None:

@@ -109,3 +109,6 @@ class Ordered:
     def drop(self, token: str) -> None:
         """See TokenSource."""
         self.tokens.drop(self.order, token)
+
+    async def unfit(self, word: str) -> None:
+        """See TokenSource: whoever calls is told, and there is nobody else to ask."""
