@@ -32,7 +32,7 @@ from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
 from moorage_gateway.consents.diagnosis import Problem
 from moorage_gateway.consents.holding import ASK_S, Holding
-from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.records import MOST_LISTED, ConsentRecords, Page
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.consents.shapes import (
     GIVEN,
@@ -271,9 +271,9 @@ class Consents:
 
     # -- and back
 
-    async def given(self, tenant: str, user: str = "") -> list[Consent]:
+    async def given(self, tenant: str, user: str = "", *, after: str = "", limit: int = MOST_LISTED) -> Page:
         """Those of a user, or of all a tenant's. Raises StoreError."""
-        return await self._records.given(tenant, user)
+        return await self._records.given(tenant, user, after=after, limit=limit)
 
     async def revoke(self, subject: Subject) -> bool:
         """Ends it; False where there was none. The other side is told where the manifest says how, and not waited for longer than a

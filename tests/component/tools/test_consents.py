@@ -24,11 +24,12 @@ from moorage_gateway.app import Gateway
 from moorage_gateway.auth import INVOKE, OPERATOR
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.consents.holding import Holding
-from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.records import MOST_LOOKED, ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
-from moorage_gateway.consents.shapes import Subject, Terms
+from moorage_gateway.consents.shapes import GIVEN, REVOKED, Consent, Subject, Terms
 from moorage_gateway.core import Core
 from moorage_gateway.store import StoreError
+from moorage_gateway.store.memory import MemoryStore
 
 pytestmark = pytest.mark.component
 
@@ -323,7 +324,7 @@ def holding_of(core: Core, clock: Hasty | None = None) -> Holding:
 
 async def known(core: Core) -> tuple[Subject, Terms]:
     """Whose the one consent is, and for what."""
-    (consent,) = await core.consents.given("acme", "ann")
+    (consent,) = (await core.consents.given("acme", "ann")).data
     found = core.consents.terms("acme", "t", "one")
     assert found is not None
     return consent.subject, found
@@ -690,6 +691,47 @@ async def test_who_has_consented_sees_it_and_ends_it_and_operators_do(desk: Box,
     audited = await desk.http.get(desk.gateways[0].public_url + "/v1/audit", headers=boss)
     done = [(each["action"], each["user"]) for each in audited.json()["data"] if each["action"].startswith("consent")]
     assert ("consent.give", "ann") in done and ("consent.revoke", "boss") in done
+
+
+async def test_a_list_of_consents_goes_on_page_by_page(desk: Box, auth: Authorization) -> None:
+    records = ConsentRecords(desk.gateways[0].core.store, Sealing([KEYS]))
+    users = [f"user-{number}" for number in range(6)]
+    for user, state in [*((each, GIVEN) for each in users), ("gone", REVOKED)]:
+        for version in (1, 2, 3):
+            who = Subject("acme", user, "t", "one")
+            await records.put(records.sealed(Consent(who, version, state, "b", (f"s{version}",), 1)))
+    url, boss = f"{desk.gateways[0].public_url}/v1/oauth/consents", await key(desk, "boss", OPERATOR)
+    found, after, pages = [], None, 0
+    while pages == 0 or after is not None:
+        params = {"all": "true", "limit": "2"} | ({"after": after} if after else {})
+        page = (await desk.http.get(url, params=params, headers=boss)).json()
+        assert len(page["data"]) <= 2 and page["has_more"] == (page["next"] is not None)
+        found += page["data"]
+        after, pages = page["next"], pages + 1
+    assert sorted(each["user"] for each in found) == users and {str(each["scopes"]) for each in found} == {"['s3']"}
+    assert pages in (3, 4)
+    one = (await desk.http.get(url, params={"user": "user-3"}, headers=boss)).json()
+    assert [each["user"] for each in one["data"]] == ["user-3"] and one["next"] is None
+    mine = await key(desk, "user-1", INVOKE)
+    assert (await desk.http.get(url, params={"user": "user-3"}, headers=mine)).status_code == 403
+    theirs = (await desk.http.get(url, params={"limit": "1"}, headers=mine)).json()
+    assert [each["user"] for each in theirs["data"]] == ["user-1"] and not theirs["has_more"]
+    for wrong in ("..", "x", "a" * 40 + "/t/../one"):
+        assert (await desk.http.get(url, params={"after": wrong}, headers=boss)).status_code == 400
+    for wrong in ("%2e%2e/one", "t/ONE", "t/one%00"):
+        assert (await desk.http.delete(f"{url}/{wrong}", headers=boss)).status_code in (400, 404)
+
+
+async def test_a_page_looks_at_so_many_and_the_next_one_goes_on() -> None:
+    records, last = ConsentRecords(MemoryStore(), Sealing([KEYS])), "zoe"
+    for number in range(MOST_LOOKED):
+        who = Subject("acme", f"user-{number}", "t", "one")
+        await records.put(records.sealed(Consent(who, 1, REVOKED, "b", (), 1)))
+    await records.put(records.sealed(Consent(Subject("acme", last, "t", "one"), 1, GIVEN, "b", (), 1)))
+    first = await records.given("acme")
+    rest = await records.given("acme", after=first.next)
+    assert first.next and not rest.next
+    assert [each.subject.user for each in [*first.data, *rest.data]] == [last]
 
 
 async def test_a_revoked_consent_is_dead_at_another_gateway_too(desk: Box, auth: Authorization) -> None:
