@@ -16,7 +16,18 @@ from pydantic import SecretStr
 from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
 from moorage_api.ledger.routines import Standing
 from moorage_operator.endpoints import Endpoints, status_of, wanted
-from moorage_operator.kube import ENDPOINTS, EVENTS, PODS, ROUTINES, SECRETS, TOOLBOXES, Kind, KubeError
+from moorage_operator.kube import (
+    ACCOUNTS,
+    ENDPOINTS,
+    EVENTS,
+    PODS,
+    POLICIES,
+    ROUTINES,
+    SECRETS,
+    TOOLBOXES,
+    Kind,
+    KubeError,
+)
 from moorage_operator.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -54,7 +65,7 @@ class Cluster:
         self.read: list[tuple[str, str]] = []
 
     async def each(self, kind: Kind, namespace: str, *, labels: Any) -> AsyncIterator[dict[str, Any]]:
-        if kind is PODS:  # of programs, of which there are none here
+        if kind in (PODS, POLICIES, ACCOUNTS):  # of programs, of which there are none here
             return
         assert kind in (ENDPOINTS, TOOLBOXES, ROUTINES)
         if self.no_definition:
