@@ -13,7 +13,9 @@ link is lost the next call makes a new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +148,21 @@ class Item:
     box: str
 
 
+@dataclass(frozen=True)
+class Wrong:
+    """What of an upstream's `oauth` an authorization server, or the server itself, does not take. `oauth`: names the one it is about
+    (`named`); `at`: when it was seen last (epoch s)."""
+
+    says: str
+    oauth: str
+    at: int
+
+
+def named(oauth: Mapping[str, Any]) -> str:
+    """A digest of an upstream's `oauth` as the wire has it."""
+    return hashlib.sha256(json.dumps(oauth, sort_keys=True).encode()).hexdigest()
+
+
 class ConsentLedger:
     """Raises LedgerError."""
 
@@ -187,15 +204,17 @@ class ConsentLedger:
         """Lets go, where it is still held."""
         await self._runner.run(UNLOCK, place, holder)
 
-    async def wrong(self, tenant: str, toolbox: str, upstream: str, body: dict[str, Any] | None) -> None:
+    async def wrong(self, tenant: str, toolbox: str, upstream: str, found: Wrong | None) -> None:
         """What of that upstream's manifest is wrong; None: nothing."""
-        said = json.dumps(body) if body is not None else ""
+        said = json.dumps(vars(found)) if found is not None else ""
         await self._runner.run(WRONG, tenant, f"{toolbox}/{upstream}", said, MOST_WRONG, WRONG_MS)
 
-    async def wrongs(self, tenant: str) -> dict[tuple[str, str], dict[str, Any]]:
+    async def wrongs(self, tenant: str) -> dict[tuple[str, str], Wrong]:
         """By toolbox and upstream."""
         found = fields(await self._runner.read("HGETALL", keys.consents_wrong(tenant)))
-        return {(name.partition("/")[0], name.partition("/")[2]): json.loads(body) for name, body in found.items()}
+        return {
+            (name.partition("/")[0], name.partition("/")[2]): Wrong(**json.loads(body)) for name, body in found.items()
+        }
 
     async def asked(self, response: str) -> list[tuple[str, dict[str, Any]]]:
         """What that turn's calls waited for, by the items' ids."""

@@ -26,11 +26,10 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
-from moorage_api.ledger.consents import ConsentLedger, Item
+from moorage_api.ledger.consents import ConsentLedger, Item, Wrong, named
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
-from moorage_gateway.consents.diagnosis import Problem
 from moorage_gateway.consents.holding import ASK_S, Holding
 from moorage_gateway.consents.records import MOST_LISTED, ConsentRecords, Page
 from moorage_gateway.consents.sealing import Sealing
@@ -221,7 +220,7 @@ class Consents:
             raise Refusal(
                 403, f"Nothing was allowed: the other side answered {word}. Ask the agent again if you want to."
             )
-        await self.holding.diagnosis.found(subject, wanted.binding, f"its authorization server answered {word}: {why}")
+        await self.holding.diagnosis.found(subject, wanted.oauth, f"its authorization server answered {word}: {why}")
         raise Refusal(
             403, f"Nothing was allowed: the other side answered {word}. Tell whoever runs this platform: {why}."
         )
@@ -263,11 +262,11 @@ class Consents:
             raise Refusal(409, "The toolbox was changed meanwhile. Ask the agent again.")
         return subject, wanted
 
-    async def problems(self, tenant: str) -> dict[tuple[str, str], Problem]:
+    async def problems(self, tenant: str) -> dict[tuple[str, str], Wrong]:
         """What is wrong with `oauth` as manifests have it now, by toolbox and upstream. Raises LedgerError."""
         found = await self.holding.diagnosis.of(tenant)
         now = {key: self.terms(tenant, *key) for key in found}
-        return {key: each for key, each in found.items() if (said := now[key]) and said.binding == each.binding}
+        return {key: each for key, each in found.items() if (said := now[key]) and named(said.oauth) == each.oauth}
 
     # -- and back
 
@@ -305,7 +304,7 @@ class Consents:
             why = wrong(said.code, said.status) if said.status >= 400 else ""
             if why:  # and there it may live on
                 told = f"its revocationUrl answered {said.status} {said.code}".strip()
-                await self.holding.diagnosis.found(subject, wanted.binding, f"{told}: {why}")
+                await self.holding.diagnosis.found(subject, wanted.oauth, f"{told}: {why}")
 
 
 def new_browser() -> str:

@@ -134,7 +134,7 @@ class Holding:
         if not why:
             return said.refusal
         says = f"{said.refusal}: {why}"
-        await self.diagnosis.found(subject, terms.binding, says)
+        await self.diagnosis.found(subject, terms.oauth, says)
         return f"{says}. No user can mend that; whoever runs the toolbox can"
 
     async def aclose(self) -> None:

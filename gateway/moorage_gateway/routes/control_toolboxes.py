@@ -12,8 +12,8 @@ from pydantic import BaseModel, StringConstraints
 
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger.consents import Wrong
 from moorage_gateway.auth import OPERATOR, Principal
-from moorage_gateway.consents.diagnosis import Problem
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routes.control_models import In
@@ -161,7 +161,7 @@ def _may(caller: Principal) -> None:
         )
 
 
-def _shown(entry: ToolboxEntry, problems: dict[tuple[str, str], Problem]) -> Toolbox:
+def _shown(entry: ToolboxEntry, problems: dict[tuple[str, str], Wrong]) -> Toolbox:
     upstreams = [_upstream(each) for each in entry.spec["upstreams"]]
     for each in upstreams:
         found = problems.get((entry.name, each.name))

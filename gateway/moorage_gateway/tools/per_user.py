@@ -88,7 +88,7 @@ class UserToken:
         """See TokenSource: no consent of the user's helps, so the manifest's author is told."""
         if self._subject is not None:
             says = f"its server answered {word}: {wrong(word)}"
-            await self._consents.holding.diagnosis.found(self._subject, self._terms.binding, says)
+            await self._consents.holding.diagnosis.found(self._subject, self._terms.oauth, says)
 
     async def _whom(self) -> Subject:
         user = self._whose.user
