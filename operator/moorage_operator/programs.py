@@ -51,6 +51,7 @@ class Programs:
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
+        self._noted = ""
 
     async def look(self, wanted: Iterable[Program]) -> dict[tuple[str, str, str], Standing]:
         """One look at all of them, by namespace, toolbox and upstream. Raises KubeError."""
@@ -91,7 +92,9 @@ class Programs:
         except KubeError as fault:
             if not fault.status:
                 raise
-            log.warning("%s of a toolbox without programs stays: %s", meta["name"], fault.message)
+            if self._noted != fault.message:  # once, not at every look
+                self._noted = fault.message
+                log.warning("%s of a toolbox without programs stays: %s", meta["name"], fault.message)
 
     async def _standing(self, one: Program, body: Mapping[str, Any] | None, guards: Guards) -> Standing:
         try:
