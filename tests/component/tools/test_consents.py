@@ -16,9 +16,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
 from component.tools.conftest import SECRET, WITHIN, Box
 from fakes.authorization import ACCESS, CODE, REFRESH, Authorization, serving
+from moorage import AsyncClient
+from moorage.cli.main import make_app
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_gateway.app import Gateway
 from moorage_gateway.auth import INVOKE, OPERATOR
@@ -710,6 +713,19 @@ async def test_a_list_of_consents_goes_on_page_by_page(desk: Box, auth: Authoriz
         after, pages = page["next"], pages + 1
     assert sorted(each["user"] for each in found) == users and {str(each["scopes"]) for each in found} == {"['s3']"}
     assert pages in (3, 4)
+    base, text = desk.gateways[0].public_url, boss["authorization"].removeprefix("Bearer ")
+    async with AsyncClient(url=base, key=text) as client:
+        assert sorted(each["user"] for each in await client.list_consents(all_users=True)) == users
+    shown, seen = CliRunner(), set[str]()
+    words = ["toolboxes", "consent", "list", "--all", "--limit", "4", "--url", base, "--key", text]
+    while True:
+        said = (await asyncio.to_thread(shown.invoke, make_app(), words)).output
+        seen |= set(re.findall(r"user-\d", said))
+        following = re.search(r"--after (\S+?),", said)
+        if following is None:
+            break
+        words = [*words[:10], "--after", following[1]]
+    assert sorted(seen) == users and "--after" in words
     one = (await desk.http.get(url, params={"user": "user-3"}, headers=boss)).json()
     assert [each["user"] for each in one["data"]] == ["user-3"] and one["next"] is None
     mine = await key(desk, "user-1", INVOKE)
