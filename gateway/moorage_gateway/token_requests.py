@@ -23,6 +23,10 @@ LASTS_S = 300.0
 LONGEST_S = 86400.0
 KEPT = 0.9
 """Of its time that a token is used for: a call that begins in the last tenth may end after it."""
+PATIENCE_S = 2.0
+"""For a new token, of whoever has one that still counts."""
+REST_S = 10.0
+"""Until the next try, after one in vain, where the old token still counts."""
 LIMITS = JsonLimits(size=64 * 1024, depth=16, containers=1000)
 MOST_TOKEN = 16 * 1024
 CONNECT_S = 10.0

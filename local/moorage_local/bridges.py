@@ -31,7 +31,7 @@ async def running(told: dict[str, Any], mark: str) -> AsyncIterator[asyncio.subp
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_LINE,
-        env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", sandboxes.MARK: mark},
+        env=environment(mark),
     )
     try:
         assert process.stdin is not None
@@ -48,6 +48,11 @@ async def running(told: dict[str, Any], mark: str) -> AsyncIterator[asyncio.subp
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+def environment(mark: str) -> dict[str, str]:
+    """Of all that stands around a program."""
+    return {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", sandboxes.MARK: mark}
 
 
 async def port(process: asyncio.subprocess.Process) -> int:

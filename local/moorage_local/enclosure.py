@@ -164,21 +164,23 @@ def covered(binds: Iterable[Bind]) -> list[Bind]:
 
 
 def bubblewrap_arguments(
-    binds: Iterable[tuple[str, Bind]], links: Iterable[Link], env: Mapping[str, str] | None, chdir: str = "/"
+    binds: Iterable[tuple[str, Bind]], links: Iterable[Link], env: Mapping[str, str] | str, chdir: str = "/"
 ) -> list[str]:
     """The bubblewrap options of a zygote; `binds` are (where the source is to be found, bind). Pure.
 
-    `env` None: of a program that gets its environment from who starts it, since secrets in it may stand in no command line, and that has
-    somebody above it who reaps.
+    `env` a text: of a program that has somebody above it who reaps, and whose environment is read from the descriptor of that number, as
+    options, since secrets in it may stand in no command line.
     """
     arguments = [
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
         *("--new-session", "--die-with-parent", "--hostname", "sandbox"),
         *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID)),
-        *(() if env is None else ("--as-pid-1", "--clearenv")),
     ]
-    for name, value in (env or {}).items():
-        arguments += ["--setenv", name, value]
+    if isinstance(env, str):
+        arguments += ["--args", env]
+    else:
+        arguments += ["--as-pid-1", "--clearenv"]
+        arguments += [word for name, value in env.items() for word in ("--setenv", name, value)]
     for path in ("/tmp", HOME, WORKSPACE):  # the zygote's own; each sandbox mounts over them
         arguments += ["--size", SCRATCH, "--tmpfs", path]
     arguments += ["--dev", "/dev", "--proc", "/proc"]
@@ -225,7 +227,7 @@ def enclosed(
     isolation: Isolation,
     binds: list[Bind],
     links: Iterable[Link],
-    env: Mapping[str, str] | None,
+    env: Mapping[str, str] | str,
     inner: list[str],
     uid: int | None,
     groups: Iterable[Path],

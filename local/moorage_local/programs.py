@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -166,7 +167,7 @@ class Programs:
 
     async def _make(self, wanted: _Wanted) -> _Made:
         """Its folder as it is now, its environment, its secrets. Raises Unready."""
-        server, secrets = wanted.server, self._secrets(wanted)
+        server, found = wanted.server, self._secrets(wanted)
         for folder in self._around.private:
             if folder.resolve().is_relative_to(wanted.base.resolve()):
                 raise Unready(f"{folder} lies in {wanted.base}, all of which the program may read; move one of them")
@@ -176,11 +177,11 @@ class Programs:
                 source, base=wanted.base, tenant=self._around.tenant, root=self._state.sources, fetch=None
             )
             if server.requirements is None:
-                return _Made(tree.path, self._path(None), None, secrets)
+                return _Made(tree.path, self._path(None), None, found)
             env = await self._environments.of(tree.path, requirements=server.requirements, python=None)
         except (SourceError, BuildError) as fault:
             raise Unready(str(fault)) from fault
-        return _Made(tree.path, self._path(env.path / "bin"), env.python, secrets)
+        return _Made(tree.path, self._path(env.path / "bin"), env.python, found)
 
     def _path(self, first: Path | None) -> str:
         system = os.environ.get("PATH", bridges.SYSTEM_PATH) if self._isolation.mode == "plain" else bridges.SYSTEM_PATH
@@ -254,11 +255,13 @@ class Programs:
             **{each.name: each.value for each in server.env if each.value is not None},
             **made.secrets,
         }
-        inner = [server.command, *server.args]
+        inner, descriptor = [server.command, *server.args], secrets.token_hex(16)
+        outer = {"env": bridges.environment(self._mark), "descriptor": descriptor}
         key = tokens.stdio_secret(self._around.tenant, wanted.toolbox, wanted.upstream, self._around.token_key)
         return {
-            "argv": inner if plain else self._enclosed(wanted, made, home, inner, groups),
+            "argv": inner if plain else self._enclosed(wanted, made, home, inner, groups, descriptor),
             "env": env,
+            "outer": None if plain else outer,
             "cwd": str(made.tree / server.working_dir) if plain else "/",
             "secrets": sorted(made.secrets),
             "memory": None if self._memory_kept else quantities.octets(server.resources.memory),
@@ -273,8 +276,9 @@ class Programs:
         return self._groups is not None and "memory" in self._groups.controllers
 
     def _enclosed(
-        self, wanted: _Wanted, made: _Made, home: Path, inner: list[str], groups: Iterable[Path]
+        self, wanted: _Wanted, made: _Made, home: Path, inner: list[str], groups: Iterable[Path], descriptor: str
     ) -> list[str]:
+        """`descriptor`: by which it is told its environment."""
         system = enclosure.observe()
         folders = enclosure.python_folders(made.python) if made.python is not None else []
         binds = enclosure.shown_to(LAUNCHER, folders, system)
@@ -286,7 +290,7 @@ class Programs:
         if uid is not None:
             os.chown(home, uid, uid)
         inside = f"{enclosure.CODE}/{wanted.server.working_dir}".rstrip("/")
-        return enclosure.enclosed(self._isolation, binds, system.links, None, inner, uid, groups, inside)
+        return enclosure.enclosed(self._isolation, binds, system.links, descriptor, inner, uid, groups, inside)
 
     def _home(self, wanted: _Wanted) -> Path:
         """What it may write: its own, and kept from start to start."""

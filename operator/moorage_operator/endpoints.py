@@ -32,7 +32,7 @@ from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import Standing
 from moorage_api.ledger.script import LedgerError
-from moorage_operator import telling
+from moorage_operator import consent_faults, telling
 from moorage_operator.kube import ENDPOINTS, EVENTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
 from moorage_operator.program_objects import Program
 from moorage_operator.programs import Programs, forbidden
@@ -58,6 +58,7 @@ SPEC_REFUSED = "SpecRefused"
 CREDENTIAL_MISSING = "CredentialMissing"
 CREDENTIAL_FORBIDDEN = "CredentialForbidden"
 PROGRAM_WAITS = "ProgramNotReady"
+OAUTH_REFUSED = "OAuthRefused"
 STOPPED = "Stopped"
 SUSPENDED = "Suspended"
 
@@ -84,6 +85,8 @@ class Wanted:
     programs: tuple[Program, ...] = ()
     waits: str = ""
     """Why one of its programs cannot be reached: it is published nevertheless, for what else it has."""
+    refused: str = ""
+    """What authorization servers do not take of it: likewise."""
     reason: str = conditions.SERVING
     message: str = "Agents that name it may use it."
 
@@ -224,7 +227,7 @@ class Endpoints:
             doors.routines.publish,
             doors.routines.unpublish,
         )
-        for one in found:
+        for one in await self._refused(found, doors):
             standing = await doors.routines.standing(one.entry.field) if isinstance(one.entry, RoutineEntry) else None
             await self._report(one, standing)
 
@@ -233,6 +236,12 @@ class Endpoints:
         standing = await self._programs.look([each for one in found if one.ready for each in one.programs])
         self._waits = any(each.waits for each in standing.values())
         return [_placed(one, standing) if one.ready and one.programs else one for one in found]
+
+    async def _refused(self, found: list[Wanted], doors: ProviderLedger) -> list[Wanted]:
+        """What gateways saw of authorization servers stands in the status of the toolbox whose `oauth` it is."""
+        tenants = {one.tenant for one in found if one.ready and consent_faults.of_users(one.entry)}
+        wrongs = {tenant: await doors.consents.wrongs(tenant) for tenant in tenants}
+        return [replace(one, refused=consent_faults.told(one.entry, wrongs.get(one.tenant, {}))) for one in found]
 
     async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:
         for kind, name in _LISTED.items():
@@ -332,6 +341,8 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
     seen = conditions.begin(generation)
     if one.ready and one.waits:
         one = one.without(PROGRAM_WAITS, one.waits[: conditions.MESSAGE_LIMIT])
+    if one.ready and one.refused:
+        one = one.without(OAUTH_REFUSED, one.refused[: conditions.MESSAGE_LIMIT])
     mark = conditions.mark_true if one.ready else conditions.mark_false
     seen = mark(seen, conditions.READY, one.reason, one.message, now=now)
     shown = one.body.get("status") or {}

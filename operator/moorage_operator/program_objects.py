@@ -74,7 +74,7 @@ def policy(program: Program, settings: Settings) -> Object:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": parts.meta(name, program.namespace, {marks.OURS: marks.MANAGER}, program.owner),
+        "metadata": parts.meta(name, program.namespace, _guarding(program), program.owner),
         "spec": {
             "podSelector": {"matchLabels": labels(program.toolbox)},
             "policyTypes": ["Ingress", "Egress"],
@@ -89,9 +89,13 @@ def account(program: Program) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": parts.meta(_account(program), program.namespace, {marks.OURS: marks.MANAGER}, program.owner),
+        "metadata": parts.meta(_account(program), program.namespace, _guarding(program), program.owner),
         "automountServiceAccountToken": False,
     }
+
+
+def _guarding(program: Program) -> dict[str, str]:
+    return {marks.OURS: marks.MANAGER, **labels(program.toolbox)}
 
 
 def made(program: Program, settings: Settings) -> str:

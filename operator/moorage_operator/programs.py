@@ -8,6 +8,7 @@ ended (evicted, node lost)   | removed                               | waits
 ready                        | nothing                               | its place: the pod's own address
 starting, failing            | nothing                               | waits, with why and its last lines
 nobody wants it              | removed                               |
+the last of its toolbox gone | account and policy are removed        |
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from moorage_api.wire.stdio import PORT
 from moorage_operator import marks, objects, pods, program_objects
-from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, SECRETS, Kube, KubeError
+from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, SECRETS, Kind, Kube, KubeError
 from moorage_operator.program_objects import Program
 from moorage_operator.settings import Settings
 
+log = logging.getLogger(__name__)
+
 LAST_LINES = 5
+
+_GUARDS = {marks.OURS: marks.MANAGER, marks.PART: marks.PROGRAM}
+
+Guards: TypeAlias = Mapping[tuple[Kind, str, str], Mapping[str, Any]]
+"""Accounts and policies by kind, namespace and name."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +51,52 @@ class Programs:
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
+        self._noted = ""
 
     async def look(self, wanted: Iterable[Program]) -> dict[tuple[str, str, str], Standing]:
         """One look at all of them, by namespace, toolbox and upstream. Raises KubeError."""
         found = {(one.namespace, one.name): one for one in wanted}
         held: dict[tuple[str, str], Mapping[str, Any]] = {}
+        kept = {(one.namespace, one.toolbox) for one in found.values()}
         for namespace in self._settings.namespaces:
             async for body in self._kube.each(PODS, namespace, labels={marks.PART: marks.PROGRAM}):
                 name = str(body["metadata"]["name"])
                 held[namespace, name] = body
+                kept.add((namespace, marks.text(body, "labels", marks.TOOLBOX)))  # while a pod ends it is guarded
                 if (namespace, name) not in found:
                     await self._remove(body)
+        guards = await self._guards(kept)
         return {
-            (one.namespace, one.toolbox, one.upstream): await self._standing(one, held.get(where))
+            (one.namespace, one.toolbox, one.upstream): await self._standing(one, held.get(where), guards)
             for where, one in found.items()
         }
 
-    async def _standing(self, one: Program, body: Mapping[str, Any] | None) -> Standing:
+    async def _guards(self, kept: Set[tuple[str, str]]) -> Guards:
+        """Accounts and policies of programs, as they are; those of no toolbox in `kept`, by namespace and name, are removed."""
+        found: dict[tuple[Kind, str, str], Mapping[str, Any]] = {}
+        for kind in (POLICIES, ACCOUNTS):
+            for namespace in self._settings.namespaces:
+                async for body in self._kube.each(kind, namespace, labels=_GUARDS):
+                    if (namespace, marks.text(body, "labels", marks.TOOLBOX)) in kept:
+                        found[kind, namespace, str(body["metadata"]["name"])] = body
+                    else:
+                        await self._unguarded(kind, body)
+        return found
+
+    async def _unguarded(self, kind: Kind, body: Mapping[str, Any]) -> None:
+        meta = body["metadata"]
+        if meta.get("deletionTimestamp"):
+            return
+        try:
+            await self._kube.delete(kind, meta["namespace"], meta["name"], uid=meta["uid"])
+        except KubeError as fault:
+            if not fault.status:
+                raise
+            if self._noted != fault.message:  # once, not at every look
+                self._noted = fault.message
+                log.warning("%s of a toolbox without programs stays: %s", meta["name"], fault.message)
+
+    async def _standing(self, one: Program, body: Mapping[str, Any] | None, guards: Guards) -> Standing:
         try:
             missing, seen = await self._secrets(one)
             if missing:
@@ -66,7 +104,7 @@ class Programs:
                     await self._remove(body)
                 return Standing(waits=missing)
             one = Program(one.namespace, one.tenant, one.toolbox, one.upstream, one.server, one.owner, seen)
-            await self._guard(one)
+            await self._guard(one, guards)
             if body is None:
                 await self._kube.create(PODS, program_objects.pod(one, self._settings))
                 return Standing(waits="its pod is being made")
@@ -108,13 +146,13 @@ class Programs:
             digest.update(f"{name}\0".encode() + base64.b64decode(str(value)) + b"\0")
         return "", hmac.digest(key, b"moorage program's secrets v1\0" + digest.digest(), "sha256").hex()[:32]
 
-    async def _guard(self, one: Program) -> None:
+    async def _guard(self, one: Program, guards: Guards) -> None:
         """Account and policy stand before the pod; nothing is written where they do."""
         for kind, body in (
             (ACCOUNTS, program_objects.account(one)),
             (POLICIES, program_objects.policy(one, self._settings)),
         ):
-            held = await self._kube.get(kind, one.namespace, body["metadata"]["name"])
+            held = guards.get((kind, one.namespace, body["metadata"]["name"]))
             if held is None or not objects.stands(held, body):
                 await self._kube.apply(kind, body, manager=marks.MANAGER)
 

@@ -258,6 +258,12 @@ class Client:
         """See `AsyncClient.list_consents`."""
         return self.run(self._async.list_consents(all_users=all_users))
 
+    def list_consents_page(
+        self, *, all_users: bool = False, user: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Json:
+        """See `AsyncClient.list_consents_page`."""
+        return self.run(self._async.list_consents_page(all_users=all_users, user=user, limit=limit, after=after))
+
     def revoke_consent(self, toolbox: str, upstream: str, *, user: str | None = None) -> Json:
         """See `AsyncClient.revoke_consent`."""
         return self.run(self._async.revoke_consent(toolbox, upstream, user=user))

@@ -267,7 +267,22 @@ class AsyncClient:
 
     async def list_consents(self, *, all_users: bool = False) -> list[Json]:
         """What the caller has consented to; for operators, what all users of the tenant have."""
-        return _data(await self._http.json("GET", "/v1/oauth/consents", params={"all": "true"} if all_users else None))
+        found: list[Json] = []
+        after: str | None = None
+        while True:
+            page = await self.list_consents_page(all_users=all_users, limit=1000, after=after)
+            found += _data(page)
+            after = page.get("next")
+            if after is None:
+                return found
+
+    async def list_consents_page(
+        self, *, all_users: bool = False, user: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Json:
+        """Up to `limit` of them, at most 1,000; for operators also those of one `user`. `next` of the page is `after` of the following one,
+        and None with the last."""
+        params = {"all": "true" if all_users else None, "user": user, "limit": limit, "after": after}
+        return _object(await self._http.json("GET", "/v1/oauth/consents", params=params))
 
     async def revoke_consent(self, toolbox: str, upstream: str, *, user: str | None = None) -> Json:
         """Ends a consent of the caller's; for operators, of another `user`."""

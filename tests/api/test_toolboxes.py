@@ -211,8 +211,20 @@ async def test_a_program_is_a_pod_that_only_gateways_reach_and_that_follows_its_
         uid = pod["metadata"]["uid"]
         fresh = await until("a changed secret makes another pod", lambda: another(uid), within=90)
         await until("whose place is not known yet", lambda: _is(published(), {}))
+        name = fresh["metadata"]["name"]
+        await world.kube.merge(PODS, space, name, {"metadata": {"finalizers": ["tests.moorage.dev/ends-slowly"]}})
         await world.kube.merge(TOOLBOXES, space, "t", {"spec": {"upstreams": [ONE]}})
         await until("nobody wants it any more", lambda: _is(pods(), []), within=90)
+        await world.kube.create(TOOLBOXES, document("later", {"upstreams": [ONE]}, space))
+        await until("another look has been taken", lambda: _is(_first(said("later")), "Serving"), within=90)
+
+        async def guards() -> list[bool]:
+            found = [await world.kube.get(kind, space, "moorage-t.programs") for kind in (POLICIES, ACCOUNTS)]
+            return [each is not None for each in found]
+
+        assert await guards() == [True, True], "a pod that ends is guarded to its end"
+        await world.kube.merge(PODS, space, name, {"metadata": {"finalizers": None}})
+        await until("with its last program they are gone", lambda: _is(guards(), [False, False]), within=90)
         assert fresh["metadata"]["name"] == pod["metadata"]["name"]
         for name in ("t", "bare"):
             await world.kube.delete(TOOLBOXES, space, name)

@@ -50,8 +50,10 @@ class Authorization:
         """Whether it gives refresh tokens."""
         self.answer: tuple[int, dict[str, Any]] | None = None
         """What the token endpoint says in place of a token."""
+        self.revoking: tuple[int, dict[str, Any]] = (200, {})
+        """What the revocation endpoint says."""
         self.gate: threading.Event | None = None
-        """What renewals wait for, once they were carried out."""
+        """What all but codes wait for, once they were carried out."""
         self.holding = threading.Event()
         """Set while one waits."""
         self.assertion: Callable[[str], bool] | None = None
@@ -229,10 +231,11 @@ def _handler(server: Authorization) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if self.path == "/revoke":
                     server.revoke(form)
-                    self._say(200, b"{}")
+                    status, said = server.revoking
+                    self._say(status, json.dumps(said).encode())
                     return
                 status, said = server.token(form, headers)
-                if server.gate is not None and form.get("grant_type") == "refresh_token":
+                if server.gate is not None and form.get("grant_type") != "authorization_code":
                     server.holding.set()
                     server.gate.wait(WAIT_S)
                 self._say(status, json.dumps(said).encode(), {"content-type": "application/json"})

@@ -59,6 +59,8 @@ class Tools:
         self.posts: Effects | None = None
         self.tokens: set[str] | None = None
         """Bearer tokens that are accepted; None: everybody is."""
+        self.narrow = False
+        """Whether it finds too few scopes in each."""
         self._lock = threading.Lock()
         self._gates: dict[str, threading.Event] = {}
         self._server = ThreadingHTTPServer((host, 0), _handler(self))
@@ -143,6 +145,9 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if tools.tokens is not None and str(self.headers.get("authorization"))[7:] not in tools.tokens:
                     self._whole(401, {"error": "invalid_token"})
+                elif tools.narrow:
+                    challenge = 'Bearer realm="tools", error="insufficient_scope", scope="tickets.write"'
+                    self._whole(403, {"error": "insufficient_scope"}, www_authenticate=challenge)
                 elif number is None:
                     self._whole(202, None)
                 elif tools.deaf and method == "server/discover":

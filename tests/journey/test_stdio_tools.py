@@ -63,7 +63,7 @@ spec:
         args: [program.py]
         requirements: requirements.txt
         workingDir: inner
-        env: [{name: NOTES, value: ../../home/agent/notes}]
+        env: [{name: NOTES, value: ../../home/agent/notes}, {name: LD_BIND_NOW, value: loads-code}]
       timeout: 5s
 """
 
@@ -221,6 +221,15 @@ def test_a_program_sees_its_folder_and_nothing_of_the_platform(platform: Platfor
     assert env["HOME"] == "/home/agent" and "NOTES_TOKEN" not in env and CANARY not in said
     assert {each for each in env if each.startswith("MOORAGE_")} == {"MOORAGE_SANDBOX"}
     assert net.startswith("no: "), "its namespace has no network"
+    assert env["LD_BIND_NOW"] == "loads-code", "what loads code counts inside of its namespaces"
+    with_it = [each for each in _descendants(platform.process.pid) if _has(each, b"LD_BIND_NOW=loads-code")]
+    assert with_it == programs(platform, "program.py"), "and in nothing that begins it"
+
+
+def _has(pid: int, variable: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        return variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
 
 
 def test_a_secret_is_in_the_program_and_nowhere_else(platform: Platform, tmp_path: Path) -> None:

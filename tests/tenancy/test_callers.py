@@ -25,6 +25,7 @@ NEEDS = {
     ("GET", "/v1/toolboxes/shapes/tools"): "operator",
     ("POST", "/v1/toolboxes/shapes/call"): "operator",
     ("GET", "/v1/oauth/consents?all=true"): "operator",
+    ("GET", "/v1/oauth/consents?user=someone"): "operator",
     ("DELETE", "/v1/oauth/consents/shapes/one?user=someone"): "operator",
     ("GET", "/v1/audit?limit=1"): "operator",
     ("GET", "/v1/audit/verify"): "admin",

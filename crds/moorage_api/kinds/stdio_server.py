@@ -12,15 +12,16 @@ from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.values import Cpu, Part, Size, relative_path
 
 _LOADERS = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
-"""Beside `LD_…`: by these the C library loads code, or is steered, in whatever is started with them (ld.so(8), locale(7))."""
+"""Beside `LD_…`: by these the C library loads code, or is steered, in whatever is started with them (ld.so(8), locale(7)). A plain value
+reaches the program alone; a secret stands in the environment of its pod, and so of what runs it there."""
 
 
 class ServerVariable(Part):
     """One environment variable of the program: a plain value, or where a secret is."""
 
     name: str
-    """Name of the variable. `PORT`, `HOME`, the proxy variables and `MOORAGE_…` belong to the platform, `LD_…` and
-    the like to what starts the program."""
+    """Name of the variable. `PORT`, `HOME`, the proxy variables and `MOORAGE_…` belong to the platform; `LD_…` and
+    the like have a plain value."""
     value: str | None = Field(default=None, max_length=32768)
     """Its value, a string: quote numbers and true/false. Never a secret."""
     secret: Credential | None = None
@@ -33,10 +34,6 @@ class ServerVariable(Part):
             raise ValueError(f"{name[:60]!r} is not a name of an environment variable")
         if name.upper() in RESERVED_ENV or name.startswith("MOORAGE_"):
             raise ValueError(f"{name} is set by the platform; choose another name")
-        if name.startswith("LD_") or name in _LOADERS:
-            raise ValueError(
-                f"{name} would reach what starts the program, outside of its sandbox; set it in a wrapper script"
-            )
         return name
 
     @field_validator("value")
@@ -51,6 +48,8 @@ class ServerVariable(Part):
     def _one(self) -> ServerVariable:
         if (self.value is None) == (self.secret is None):
             raise ValueError("has either value or secret, and not both")
+        if self.secret is not None and (self.name.startswith("LD_") or self.name in _LOADERS):
+            raise ValueError(f"{self.name} from a secret would reach what runs the program, too; give it a value")
         return self
 
 

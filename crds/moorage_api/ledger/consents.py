@@ -5,6 +5,7 @@
     hash   `oauth:state:STATE`  `body`, and `taker`: who took it
     hash   `oauth:asked:R`      id of an item → JSON (box, link): what a turn's calls waited for
     string `oauth:lock:PLACE`   who renews, or writes, this user's tokens now
+    hash   `oauth:wrong:TENANT` TOOLBOX/UPSTREAM → JSON: what of its manifest an authorization server does not take
 
 PLACE is a digest of (tenant, user, toolbox, upstream). Nothing here has to last: consents themselves are objects in the store, and where a
 link is lost the next call makes a new one.
@@ -12,7 +13,9 @@ link is lost the next call makes a new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +31,10 @@ MOST_ASKED = 16
 """Items of one turn."""
 LOCK_MS = 60_000
 """Longer than a token server and the store have together."""
+WRONG_MS = 24 * 3600 * 1000
+"""How long it is told what is wrong with a manifest, after it was seen last."""
+MOST_WRONG = 1000
+"""Upstreams of a tenant of which it is."""
 
 # One link for as long as it is good for half its time, for the same terms and not begun with, so that a turn's calls name the same one.
 # A: place, new link, its body (JSON), ms, response ('' = none), id of the item, item (JSON without its link), most items, ms they are kept
@@ -116,6 +123,21 @@ return reply('OK')
 """,
 )
 
+# A: tenant, TOOLBOX/UPSTREAM, what is wrong (JSON; '' = nothing any more), most of them, ms
+WRONG = Script(
+    "consents_wrong",
+    """
+local key = 'oauth:wrong:' .. A[1]
+if A[3] == '' then
+  call('HDEL', key, A[2])
+elseif call('HEXISTS', key, A[2]) == 1 or call('HLEN', key) < tonumber(A[4]) then
+  call('HSET', key, A[2], A[3])
+  call('PEXPIRE', key, A[5])
+end
+return reply('OK')
+""",
+)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -124,6 +146,21 @@ class Item:
     response: str
     id: str
     box: str
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What of an upstream's `oauth` an authorization server, or the server itself, does not take. `oauth`: names the one it is about
+    (`named`); `at`: when it was seen last (epoch s)."""
+
+    says: str
+    oauth: str
+    at: int
+
+
+def named(oauth: Mapping[str, Any]) -> str:
+    """A digest of an upstream's `oauth` as the wire has it."""
+    return hashlib.sha256(json.dumps(oauth, sort_keys=True).encode()).hexdigest()
 
 
 class ConsentLedger:
@@ -166,6 +203,18 @@ class ConsentLedger:
     async def unlock(self, place: str, holder: str) -> None:
         """Lets go, where it is still held."""
         await self._runner.run(UNLOCK, place, holder)
+
+    async def wrong(self, tenant: str, toolbox: str, upstream: str, found: Wrong | None) -> None:
+        """What of that upstream's manifest is wrong; None: nothing."""
+        said = json.dumps(vars(found)) if found is not None else ""
+        await self._runner.run(WRONG, tenant, f"{toolbox}/{upstream}", said, MOST_WRONG, WRONG_MS)
+
+    async def wrongs(self, tenant: str) -> dict[tuple[str, str], Wrong]:
+        """By toolbox and upstream."""
+        found = fields(await self._runner.read("HGETALL", keys.consents_wrong(tenant)))
+        return {
+            (name.partition("/")[0], name.partition("/")[2]): Wrong(**json.loads(body)) for name, body in found.items()
+        }
 
     async def asked(self, response: str) -> list[tuple[str, dict[str, Any]]]:
         """What that turn's calls waited for, by the items' ids."""

@@ -99,6 +99,11 @@ def consents_asked(response: str) -> str:
     return f"oauth:asked:{response}"
 
 
+def consents_wrong(tenant: str) -> str:
+    """Hash of one tenant: what is wrong with the manifests of its toolboxes."""
+    return f"oauth:wrong:{tenant}"
+
+
 def sandbox(sandbox_id: str) -> str:
     """Hash of one sandbox's descriptor."""
     return f"x:{sandbox_id}"

@@ -10,6 +10,7 @@ from typing import Any
 from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys, session_scripts
+from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.script import Runner
@@ -67,6 +68,7 @@ class ProviderLedger:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.routines = RoutineLedger(runner)
+        self.consents = ConsentLedger(runner)
 
     async def offer(self, descriptor: Descriptor) -> bool:
         """Puts a ready sandbox into its pool. False: this id was offered before in this ledger."""

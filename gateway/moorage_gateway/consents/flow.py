@@ -26,12 +26,12 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
-from moorage_api.ledger.consents import ConsentLedger, Item
+from moorage_api.ledger.consents import ConsentLedger, Item, Wrong, named
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
 from moorage_gateway.consents.holding import ASK_S, Holding
-from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.records import MOST_LISTED, ConsentRecords, Page
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.consents.shapes import (
     GIVEN,
@@ -43,6 +43,7 @@ from moorage_gateway.consents.shapes import (
     is_per_user,
     terms,
 )
+from moorage_gateway.consents.verdicts import wrong
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.token_requests import TokenFault
@@ -199,10 +200,7 @@ class Consents:
             raise Refusal(409, "The toolbox was changed meanwhile. Ask the agent again.")
         _check_issuer(wanted.oauth, given.get("iss"))
         if "error" in given:
-            word = given["error"] if _CODE.match(given["error"]) else "an error"
-            raise Refusal(
-                403, f"Nothing was allowed: the other side answered {word}. Ask the agent again if you want to."
-            )
+            await self._refused(subject, wanted, given["error"])
         code = given.get("code", "")
         if not code or len(code) > MOST_CODE:
             raise Refusal(400, "The other side sent no code. Ask the agent again.")
@@ -214,6 +212,18 @@ class Consents:
         with suppress(LedgerError):  # the consent is kept; the link runs out by itself
             await self._ledger.done(str(body["link"]), subject.place)
         return subject
+
+    async def _refused(self, subject: Subject, wanted: Terms, error: str) -> None:
+        word = error if _CODE.match(error) else "an error"
+        why = wrong(word)
+        if not why:
+            raise Refusal(
+                403, f"Nothing was allowed: the other side answered {word}. Ask the agent again if you want to."
+            )
+        await self.holding.diagnosis.found(subject, wanted.oauth, f"its authorization server answered {word}: {why}")
+        raise Refusal(
+            403, f"Nothing was allowed: the other side answered {word}. Tell whoever runs this platform: {why}."
+        )
 
     async def _exchanged(self, subject: Subject, wanted: Terms, code: str, verifier: str) -> None:
         fields = [
@@ -230,13 +240,15 @@ class Consents:
         except (TokenFault, TimeoutError):
             raise Refusal(502, "The other side's token server did not answer. Ask the agent again.") from None
         if said.token() is None or not said.is_bearer:
-            raise Refusal(502, f"Nothing is kept: {said.refusal}. Ask the agent again.")
+            why = await self.holding.refusal(subject, wanted, said)
+            raise Refusal(502, f"Nothing is kept: {why}. Ask the agent again.")
         tokens = self.holding.tokens(said, at)
-        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as now:
+        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as hold:
             before = await self._records.latest(subject)
-            version = max(now, before.version + 1 if before is not None else 0)
+            version = max(hold.now, before.version + 1 if before is not None else 0)
             consent = Consent(subject, version, GIVEN, wanted.binding, wanted.scopes, at // 1000, tokens)
             await self.holding.put(consent)
+        await self.holding.diagnosis.mended(subject)
 
     async def _linked(self, link: str) -> tuple[Subject, Terms]:
         if self.lacking:
@@ -250,20 +262,28 @@ class Consents:
             raise Refusal(409, "The toolbox was changed meanwhile. Ask the agent again.")
         return subject, wanted
 
+    async def problems(self, tenant: str) -> dict[tuple[str, str], Wrong]:
+        """What is wrong with `oauth` as manifests have it now, by toolbox and upstream. Raises LedgerError."""
+        found = await self.holding.diagnosis.of(tenant)
+        now = {key: self.terms(tenant, *key) for key in found}
+        return {key: each for key, each in found.items() if (said := now[key]) and named(said.oauth) == each.oauth}
+
     # -- and back
 
-    async def given(self, tenant: str, user: str = "") -> list[Consent]:
+    async def given(self, tenant: str, user: str = "", *, after: str = "", limit: int = MOST_LISTED) -> Page:
         """Those of a user, or of all a tenant's. Raises StoreError."""
-        return await self._records.given(tenant, user)
+        return await self._records.given(tenant, user, after=after, limit=limit)
 
     async def revoke(self, subject: Subject) -> bool:
         """Ends it; False where there was none. The other side is told where the manifest says how, and not waited for longer than a
         moment. Raises StoreError, LedgerError, TimeoutError."""
-        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as now:
+        async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as hold:
             before = await self._records.latest(subject)
             if before is None or before.state != GIVEN:
                 return False
-            gone = Consent(subject, max(now, before.version + 1), REVOKED, before.binding, before.scopes, before.at)
+            gone = Consent(
+                subject, max(hold.now, before.version + 1), REVOKED, before.binding, before.scopes, before.at
+            )
             await self.holding.put(gone)
         await self._given_back(subject, before)
         return True
@@ -278,9 +298,13 @@ class Consents:
             client = token_requests.Client(str(place), wanted.client.id, wanted.client.secret, wanted.client.in_form)
             try:
                 async with asyncio.timeout(ASK_S):
-                    await token_requests.ask(self._means.upstreams, client, [("token", token)])
+                    said = await token_requests.ask(self._means.upstreams, client, [("token", token)])
             except (TokenFault, TimeoutError):
                 return  # it is forgotten here all the same
+            why = wrong(said.code, said.status) if said.status >= 400 else ""
+            if why:  # and there it may live on
+                told = f"its revocationUrl answered {said.status} {said.code}".strip()
+                await self.holding.diagnosis.found(subject, wanted.oauth, f"{told}: {why}")
 
 
 def new_browser() -> str:

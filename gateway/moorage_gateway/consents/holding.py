@@ -2,42 +2,46 @@
 
 A consent is read from the store and believed for `FRESH_S`, so that a revoked one is dead everywhere a moment later. It is renewed by one
 gateway at a time, under a lock in Redis, after another look at the store: a refresh token that its server rotates is used once. What came
-is written before it is used, and kept here for as long as the store does not take it; a gateway that dies before loses it, and the user
-consents anew.
+is used at once, and the lock kept until the store has it (`saving.py`). While the token before it still counts no call waits longer for the
+new one than a moment, nor fails for want of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway import token_requests
 from moorage_gateway.clock import Clock
-from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.diagnosis import Diagnosis
+from moorage_gateway.consents.records import ConsentRecords, Sealed
+from moorage_gateway.consents.saving import AGAIN_S, WRITE_S, Hold, Saving, alone
 from moorage_gateway.consents.shapes import ENDED, Consent, Subject, Terms, Tokens
+from moorage_gateway.consents.verdicts import over, wrong
 from moorage_gateway.models.asking import Upstreams
-from moorage_gateway.store import StoreError
-from moorage_gateway.token_requests import KEPT, Said, TokenFault
+from moorage_gateway.store import StoreError, StoreUnavailable
+from moorage_gateway.token_requests import KEPT, PATIENCE_S, REST_S, Said, TokenFault
 
 FRESH_S = 4.0
 ASK_S = 10.0
-WRITE_S = 20.0
-"""For what was got to be written: it cannot be got again."""
-AGAIN_S = 0.5
-LOOK_S = 0.05
-"""Between two looks at a lock that another one holds."""
+"""For a token server."""
+RENEW_S = 25.0
+"""For a whole renewal, of whoever has no other token: longer than the lock and the token server are waited for."""
 MOST = 10_000
-"""Consents that one gateway keeps in memory."""
+"""Consents that one gateway keeps in memory, but for those that it is at work on."""
+MOST_UNSAVED = 1000
+"""Then nothing is renewed until the store takes some."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -48,12 +52,22 @@ class Refused(Exception):
 class _Held:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     consent: Consent | None = None
+    """As it was read or came; it is renewed with what the store has."""
     read_at: float = float("-inf")
     refused: str = field(default="", repr=False)
     """An access token that its server did not accept any more."""
     renewing: asyncio.Task[Consent | None] | None = None
-    unsaved: Consent | None = None
-    """What came and could not be written: it is, before anything else is asked of it."""
+    begun_at: float = float("-inf")
+    rests_until: float = float("-inf")
+    """After a renewal that gave nothing, where the old token still counts."""
+    unsaved: Sealed | None = None
+    """What came and the store does not have: nobody else wrote since, for its lock is kept."""
+    saving: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it may not be forgotten."""
+        return any(task is not None and not task.done() for task in (self.renewing, self.saving))
 
 
 class Holding:
@@ -64,57 +78,48 @@ class Holding:
         self._ledger = ledger
         self._upstreams = upstreams
         self._clock = clock
+        self._saving = Saving(records, clock)
+        self.diagnosis = Diagnosis(ledger, clock)
         self._held: OrderedDict[Subject, _Held] = OrderedDict()
-        self._tasks: set[asyncio.Task[Consent | None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unsaved: set[asyncio.Task[None]] = set()
 
-    async def token(self, subject: Subject, terms: Terms) -> str | None:
-        """The access token; None: the user has to consent. Raises Refused, TokenFault, LedgerError, StoreError, TimeoutError."""
+    async def token(self, subject: Subject, terms: Terms, seconds: float = RENEW_S) -> str | None:
+        """The access token; None: the user has to consent. `seconds`: what the call has. Raises Refused, TokenFault, LedgerError,
+        StoreError, TimeoutError."""
         held = self._of(subject)
         async with held.lock:
-            consent = held.consent
-            if self._clock.monotonic() - held.read_at > FRESH_S:
-                consent = await self._read(subject, held)
+            consent = await self._known(subject, held)
             if consent is None or not consent.counts(terms.binding):
                 held.read_at = float("-inf")  # a consent may come at any moment
                 return None
             if not self._good(consent, held):
-                # In a task of its own: whoever waits may be out of time when the answer comes, and it comes once.
-                if held.renewing is None or held.renewing.done():
-                    held.renewing = self._begun(self._renewed(subject, terms, consent))
-                async with asyncio.timeout(ASK_S):
-                    consent = await asyncio.shield(held.renewing)
-            return consent.tokens.access if consent is not None and consent.tokens is not None else None
+                self._renew(subject, terms, held, consent)
+        if not self._good(consent, held):
+            consent = await self._waited(held, consent, seconds)
+        return consent.tokens.access if consent is not None and consent.tokens is not None else None
 
     def drop(self, subject: Subject, token: str) -> None:
         """It is not accepted any more."""
         self._of(subject).refused = token
 
-    @asynccontextmanager
-    async def alone(self, subject: Subject) -> AsyncIterator[int]:
-        """Nobody else writes this user's tokens meanwhile: gives the least version of what is written. Raises LedgerError."""
-        holder = secrets.token_hex(16)
-        try:  # also around the lock: who is cancelled after Redis took it leaves none behind, and only its holder's is taken off
-            while not (now := await self._ledger.lock(subject.place, holder)):
-                await self._clock.sleep(LOOK_S)
-            yield now
-        finally:
-            try:
-                await self._ledger.unlock(subject.place, holder)
-            except LedgerError:
-                log.info("a lock of consents runs out by itself")
+    def alone(self, subject: Subject) -> AbstractAsyncContextManager[Hold]:
+        """See `saving.alone`."""
+        return alone(self._ledger, self._clock, subject)
 
     async def put(self, consent: Consent) -> None:
         """Writes it, for as long as that may take. Raises StoreError."""
-        deadline = self._clock.monotonic() + WRITE_S
+        deadline, sealed = self._clock.monotonic() + WRITE_S, self._records.sealed(consent)
         while True:
             try:
-                await self._records.write(consent)
+                await self._records.put(sealed)
                 break
             except StoreError:
                 if self._clock.monotonic() >= deadline:
                     raise
                 await self._clock.sleep(AGAIN_S)
-        self._keep(consent)
+        held = self._of(consent.subject)
+        held.consent, held.read_at, held.unsaved = consent, self._clock.monotonic(), None
 
     def tokens(self, said: Said, asked_at: int, refresh: str = "") -> Tokens:
         """Of an answer that gave some; `refresh`: what stays where it has none."""
@@ -123,36 +128,52 @@ class Holding:
         ends = 0 if lasts is None else asked_at + int(lasts * 1000)
         return Tokens(said.token() or "", said.token("refresh_token") or refresh, until, ends)
 
+    async def refusal(self, subject: Subject, terms: Terms, said: Said) -> str:
+        """What a token server's answer without a token means; kept for the manifest's author where it is theirs to mend."""
+        why = wrong(said.code, said.status)
+        if not why:
+            return said.refusal
+        says = f"{said.refusal}: {why}"
+        await self.diagnosis.found(subject, terms.oauth, says)
+        return f"{says}. No user can mend that; whoever runs the toolbox can"
+
     async def aclose(self) -> None:
-        """What is being renewed is written first."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=ASK_S)
+        """What is being renewed is written first, for `ASK_S`."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=ASK_S)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("%d renewals of consents end unsaved: their users consent anew", len(late))
+            await asyncio.wait(late, timeout=ASK_S)
 
     def _of(self, subject: Subject) -> _Held:
         held = self._held.setdefault(subject, _Held())
         self._held.move_to_end(subject)
-        while len(self._held) > MOST:
-            self._held.popitem(last=False)
+        for _ in range(len(self._held) - MOST):
+            oldest, each = next(iter(self._held.items()))
+            if each.busy:
+                self._held.move_to_end(oldest)
+            else:
+                del self._held[oldest]
         return held
 
-    def _keep(self, consent: Consent) -> None:
-        held = self._of(consent.subject)
-        held.consent, held.read_at, held.unsaved = consent, self._clock.monotonic(), None
-
-    def _begun(self, work: Coroutine[Any, Any, Consent | None]) -> asyncio.Task[Consent | None]:
-        task = asyncio.get_running_loop().create_task(work, name="consent")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    async def _known(self, subject: Subject, held: _Held) -> Consent | None:
+        """As the store has it, or will have it."""
+        if held.unsaved is not None:
+            if held.saving is None or held.saving.done():
+                held.saving = self._begun(self._saved_later(subject, held, held.unsaved), self._unsaved)
+            return held.consent
+        if self._clock.monotonic() - held.read_at > FRESH_S:
+            return await self._read(subject, held)
+        return held.consent
 
     async def _read(self, subject: Subject, held: _Held) -> Consent | None:
         at = self._clock.monotonic()
-        consent = await self._records.latest(subject)
-        if held.unsaved is not None and (consent is None or consent.version < held.unsaved.version):
-            consent = held.unsaved
-            await self._records.write(consent)
-        held.consent, held.read_at, held.unsaved = consent, at, None
-        return consent
+        held.consent = await self._records.latest(subject)
+        held.read_at = at
+        return held.consent
 
     def _good(self, consent: Consent, held: _Held) -> bool:
         tokens = consent.tokens
@@ -160,45 +181,106 @@ class Holding:
             return False
         return not tokens.until or self._clock.now_ms() < tokens.until
 
-    def _ended(self, task: asyncio.Task[Consent | None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.info("a consent could not be renewed: %s", type(task.exception()).__name__)
+    def _usable(self, consent: Consent, held: _Held) -> bool:
+        """Whether its token still counts, although it is time for another."""
+        tokens = consent.tokens
+        if tokens is None or tokens.access == held.refused:
+            return False
+        return not tokens.ends or self._clock.now_ms() < tokens.ends
 
-    async def _renewed(self, subject: Subject, terms: Terms, before: Consent) -> Consent | None:
-        async with self.alone(subject) as now:
-            held = self._of(subject)
+    # -- a renewal, in a task of its own: whoever waits may be out of time when the answer comes, and it comes once
+
+    def _renew(self, subject: Subject, terms: Terms, held: _Held, old: Consent) -> None:
+        """Begins, where none is under way or was in vain a moment ago."""
+        now = self._clock.monotonic()
+        if held.renewing is not None and not held.renewing.done():
+            return
+        if self._usable(old, held) and now < held.rests_until:
+            return
+        held.begun_at, held.rests_until = now, float("-inf")
+        held.renewing = self._begun(self._renewed(subject, terms, held))
+
+    async def _waited(self, held: _Held, old: Consent, seconds: float) -> Consent | None:
+        """The renewed one; the old one where its token still counts and a moment has brought no other; None: it is over."""
+        task, patience = held.renewing, min(RENEW_S, seconds)
+        if self._usable(old, held):
+            patience = min(held.begun_at + PATIENCE_S - self._clock.monotonic(), seconds / 2)
+        if task is not None and patience > 0:
+            await asyncio.wait({task}, timeout=patience)
+        over = task if task is not None and task.done() and not task.cancelled() else None
+        if over is not None and over.exception() is None:
+            return over.result()
+        if self._usable(old, held):
+            return old
+        if over is None:
+            raise TimeoutError
+        return over.result()
+
+    def _begun(self, work: Coroutine[Any, Any, T], also: set[asyncio.Task[T]] | None = None) -> asyncio.Task[T]:
+        """`also`: counted there, too, until it ends."""
+        task = asyncio.get_running_loop().create_task(work, name="consent")
+        for group in (self._tasks, also):
+            if group is not None:
+                group.add(task)
+                task.add_done_callback(group.discard)
+        task.add_done_callback(_told)
+        return task
+
+    async def _renewed(self, subject: Subject, terms: Terms, held: _Held) -> Consent | None:
+        try:
+            return await self._renewed_alone(subject, terms, held)
+        except (Refused, TokenFault, LedgerError, StoreError, TimeoutError):
+            held.rests_until = self._clock.monotonic() + REST_S
+            raise
+
+    async def _renewed_alone(self, subject: Subject, terms: Terms, held: _Held) -> Consent | None:
+        async with AsyncExitStack() as lock:
+            hold = await lock.enter_async_context(self.alone(subject))
+            if held.unsaved is not None or len(self._unsaved) >= MOST_UNSAVED:
+                raise StoreUnavailable("renewed tokens wait for the store to take them")
             consent = await self._read(subject, held)
             if consent is None or not consent.counts(terms.binding) or self._good(consent, held):
                 return consent if consent is not None and consent.counts(terms.binding) else None
             if consent.tokens is None or not consent.tokens.refresh:
+                held.rests_until = self._clock.monotonic() + REST_S
+                return consent if self._usable(consent, held) else None
+            tokens = await self._asked(subject, terms, consent.tokens)
+            version = max(consent.version + 1, hold.now)
+            if tokens is None:
+                await self.put(replace(consent, version=version, state=ENDED, tokens=None))
                 return None
-            renewed = await self._asked(terms, consent, consent.tokens)
-            if renewed is None:
-                await self.put(replace(consent, version=max(consent.version + 1, now), state=ENDED, tokens=None))
-                return None
-            if renewed is not consent.tokens:
-                consent = replace(consent, version=max(consent.version + 1, now), tokens=renewed)
-                held.unsaved, held.read_at = consent, float("-inf")
-                await self.put(consent)
-            return consent
+            consent = replace(consent, version=version, tokens=tokens)
+            # The store's copy renews the next time: what stays in memory opens the server, and no token server.
+            sealed, held.consent = self._records.sealed(consent), replace(consent, tokens=replace(tokens, refresh=""))
+            held.unsaved = sealed
+            held.saving = self._begun(self._saved(held, sealed, hold, lock.pop_all()), self._unsaved)
+            renewed = held.consent
+        await self.diagnosis.mended(subject)
+        return renewed
 
-    async def _asked(self, terms: Terms, consent: Consent, tokens: Tokens) -> Tokens | None:
-        """New ones; the old ones where none are to be had now and these still count; None: the consent is over."""
+    async def _saved(self, held: _Held, sealed: Sealed, hold: Hold, lock: AsyncExitStack) -> None:
+        if await self._saving.saved(sealed, hold, lock) and held.unsaved is sealed:
+            held.unsaved, held.read_at = None, float("-inf")
+
+    async def _saved_later(self, subject: Subject, held: _Held, sealed: Sealed) -> None:
+        """The same, when its lock was let go. Where another gateway wrote since, that is newer and counts."""
+        async with AsyncExitStack() as lock:
+            hold = await lock.enter_async_context(self.alone(subject))
+            await self._saved(held, sealed, hold, lock.pop_all())
+
+    async def _asked(self, subject: Subject, terms: Terms, tokens: Tokens) -> Tokens | None:
+        """New ones; None: the consent is over."""
         fields = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh), *terms.resource]
         at = self._clock.now_ms()
-        usable = (not tokens.ends or at < tokens.ends) and tokens.access != self._of(consent.subject).refused
-        try:
-            async with asyncio.timeout(ASK_S):
-                said = await token_requests.ask(self._upstreams, terms.client, fields)
-        except (TokenFault, TimeoutError):
-            if usable:
-                return tokens
-            raise
+        async with asyncio.timeout(ASK_S):
+            said = await token_requests.ask(self._upstreams, terms.client, fields)
         if said.token() is not None and said.is_bearer:
             return self.tokens(said, at, tokens.refresh)
-        if said.code == "invalid_grant":
+        if over(said.code):
             return None
-        if usable:
-            return tokens
-        raise Refused(said.refusal)
+        raise Refused(await self.refusal(subject, terms, said))
+
+
+def _told(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.info("a consent could not be renewed or saved: %s", type(task.exception()).__name__)

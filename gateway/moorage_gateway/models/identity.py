@@ -1,16 +1,14 @@
 """Tokens of model endpoints by workload identity: a projected service-account token, shown to the provider's token endpoint.
 
-Layer: engine; I/O by the token server and one folder. The file is read at each exchange: the kubelet replaces it. What came is kept until
-shortly before it ends, by one asker at a time. A projected token is shown at the hosts alone that the platform's settings name, whatever a
+Layer: engine; I/O by the token server and one folder. The file is read at each exchange: the kubelet replaces it. What came is kept
+(`kept_token.py`). A projected token is shown at the hosts alone that the platform's settings name, whatever a
 manifest says, and for its tenant's endpoints only.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,12 @@ import orjson
 
 from moorage_api.catalog import EndpointEntry
 from moorage_gateway import token_requests
+from moorage_gateway.kept_token import Got, KeptToken
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import MOST, usable
 from moorage_gateway.models.places import authority, named
-from moorage_gateway.token_requests import KEPT, LASTS_S, Client, Said, TokenFault
+from moorage_gateway.token_requests import Client, TokenFault
 
-ASK_S = 10.0
-REFUSED_S = 5.0
-"""For which a refusal is remembered."""
 ENDPOINTS = 1000
 
 _JWT_CLIENT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -39,14 +35,6 @@ class NoToken(Exception):
     """`str()` says why there is none; never what was shown, nor what came."""
 
 
-@dataclass
-class _Held:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    token: str = field(default="", repr=False)
-    refusal: str = ""
-    until: float = float("-inf")
-
-
 class WorkloadTokens:
     """Those of this process. `folder`: a file TENANT_NAME each; `hosts`: where they may be shown, as HOST:PORT; `now` in seconds that only
     go forward."""
@@ -58,33 +46,31 @@ class WorkloadTokens:
         self._folder = folder
         self._hosts = hosts
         self._now = now
-        self._held: OrderedDict[tuple[str, bytes], _Held] = OrderedDict()
+        self._held: OrderedDict[tuple[str, bytes], KeptToken] = OrderedDict()
 
     async def get(self, endpoint: EndpointEntry, seconds: float) -> str:
         """A bearer token for the endpoint. Raises NoToken."""
-        said = endpoint.spec["workloadIdentity"]
-        held = self._held.setdefault(_key(endpoint), _Held())
-        self._held.move_to_end(_key(endpoint))
+        key, described = _key(endpoint), endpoint.spec["workloadIdentity"]
+        held = self._held.setdefault(key, KeptToken(self._now, NoToken))
+        self._held.move_to_end(key)
         while len(self._held) > ENDPOINTS:
             self._held.popitem(last=False)
         try:
-            async with asyncio.timeout(min(ASK_S, seconds)), held.lock:
-                if self._now() >= held.until:
-                    await self._fill(held, endpoint.tenant, said)
+            got = await held.get(lambda: self._asked(endpoint.tenant, described), seconds)
         except TimeoutError:
             raise NoToken("its token server did not answer in time") from None
-        if held.refusal:
-            raise NoToken(held.refusal)
-        return held.token
+        if got.refusal:
+            raise NoToken(got.refusal)
+        return got.token
 
     def drop(self, endpoint: EndpointEntry, token: str) -> None:
         """It is not accepted any more."""
         held = self._held.get(_key(endpoint))
-        if held is not None and held.token == token:
-            held.until = float("-inf")
+        if held is not None:
+            held.drop(token)
 
-    async def _fill(self, held: _Held, tenant: str, described: dict[str, Any]) -> None:
-        asked_at, url = self._now(), str(described["tokenUrl"])
+    async def _asked(self, tenant: str, described: dict[str, Any]) -> Got:
+        url = str(described["tokenUrl"])
         host = named(*authority(url))
         if host not in self._hosts:
             raise NoToken(
@@ -104,16 +90,10 @@ class WorkloadTokens:
             raise NoToken(f"its token server: {fault}") from None
         if said.status >= 500:
             raise NoToken(said.refusal)
-        self._take(held, said, asked_at)
-
-    def _take(self, held: _Held, said: Said, asked_at: float) -> None:
         token = said.token()
         if token is None or not said.is_bearer:
-            why = said.refusal if token is None else "its token server gave no bearer token"
-            held.token, held.refusal, held.until = "", why, self._now() + REFUSED_S
-            return
-        lasts = LASTS_S if said.lasts is None else said.lasts
-        held.token, held.refusal, held.until = token, "", asked_at + KEPT * lasts
+            return Got(refusal=said.refusal if token is None else "its token server gave no bearer token")
+        return Got(token, said.lasts)
 
     def _shown(self, tenant: str, name: str) -> str | None:
         """On a file system in memory, so that a read does not wait."""

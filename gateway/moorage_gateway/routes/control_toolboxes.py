@@ -12,7 +12,9 @@ from pydantic import BaseModel, StringConstraints
 
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.errors import ApiError, Kind
+from moorage_api.ledger.consents import Wrong
 from moorage_gateway.auth import OPERATOR, Principal
+from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routes.control_models import In
 from moorage_gateway.tools.names import place_of
@@ -34,13 +36,16 @@ class TriedCall(In):
 
 
 class Upstream(BaseModel):
-    """One server of a toolbox (`url`), one program (`command`), or one agent (`agent`)."""
+    """One server of a toolbox (`url`), one program (`command`), or one agent (`agent`). `problem`: what is wrong with its `oauth`, as
+    an authorization server or the server itself said, and no consent mends; `problem_at`: when that was seen last, epoch seconds."""
 
     name: str
     type: Literal["mcp", "openapi", "stdio", "agent"] = "mcp"
     url: str | None = None
     command: str | None = None
     agent: str | None = None
+    problem: str | None = None
+    problem_at: int | None = None
 
 
 class Toolbox(BaseModel):
@@ -99,7 +104,9 @@ def router(services: Services) -> APIRouter:
     async def list_toolboxes(caller: Caller) -> Toolboxes:
         """The tenant's toolboxes."""
         _may(caller)
-        return Toolboxes(data=[_shown(entry) for entry in services.trials.listed(caller.tenant)])
+        with unavailable("Toolboxes cannot be listed"):
+            problems = await services.consents.problems(caller.tenant)
+        return Toolboxes(data=[_shown(entry, problems) for entry in services.trials.listed(caller.tenant)])
 
     @routes.get("/v1/toolboxes/{name}/tools", tags=["toolboxes"])
     async def list_tools(name: str, caller: Caller) -> Tools:
@@ -154,8 +161,12 @@ def _may(caller: Principal) -> None:
         )
 
 
-def _shown(entry: ToolboxEntry) -> Toolbox:
+def _shown(entry: ToolboxEntry, problems: dict[tuple[str, str], Wrong]) -> Toolbox:
     upstreams = [_upstream(each) for each in entry.spec["upstreams"]]
+    for each in upstreams:
+        found = problems.get((entry.name, each.name))
+        if found is not None:
+            each.problem, each.problem_at = found.says, found.at
     return Toolbox(id=entry.name, name=entry.name, description=entry.spec["description"], upstreams=upstreams)
 
 

@@ -15,6 +15,7 @@ from moorage_gateway.tools.servers import Sending, ToolFault, ToolRefusal, ToolS
 T = TypeVar("T")
 
 _UNAUTHORIZED = 401
+_LESS = "insufficient_scope"
 _LEAST_S = 0.001
 
 
@@ -26,6 +27,9 @@ class TokenSource(Protocol):
 
     def drop(self, token: str) -> None:
         """It is not accepted any more."""
+
+    async def unfit(self, word: str) -> None:
+        """The server takes none of these tokens: not one that was just got (`invalid_token`), or it says `insufficient_scope`."""
 
 
 class Authorized:
@@ -88,9 +92,20 @@ class Authorized:
             return await act(self._make(token), left())
         except (ToolFault, ToolRefusal) as no:
             if no.status != _UNAUTHORIZED:
+                await self._unfit(no)
                 raise
             self._tokens.drop(token)
             if not again():
                 raise
         token = await self._tokens.get(left())
-        return await act(self._make(token), left())
+        try:
+            return await act(self._make(token), left())
+        except (ToolFault, ToolRefusal) as no:
+            await self._unfit(no)
+            raise
+
+    async def _unfit(self, no: ToolFault | ToolRefusal) -> None:
+        if no.status == _UNAUTHORIZED:
+            await self._tokens.unfit("invalid_token")
+        elif no.word == _LESS:
+            await self._tokens.unfit(_LESS)

@@ -15,7 +15,7 @@ from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.openapi import Api, ArgumentError, Request, build, told
 from moorage_gateway.tools.documents import CALL_KEY, UNAUTHORIZED, Documents
 from moorage_gateway.tools.opening import Opening
-from moorage_gateway.tools.reading import answered, request, whole
+from moorage_gateway.tools.reading import answered, bearer_error, request, whole
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.rpc import PARAMS
 from moorage_gateway.tools.servers import CALL_ID, Sending, ToolFault, ToolRefusal
@@ -96,7 +96,7 @@ class ApiUpstream:
             if coming.status >= 500:
                 raise ToolFault(f"it answered {coming.status}", sent=True, status=coming.status)
             body = opening.concealed(await whole(coming, self._place.most))
-            if coming.status == UNAUTHORIZED:
+            if coming.status == UNAUTHORIZED or bearer_error(coming):
                 text = body.decode("utf-8", "replace")[:MOST_TEXT]
                 raise ToolRefusal(PARAMS, f"it answered {coming.status} {text}".strip(), status=coming.status)
             return told(coming.status, {name.lower(): value for name, value in coming.headers}, body, url)

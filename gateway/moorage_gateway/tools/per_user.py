@@ -15,6 +15,7 @@ from moorage_gateway.auth import ROUTINE
 from moorage_gateway.consents.flow import Consents
 from moorage_gateway.consents.holding import Refused
 from moorage_gateway.consents.shapes import Subject, Terms
+from moorage_gateway.consents.verdicts import wrong
 from moorage_gateway.journal.kinds import NothingSent
 from moorage_gateway.store import StoreError
 from moorage_gateway.token_requests import TokenFault
@@ -64,7 +65,7 @@ class UserToken:
         try:
             async with asyncio.timeout(min(GET_S, seconds)):
                 subject = self._subject = await self._whom()
-                token = await self._consents.holding.token(subject, self._terms)
+                token = await self._consents.holding.token(subject, self._terms, seconds)
                 if token is not None:
                     return token
                 link = await self._consents.ask(subject, self._terms, self._whose.turn)
@@ -82,6 +83,12 @@ class UserToken:
         """See TokenSource."""
         if self._subject is not None:
             self._consents.holding.drop(self._subject, token)
+
+    async def unfit(self, word: str) -> None:
+        """See TokenSource: no consent of the user's helps, so the manifest's author is told."""
+        if self._subject is not None:
+            says = f"its server answered {word}: {wrong(word)}"
+            await self._consents.holding.diagnosis.found(self._subject, self._terms.oauth, says)
 
     async def _whom(self) -> Subject:
         user = self._whose.user

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
-from moorage_gateway.tools.servers import ToolFault
+from moorage_gateway.tools.servers import ToolFault, ToolRefusal
 
 CONNECT_S = 10.0
 FOREVER_S = 3600.0
 """The deadline of the whole call stands around each wait."""
+
+_CHALLENGES = (401, 403)
+_BEARER = re.compile(r'(?i:\bbearer)\b.*?\berror="?(insufficient_scope|invalid_token)\b')
 
 
 def request(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> Request:
@@ -26,9 +30,19 @@ async def answered(upstreams: Upstreams, asked: Request) -> AsyncIterator[Coming
         async with upstreams.ask(asked) as coming:
             if 300 <= coming.status < 400:
                 raise ToolFault("it redirects elsewhere; write the place it means as url", sent=True, final=True)
-            yield coming
+            try:
+                yield coming
+            except (ToolFault, ToolRefusal) as no:
+                no.word = bearer_error(coming)
+                raise
     except AskFault as fault:
         raise ToolFault(str(fault), sent=fault.sent, late=fault.late, final=fault.final) from None
+
+
+def bearer_error(coming: Coming) -> str:
+    """What a server says of the token that it was shown (RFC 6750, 3.1); empty: nothing."""
+    found = _BEARER.search(coming.header("www-authenticate")) if coming.status in _CHALLENGES else None
+    return found[1] if found is not None else ""
 
 
 async def whole(coming: Coming, most: int) -> bytes:

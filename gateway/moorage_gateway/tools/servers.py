@@ -23,7 +23,9 @@ Sending = Callable[[], Awaitable[None]]
 
 class ToolFault(Exception):
     """`late`: out of time. `large`: longer than may be; the call was carried out as far as can be told. `final`: asking again changes
-    nothing. `status`: of HTTP, where that is the whole answer."""
+    nothing. `status`: of HTTP, where that is the whole answer. `word`: RFC 6750's for a token that is not taken."""
+
+    word = ""
 
     def __init__(
         self, detail: str, *, sent: bool, late: bool = False, large: bool = False, final: bool = False, status: int = 0
@@ -56,7 +58,9 @@ class ConsentNeeded(ToolFault):
 
 
 class ToolRefusal(Exception):
-    """`str()` is the server's own text, cut. `status`: of HTTP."""
+    """`str()` is the server's own text, cut. `status`: of HTTP. `word`: see ToolFault."""
+
+    word = ""
 
     def __init__(self, code: int, message: str, *, status: int = 200) -> None:
         super().__init__(message)

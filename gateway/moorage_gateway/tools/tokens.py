@@ -1,25 +1,21 @@
 """OAuth tokens of upstreams by the grant for programs (RFC 6749, 4.4), as this process holds them. Layer: gateway, state and I/O.
 
-A token is asked for when it is needed, by one asker at a time, and kept until shortly before it ends. Neither it nor the secret is in any
-text from here.
+A token is asked for when it is needed, and kept (`kept_token.py`). Neither it nor the secret is in any text from here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_gateway import token_requests
+from moorage_gateway.kept_token import Got, KeptToken
 from moorage_gateway.models.asking import Upstreams
-from moorage_gateway.token_requests import KEPT, LASTS_S, Client, Said, TokenFault
+from moorage_gateway.token_requests import Client, Said, TokenFault
 from moorage_gateway.tools.servers import ToolFault
 
-ASK_S = 10.0
-REFUSED_S = 5.0
-"""For which a refusal is remembered: a wrong secret is not tried once a call."""
 MOST = 1000
 
 
@@ -49,57 +45,44 @@ def ordered(key: str, described: dict[str, Any], secret: str) -> Order:
     )
 
 
-@dataclass
-class _Held:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    token: str = field(default="", repr=False)
-    refusal: str = ""
-    until: float = float("-inf")
-
-
 class Tokens:
     """Those of this process. `now` in seconds that only go forward."""
 
     def __init__(self, upstreams: Upstreams, now: Callable[[], float]) -> None:
         self._upstreams = upstreams
         self._now = now
-        self._held: OrderedDict[Order, _Held] = OrderedDict()
+        self._held: OrderedDict[Order, KeptToken] = OrderedDict()
 
     async def get(self, order: Order, seconds: float) -> str:
         """The token. Raises ToolFault, of which nothing was sent."""
-        held = self._held.setdefault(order, _Held())
+        held = self._held.setdefault(order, KeptToken(self._now, ToolFault))
         self._held.move_to_end(order)
         while len(self._held) > MOST:
             self._held.popitem(last=False)
         try:
-            async with asyncio.timeout(min(ASK_S, seconds)), held.lock:
-                if self._now() >= held.until:
-                    await self._fill(held, order)
+            got = await held.get(lambda: self._got(order), seconds)
         except TimeoutError:
             raise ToolFault("its token server did not answer in time", sent=False, late=True) from None
-        if held.refusal:
-            raise ToolFault(held.refusal, sent=False, final=True)
-        return held.token
+        if got.refusal:
+            raise ToolFault(got.refusal, sent=False, final=True)
+        return got.token
 
     def drop(self, order: Order, token: str) -> None:
         """It is not accepted any more."""
         held = self._held.get(order)
-        if held is not None and held.token == token:
-            held.until = float("-inf")
+        if held is not None:
+            held.drop(token)
 
-    async def _fill(self, held: _Held, order: Order) -> None:
-        asked_at = self._now()
+    async def _got(self, order: Order) -> Got:
         said = await self._asked(order)
         if said.status >= 500:
             raise ToolFault(said.refusal, sent=False)
         token = said.token()
         if token is None:
-            held.token, held.refusal, held.until = "", said.refusal, self._now() + REFUSED_S
-            return
+            return Got(refusal=said.refusal)
         if not said.is_bearer:
             raise ToolFault("its token server gave no bearer token", sent=False, final=True)
-        lasts = LASTS_S if said.lasts is None else said.lasts
-        held.token, held.refusal, held.until = token, "", asked_at + KEPT * lasts
+        return Got(token, said.lasts)
 
     async def _asked(self, order: Order) -> Said:
         fields = [("grant_type", "client_credentials"), *order.parameters]
@@ -126,3 +109,6 @@ class Ordered:
     def drop(self, token: str) -> None:
         """See TokenSource."""
         self.tokens.drop(self.order, token)
+
+    async def unfit(self, word: str) -> None:
+        """See TokenSource: whoever calls is told, and there is nobody else to ask."""

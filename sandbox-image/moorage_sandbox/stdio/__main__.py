@@ -4,7 +4,10 @@ it listens, on stderr what the program prints. Ends with whoever began it, and l
 In a pod secrets come by its own environment, and from there into the program's.
 
     {"argv": […], "env": {…}, "cwd": "/…", "secrets": ["API_TOKEN"], "memory": null, "host": "127.0.0.1", "port": 0, "token_sha256": "…",
-     "parent": 123}
+     "parent": 123, "outer": {"env": {…}, "descriptor": "…"}}
+
+`outer`: `argv` puts something around the program, which has this environment, and reads the program's from the descriptor whose number is
+put where this word stands in `argv` (`environment.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from typing import Any, Final
 
 from moorage_sandbox import lifeline
+from moorage_sandbox.stdio.environment import Outer
 from moorage_sandbox.stdio.program import SILENT_S, Program, Spec, reap
 from moorage_sandbox.stdio.serving import Serving
 from moorage_sandbox.stdio.telling import Telling
@@ -78,6 +82,7 @@ def _spec(said: dict[str, Any]) -> Spec:
         secrets=tuple(env[name] for name in said["secrets"] if env.get(name)),
         memory=said.get("memory"),
         silent=float(said.get("silent") or SILENT_S),
+        outer=Outer(said["outer"]["env"], said["outer"]["descriptor"]) if said.get("outer") else None,
     )
 
 

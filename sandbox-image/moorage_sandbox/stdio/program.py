@@ -22,7 +22,8 @@ from typing import Any, Final
 from moorage_api.wire.stdio import MAX_MESSAGE, Fault
 from moorage_sandbox import lifeline
 from moorage_sandbox.launcher import processes
-from moorage_sandbox.stdio import messages
+from moorage_sandbox.stdio import environment, messages
+from moorage_sandbox.stdio.environment import Outer
 from moorage_sandbox.stdio.hiding import Hiding
 from moorage_sandbox.stdio.lines import Lines, Long
 from moorage_sandbox.stdio.telling import Telling
@@ -65,7 +66,7 @@ class Answer:
 @dataclass(frozen=True)
 class Spec:
     """What is run. `env`: its whole environment; `secrets`: values in it that must not be told; `memory`: bytes for one process, where
-    nothing else bounds them; `silent`: see SILENT_S."""
+    nothing else bounds them; `silent`: see SILENT_S; `outer`: what `argv` puts around it, if anything."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
@@ -73,6 +74,7 @@ class Spec:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     memory: int | None = None
     silent: float = SILENT_S
+    outer: Outer | None = None
     client: Mapping[str, str] = field(default_factory=lambda: {"name": "moorage", "version": "0"})
 
 
@@ -206,16 +208,18 @@ class Program:
             await self._finish(transports)
 
     def _begin(self, parent: int) -> tuple[Any, Any, Any]:
-        self._process = subprocess.Popen(
-            self._spec.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(self._spec.env),
-            cwd=self._spec.cwd,
-            start_new_session=True,
-            preexec_fn=lambda: self._bounded(parent),
-        )
+        with environment.begun(self._spec.argv, self._spec.env, self._spec.outer) as made:
+            self._process = subprocess.Popen(
+                made.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=made.env,
+                pass_fds=made.kept,
+                cwd=self._spec.cwd,
+                start_new_session=True,
+                preexec_fn=lambda: self._bounded(parent),
+            )
         return self._process.stdin, self._process.stdout, self._process.stderr
 
     def _bounded(self, parent: int) -> None:

@@ -18,6 +18,8 @@ IDLE_S: Final = 75.0
 """Longer than gateways keep a connection that nobody uses."""
 BODY_S: Final = 60.0
 HEAD: Final = 16 * 1024
+PASSED_OVER: Final = 16 * 1024
+"""Bytes of a body that nobody asked for: with more of it the connection ends."""
 LONGEST_S: Final = 3600.0
 _METHODS: Final = frozenset({"tools/list", "tools/call"})
 _REASONS: Final = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
@@ -28,11 +30,11 @@ class _Bad(Exception):
 
 
 @dataclass(frozen=True)
-class _Request:
+class _Head:
     method: str
     path: str
     token: str
-    body: bytes
+    length: int
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,13 @@ class Serving:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while (request := await _read(reader)) is not None:
-                await _write(writer, await self._answered(request))
+            while (head := await _read(reader)) is not None:
+                told = self._told(head)  # before a byte of its body is kept
+                if told is not None and head.length > PASSED_OVER:
+                    await _write(writer, told)
+                    return
+                body = await _body(reader, head)
+                await _write(writer, told or await self._called(body))
         except _Bad as fault:
             with contextlib.suppress(OSError):
                 await _write(writer, _Response(400, Fault(str(fault), sent=False).to_json()))
@@ -86,14 +93,18 @@ class Serving:
         finally:
             writer.close()
 
-    async def _answered(self, request: _Request) -> _Response:
-        if request.path == HEALTH and request.method == "GET":
+    def _told(self, head: _Head) -> _Response | None:
+        """The answer that needs no body; None: it is a call of a gateway's."""
+        if head.path == HEALTH and head.method == "GET":
             return _Response(200 if self._program.ready else 503, b"{}")
-        if not hmac.compare_digest(hashlib.sha256(request.token.encode()).hexdigest(), self._expected):
+        if not hmac.compare_digest(hashlib.sha256(head.token.encode()).hexdigest(), self._expected):
             return _Response(401, Fault("only the platform's gateways may ask here", sent=False).to_json())
-        if request.path != CALL or request.method != "POST":
+        if head.path != CALL or head.method != "POST":
             return _Response(404, Fault("there is nothing here", sent=False).to_json())
-        method, params, seconds, most = _call(request.body)
+        return None
+
+    async def _called(self, body: bytes) -> _Response:
+        method, params, seconds, most = _call(body)
         try:
             found = await self._program.ask(method, params, seconds, most)
         except NoAnswer as none:
@@ -115,8 +126,8 @@ def _call(body: bytes) -> tuple[str, dict[str, Any], float, int]:
     return method, params, seconds, most
 
 
-async def _read(reader: asyncio.StreamReader) -> _Request | None:
-    """The next request; None at the end. Raises _Bad, OSError, TimeoutError, IncompleteReadError."""
+async def _read(reader: asyncio.StreamReader) -> _Head | None:
+    """The next request's; None at the end. Raises _Bad, OSError, TimeoutError."""
     try:
         async with asyncio.timeout(IDLE_S):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -132,9 +143,13 @@ async def _read(reader: asyncio.StreamReader) -> _Request | None:
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BODY:
         raise _Bad(f"its body has a content-length of at most {MAX_BODY}")
+    return _Head(parts[0], parts[1], headers.get("authorization", "").removeprefix("Bearer "), int(length))
+
+
+async def _body(reader: asyncio.StreamReader, head: _Head) -> bytes:
+    """Raises OSError, TimeoutError, IncompleteReadError."""
     async with asyncio.timeout(BODY_S):
-        body = await reader.readexactly(int(length))
-    return _Request(parts[0], parts[1], headers.get("authorization", "").removeprefix("Bearer "), body)
+        return await reader.readexactly(head.length)
 
 
 async def _write(writer: asyncio.StreamWriter, answer: _Response) -> None:

@@ -17,15 +17,19 @@ def list_consents(
     all_users: Annotated[
         bool, typer.Option("--all", help="Those of all users of the tenant (operator scope).")
     ] = False,
+    user: Annotated[str | None, typer.Option(help="Those of one other user (operator scope).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
+    after: Annotated[str | None, typer.Option(help="Those that follow: what the list before named at its end.")] = None,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
     """List your consents: at which servers agents may act for you. Tokens are never shown."""
     with options.client(url, key) as client:
-        found = client.list_consents(all_users=all_users)
+        page = client.list_consents_page(all_users=all_users, user=user, limit=limit, after=after)
+    found = page["data"]
     if as_json:
-        printing.document(found)
+        printing.document(page)
         return
     rows = [
         {
@@ -38,7 +42,12 @@ def list_consents(
         for each in found
     ]
     columns = {"user": "USER", "toolbox": "TOOLBOX", "upstream": "SERVER", "scopes": "SCOPES", "since": "SINCE (UTC)"}
-    printing.table(rows, columns, empty="No consents.")
+    more = page.get("next")
+    printing.table(rows, columns, empty="None of those that were looked at counts." if more else "No consents.")
+    if more:
+        printing.note(
+            printing.clean(f"There may be more: the same with --after {more}, or those of one user with --user.")
+        )
 
 
 @app.command("revoke")

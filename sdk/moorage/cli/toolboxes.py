@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,11 @@ def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: op
     ]
     columns = {"name": "TOOLBOX", "upstream": "SERVER", "type": "TYPE", "url": "URL, PROGRAM OR AGENT"}
     printing.table(rows, columns, empty="No toolboxes.")
+    for box in found:
+        for each in box["upstreams"]:
+            if each.get("problem"):
+                seen = time.strftime("%Y-%m-%d %H:%M", time.gmtime(each["problem_at"]))
+                printing.note(printing.clean(f"{box['name']}/{each['name']}, seen at {seen} UTC: {each['problem']}"))
 
 
 @app.command("tools")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from component.journal.conftest import WITHIN, Desk
 from fakes.authorization import ACCESS, Authorization, serving
+from moorage_api.catalog import EndpointEntry
+from moorage_gateway.models.identity import NoToken, WorkloadTokens
 
 pytestmark = pytest.mark.component
 
@@ -202,3 +205,26 @@ async def test_an_endpoint_without_a_token_is_stood_in_for(desk: Desk, auth: Aut
     async with asyncio.timeout(WITHIN):
         assert (await desk.chat("x")).status == 200
     assert auth.asked == []
+
+
+async def test_a_token_server_that_hangs_or_refuses_costs_nothing_while_the_token_counts(
+    desk: Desk, auth: Authorization
+) -> None:
+    await at(desk, auth)
+    now = [0.0]
+    hosts = frozenset({f"127.0.0.1:{auth.port}"})
+    tokens = WorkloadTokens(desk.gateways[0].core.upstreams, desk.folder / "workload", hosts, lambda: now[0])
+    spec = {"workloadIdentity": {"token": "default", "grant": "clientAssertion", "parameters": {}} | identity(auth)}
+    endpoint = EndpointEntry("acme", "m", spec)
+    assert await tokens.get(endpoint, 10) == f"{ACCESS}-1"
+    auth.gate, now[0] = threading.Event(), 3500.0  # of 3600
+    assert await asyncio.gather(*(tokens.get(endpoint, 0.5) for _ in range(3))) == [f"{ACCESS}-1"] * 3
+    assert len(auth.asked) == 2, "one asks, and nobody waits for it"
+    auth.gate.set()
+    auth.answer, now[0] = (400, {"error": "invalid_grant"}), 3550.0
+    assert await tokens.get(endpoint, 0.5) == f"{ACCESS}-1" and len(auth.asked) == 3
+    now[0] = 3601.0
+    with pytest.raises(NoToken, match="400 invalid_grant"):
+        await tokens.get(endpoint, 0.5)
+    auth.answer, now[0] = None, 3610.0
+    assert await tokens.get(endpoint, 10) == f"{ACCESS}-3"

@@ -256,6 +256,23 @@ async def test_who_asks_wrongly_is_told_so_and_the_program_hears_nothing(
     assert not desk.notes.exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "token", "says"),
+    [
+        ("POST /call", "6" * 64, b"HTTP/1.1 401 "),
+        ("POST /elsewhere", TOKEN, b"HTTP/1.1 404 "),
+        ("GET /health", "", b"HTTP/1.1 "),
+    ],
+)
+async def test_who_may_not_ask_is_told_before_its_body_is_read(desk: Desk, line: str, token: str, says: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(desk.url.rpartition(":")[2]))
+    writer.write(f"{line} HTTP/1.1\r\nauthorization: Bearer {token}\r\ncontent-length: 16000000\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()  # to the end: not one byte of the body was sent
+    writer.close()
+    assert answer.startswith(says) and answer.count(b"HTTP/1.1") == 1
+
+
 async def test_nothing_is_left_when_who_began_it_is_killed(tmp_path: Path) -> None:
     # An owner of its own, so that it can be killed.
     begun = (

@@ -16,18 +16,23 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
 from component.tools.conftest import SECRET, WITHIN, Box
 from fakes.authorization import ACCESS, CODE, REFRESH, Authorization, serving
+from moorage import AsyncClient
+from moorage.cli.main import make_app
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_gateway.app import Gateway
 from moorage_gateway.auth import INVOKE, OPERATOR
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.consents.holding import Holding
-from moorage_gateway.consents.records import ConsentRecords
+from moorage_gateway.consents.records import MOST_LOOKED, ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.consents.shapes import GIVEN, REVOKED, Consent, Subject, Terms
 from moorage_gateway.core import Core
 from moorage_gateway.store import StoreError
+from moorage_gateway.store.memory import MemoryStore
 
 pytestmark = pytest.mark.component
 
@@ -292,21 +297,40 @@ async def test_an_answer_that_came_too_late_for_its_call_is_kept_all_the_same(de
 
 
 class Hasty(SystemClock):
-    """Its pauses are over at once."""
+    """Its pauses are over at once, until it is so many seconds `ahead`; its wall is `late` seconds ahead of the machine's."""
 
     ahead = 0.0
+
+    def __init__(self, most: float = float("inf"), late: float = 0.0) -> None:
+        self._most = most
+        self._late = late
+
+    def now_ms(self) -> int:
+        return super().now_ms() + int(self._late * 1000)
 
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead
 
     async def sleep(self, seconds: float) -> None:
+        if self.ahead >= self._most:
+            await asyncio.sleep(0.02)
+            return
         self.ahead += seconds
         await asyncio.sleep(0)
 
 
-def holding_of(core: Core) -> Holding:
+def holding_of(core: Core, clock: Hasty | None = None) -> Holding:
     """As another gateway's, which knows nothing yet."""
-    return Holding(ConsentRecords(core.store, Sealing([KEYS])), ConsentLedger(core.runner), core.upstreams, Hasty())
+    records = ConsentRecords(core.store, Sealing([KEYS]))
+    return Holding(records, ConsentLedger(core.runner), core.upstreams, clock or Hasty())
+
+
+async def known(core: Core) -> tuple[Subject, Terms]:
+    """Whose the one consent is, and for what."""
+    (consent,) = (await core.consents.given("acme", "ann")).data
+    found = core.consents.terms("acme", "t", "one")
+    assert found is not None
+    return consent.subject, found
 
 
 @contextlib.contextmanager
@@ -321,21 +345,83 @@ def full(store: Path) -> Iterator[None]:
         (store / ".away").rename(store / ".tmp")
 
 
-async def test_what_the_store_does_not_take_is_written_when_it_does(desk: Box, auth: Authorization) -> None:
+async def test_what_the_store_does_not_take_is_used_and_written_when_it_does(desk: Box, auth: Authorization) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core, clock = desk.gateways[0].core, Hasty(most=1800)
+    subject, terms = await known(core)
+    holding, other = holding_of(core, clock), holding_of(core)
+    auth.expires_in = 3600
+    with full(desk.folder / "store"):
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+        async with asyncio.timeout(WITHIN):
+            while clock.ahead < 1800:  # half an hour without the store
+                await asyncio.sleep(0.01)
+        with pytest.raises(StoreError):
+            await other.token(subject, terms)
+        lock = f"oauth:lock:{subject.place}"
+        await desk.ledger.read("PEXPIRE", lock, 5000)
+        async with asyncio.timeout(WITHIN):
+            while await desk.ledger.read("PTTL", lock) <= 5000:
+                await asyncio.sleep(0.01)
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+    assert await desk.run("x") == ("add 1: x", False)
+    assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
+    for each in (holding, other):
+        await each.aclose()
+
+
+async def test_what_the_store_does_not_take_for_too_long_is_saved_at_the_next_call(
+    desk: Box, auth: Authorization, caplog: pytest.LogCaptureFixture
+) -> None:
     auth.expires_in = 0
     await consented(desk)
     core = desk.gateways[0].core
-    (consent,) = await core.consents.given("acme", "ann")
-    terms = core.consents.terms("acme", "t", "one")
-    assert terms is not None
+    subject, terms = await known(core)
     holding = holding_of(core)
     auth.expires_in = 3600
-    with full(desk.folder / "store"), pytest.raises(StoreError):
-        await holding.token(consent.subject, terms)
-    assert await holding.token(consent.subject, terms) == f"{ACCESS}-4"
-    assert await desk.run("x") == ("add 1: x", False)
-    assert len(auth.granted("refresh_token")) == 1, "another gateway found it"
+    with full(desk.folder / "store"):
+        assert await holding.token(subject, terms) == f"{ACCESS}-4"
+        async with asyncio.timeout(WITHIN):
+            while await desk.ledger.read("EXISTS", f"oauth:lock:{subject.place}"):  # an hour has an end
+                await asyncio.sleep(0.01)
+    assert "could not be saved for 3600 s" in caplog.text and REFRESH not in caplog.text
+    assert await holding.token(subject, terms) == f"{ACCESS}-4"
     await holding.aclose()
+    assert await holding_of(core).token(subject, terms) == f"{ACCESS}-4" and len(auth.granted("refresh_token")) == 1
+
+
+async def test_a_renewal_that_fails_costs_nothing_while_the_token_counts(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    last = Hasty(late=3500)  # of 3600
+    for answer in ((503, {}), (401, {"error": "invalid_client"}), (200, {"token_type": "bearer"})):
+        auth.answer = answer
+        holding = holding_of(core, last)
+        found = await asyncio.gather(*(holding.token(subject, terms) for _ in range(3)))
+        assert found == [f"{ACCESS}-2"] * 3
+        await holding.token(subject, terms)
+    assert len(auth.granted("refresh_token")) == 3, "one in vain is enough for a while"
+
+
+async def test_a_renewal_that_hangs_costs_nothing_while_the_token_counts(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    auth.gate, last = threading.Event(), Hasty(late=3500)  # of 3600
+    holding, other = holding_of(core, last), holding_of(core, last)
+    found = await asyncio.gather(*(holding.token(subject, terms, 0.5) for _ in range(3)))
+    assert found == [f"{ACCESS}-2"] * 3 and auth.holding.is_set()
+    assert await holding.token(subject, terms) == f"{ACCESS}-2", "with time it waits a moment"
+    assert await other.token(subject, terms, 0.5) == f"{ACCESS}-2", "nor does another gateway's"
+    auth.gate.set()
+    async with asyncio.timeout(WITHIN):
+        while await holding.token(subject, terms) == f"{ACCESS}-2":
+            await asyncio.sleep(0.01)
+    assert len(auth.granted("refresh_token")) == 1
+    for each in (holding, other):
+        await each.aclose()
 
 
 async def test_a_token_server_that_is_away_is_named_and_the_token_used_while_it_counts(
@@ -366,6 +452,86 @@ async def test_a_consent_that_its_user_ends_over_there_is_asked_for_anew(desk: B
     headers = await key(desk, "ann", INVOKE)
     listed = await desk.http.get(f"{desk.gateways[0].public_url}/v1/oauth/consents", headers=headers)
     assert listed.json()["data"] == []
+
+
+async def problem(box: Box) -> str | None:
+    """What operators are told of the toolbox."""
+    url, headers = f"{box.gateways[0].public_url}/v1/toolboxes", await key(box, "boss", OPERATOR)
+    (found,) = (await box.http.get(url, headers=headers)).json()["data"]
+    (server,) = found["upstreams"]
+    assert (server["problem"] is None) == (server["problem_at"] is None)
+    return None if server["problem"] is None else str(server["problem"])
+
+
+@pytest.mark.parametrize("code", ["invalid_scope", "interaction_required"])
+async def test_a_renewal_for_which_the_user_is_needed_asks_for_a_consent(
+    desk: Box, auth: Authorization, code: str
+) -> None:
+    await consented(desk)
+    auth.expire()
+    auth.answer = (400, {"error": code})
+    assert (await desk.run("r", tool="get_one"))[0].startswith("consent_required:")
+    auth.answer = None
+    assert await problem(desk) is None
+    await Browser().consents(await link_of(desk, "again"))
+    assert (await desk.run("y"))[1] is False
+
+
+async def test_what_the_manifest_has_wrong_is_told_to_its_author_and_asks_nobody(
+    desk: Box, auth: Authorization
+) -> None:
+    await consented(desk)
+    auth.expire()
+    answers: list[tuple[int, dict[str, Any], str]] = [
+        (401, {"error": "invalid_client"}, "401 invalid_client: `clientId`, `clientSecret` or `auth`"),
+        (401, {}, "answered 401: `clientId`, `clientSecret` or `auth`"),
+        (400, {"error": "unauthorized_client"}, "allow it codes and refresh tokens"),
+        (400, {"error": "unsupported_grant_type"}, "`tokenUrl`"),
+        (400, {"error": "invalid_target", "error_description": SECRET}, "`resource`"),
+    ]
+    for number, (status, said, says) in enumerate(answers):
+        auth.answer = (status, said)
+        text, error = await desk.run(f"r{number}", tool="get_one")
+        assert error and says in text and "No user can mend that" in text and "link=" not in text
+        told = await problem(desk)
+        assert told is not None and says in told and SECRET not in told
+    auth.answer = (503, {"error": "temporarily_unavailable"})
+    assert "No user can mend" not in (await desk.run("later", tool="get_one"))[0]
+    auth.answer = None
+    assert await desk.run("x", tool="get_one") == ("get_one 1: x", False), "the consent counts on"
+    assert await problem(desk) is None
+
+
+async def test_a_manifest_that_says_otherwise_has_its_old_fault_no_more(desk: Box, auth: Authorization) -> None:
+    auth.refuses = "invalid_scope"
+    ended = await Browser().consents(await link_of(desk))
+    assert ended.status_code == 403 and "Tell whoever runs this platform" in ended.text
+    assert "its authorization server answered invalid_scope: it does not know all of `scopes`" in str(
+        await problem(desk)
+    )
+    await desk.toolbox("t", upstream(desk, auth, scopes=["tickets"]))
+    assert await problem(desk) is None
+
+
+async def test_what_a_server_says_of_good_tokens_is_its_manifests_fault(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    desk.tools.narrow = True
+    text, error = await desk.run("r", tool="get_one")
+    assert error and "it answered 403" in text
+    assert "insufficient_scope: `scopes` do not suffice" in str(await problem(desk))
+    desk.tools.narrow, desk.tools.tokens = False, set()
+    text, error = await desk.run("s", tool="get_one")
+    assert error and "it answered 401" in text and len(auth.granted("refresh_token")) == 1
+    assert "invalid_token: it does not take tokens that were just given" in str(await problem(desk))
+
+
+async def test_a_token_that_is_not_taken_back_is_told(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    auth.revoking = (400, {"error": "unsupported_token_type"})
+    url = f"{desk.gateways[0].public_url}/v1/oauth/consents/t/one"
+    assert (await desk.http.delete(url, headers=await key(desk, "ann", INVOKE))).status_code == 200
+    assert "its revocationUrl answered 400 unsupported_token_type" in str(await problem(desk))
+    await link_of(desk, "over all the same")
 
 
 async def test_what_is_refused_gives_nothing(desk: Box, auth: Authorization) -> None:
@@ -479,9 +645,7 @@ async def test_a_consent_outlives_its_gateway_and_redis(desk: Box, auth: Authori
     assert await desk.run("x") == ("add 1: x", False), "another gateway knows it"
     await desk.ledger.read("FLUSHALL")
     core = desk.gateways[0].core
-    (found,) = await core.consents.given("acme", "ann")
-    terms = core.consents.terms("acme", "t", "one")
-    assert terms is not None and await holding_of(core).token(found.subject, terms) == f"{ACCESS}-2"
+    assert await holding_of(core).token(*await known(core)) == f"{ACCESS}-2"
 
 
 async def test_a_gateway_that_ends_between_link_and_callback_costs_nothing(desk: Box, auth: Authorization) -> None:
@@ -530,6 +694,60 @@ async def test_who_has_consented_sees_it_and_ends_it_and_operators_do(desk: Box,
     audited = await desk.http.get(desk.gateways[0].public_url + "/v1/audit", headers=boss)
     done = [(each["action"], each["user"]) for each in audited.json()["data"] if each["action"].startswith("consent")]
     assert ("consent.give", "ann") in done and ("consent.revoke", "boss") in done
+
+
+async def test_a_list_of_consents_goes_on_page_by_page(desk: Box, auth: Authorization) -> None:
+    records = ConsentRecords(desk.gateways[0].core.store, Sealing([KEYS]))
+    users = [f"user-{number}" for number in range(6)]
+    for user, state in [*((each, GIVEN) for each in users), ("gone", REVOKED)]:
+        for version in (1, 2, 3):
+            who = Subject("acme", user, "t", "one")
+            await records.put(records.sealed(Consent(who, version, state, "b", (f"s{version}",), 1)))
+    url, boss = f"{desk.gateways[0].public_url}/v1/oauth/consents", await key(desk, "boss", OPERATOR)
+    found, after, pages = [], None, 0
+    while pages == 0 or after is not None:
+        params = {"all": "true", "limit": "2"} | ({"after": after} if after else {})
+        page = (await desk.http.get(url, params=params, headers=boss)).json()
+        assert len(page["data"]) <= 2 and page["has_more"] == (page["next"] is not None)
+        found += page["data"]
+        after, pages = page["next"], pages + 1
+    assert sorted(each["user"] for each in found) == users and {str(each["scopes"]) for each in found} == {"['s3']"}
+    assert pages in (3, 4)
+    base, text = desk.gateways[0].public_url, boss["authorization"].removeprefix("Bearer ")
+    async with AsyncClient(url=base, key=text) as client:
+        assert sorted(each["user"] for each in await client.list_consents(all_users=True)) == users
+    shown, seen = CliRunner(), set[str]()
+    words = ["toolboxes", "consent", "list", "--all", "--limit", "4", "--url", base, "--key", text]
+    while True:
+        said = (await asyncio.to_thread(shown.invoke, make_app(), words)).output
+        seen |= set(re.findall(r"user-\d", said))
+        following = re.search(r"--after (\S+?),", said)
+        if following is None:
+            break
+        words = [*words[:10], "--after", following[1]]
+    assert sorted(seen) == users and "--after" in words
+    one = (await desk.http.get(url, params={"user": "user-3"}, headers=boss)).json()
+    assert [each["user"] for each in one["data"]] == ["user-3"] and one["next"] is None
+    mine = await key(desk, "user-1", INVOKE)
+    assert (await desk.http.get(url, params={"user": "user-3"}, headers=mine)).status_code == 403
+    theirs = (await desk.http.get(url, params={"limit": "1"}, headers=mine)).json()
+    assert [each["user"] for each in theirs["data"]] == ["user-1"] and not theirs["has_more"]
+    for wrong in ("..", "x", "a" * 40 + "/t/../one"):
+        assert (await desk.http.get(url, params={"after": wrong}, headers=boss)).status_code == 400
+    for wrong in ("%2e%2e/one", "t/ONE", "t/one%00"):
+        assert (await desk.http.delete(f"{url}/{wrong}", headers=boss)).status_code in (400, 404)
+
+
+async def test_a_page_looks_at_so_many_and_the_next_one_goes_on() -> None:
+    records, last = ConsentRecords(MemoryStore(), Sealing([KEYS])), "zoe"
+    for number in range(MOST_LOOKED):
+        who = Subject("acme", f"user-{number}", "t", "one")
+        await records.put(records.sealed(Consent(who, 1, REVOKED, "b", (), 1)))
+    await records.put(records.sealed(Consent(Subject("acme", last, "t", "one"), 1, GIVEN, "b", (), 1)))
+    first = await records.given("acme")
+    rest = await records.given("acme", after=first.next)
+    assert first.next and not rest.next
+    assert [each.subject.user for each in [*first.data, *rest.data]] == [last]
 
 
 async def test_a_revoked_consent_is_dead_at_another_gateway_too(desk: Box, auth: Authorization) -> None:

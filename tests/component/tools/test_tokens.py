@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import uuid
 from typing import Any
 
 import pytest
 
 from component.tools.conftest import SECRET, WITHIN, Box
+from fakes.authorization import serving as serving_tokens
 from fakes.otlp import collecting
+from moorage_gateway.tools.servers import ToolFault
+from moorage_gateway.tools.tokens import Order, Tokens
 
 pytestmark = pytest.mark.component
 
@@ -162,3 +166,21 @@ async def test_neither_token_nor_secret_is_in_answers_logs_or_traces(
     assert "list_tickets" in held, "the journal is looked through"
     for sink in (held, caplog.text, span.raw.decode("latin-1")):
         assert TOKEN not in sink and SECRET not in sink
+
+
+async def test_a_token_server_that_hangs_costs_nothing_while_the_token_counts(box: Box) -> None:
+    now = [0.0]
+    with serving_tokens("") as auth:
+        auth.assertion = lambda _: True
+        gateway = await box.gateway(allowed_upstreams=f"127.0.0.1:{auth.port}")
+        tokens, order = Tokens(gateway.core.upstreams, lambda: now[0]), Order("k", f"{auth.url}/token", "c", "s", (), True, ())  # fmt: skip
+        first = await tokens.get(order, 10)
+        auth.gate, now[0] = threading.Event(), 3500.0  # of 3600
+        assert await asyncio.gather(*(tokens.get(order, 0.5) for _ in range(3))) == [first] * 3
+        assert len(auth.asked) == 2, "one asks, and nobody waits for it"
+        now[0] = 3601.0
+        with pytest.raises(ToolFault, match="did not answer in time"):
+            await tokens.get(order, 0.5)
+        tokens.drop(order, first)
+        auth.gate.set()
+        assert await tokens.get(order, 10) != first

@@ -14,9 +14,21 @@ import pytest
 from pydantic import SecretStr
 
 from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
+from moorage_api.ledger.consents import Wrong, named
 from moorage_api.ledger.routines import Standing
 from moorage_operator.endpoints import Endpoints, status_of, wanted
-from moorage_operator.kube import ENDPOINTS, EVENTS, PODS, ROUTINES, SECRETS, TOOLBOXES, Kind, KubeError
+from moorage_operator.kube import (
+    ACCOUNTS,
+    ENDPOINTS,
+    EVENTS,
+    PODS,
+    POLICIES,
+    ROUTINES,
+    SECRETS,
+    TOOLBOXES,
+    Kind,
+    KubeError,
+)
 from moorage_operator.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -54,7 +66,7 @@ class Cluster:
         self.read: list[tuple[str, str]] = []
 
     async def each(self, kind: Kind, namespace: str, *, labels: Any) -> AsyncIterator[dict[str, Any]]:
-        if kind is PODS:  # of programs, of which there are none here
+        if kind in (PODS, POLICIES, ACCOUNTS):  # of programs, of which there are none here
             return
         assert kind in (ENDPOINTS, TOOLBOXES, ROUTINES)
         if self.no_definition:
@@ -128,11 +140,22 @@ class Timed:
         return self.stands.get(field)
 
 
+class Seen:
+    """What gateways saw of authorization servers."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, dict[tuple[str, str], Wrong]] = {}
+
+    async def wrongs(self, tenant: str) -> dict[tuple[str, str], Wrong]:
+        return self.of.get(tenant, {})
+
+
 class Catalog:
     """The catalog's endpoints and toolboxes."""
 
     def __init__(self) -> None:
         self.routines = Timed()
+        self.consents = Seen()
         self.held: dict[str, EndpointEntry] = {}
         self.boxes: dict[str, ToolboxEntry] = {}
         self.published = 0
@@ -365,3 +388,26 @@ async def test_a_routine_with_an_impossible_schedule_is_refused_in_its_status() 
     await operator(cluster).look(catalog)  # type: ignore[arg-type]
     condition, reason, message = cluster.said("nightly")
     assert (condition, reason) == ("False", "SpecRefused") and "0 0 30 2 *" in message and not catalog.routines.held
+
+
+async def test_what_an_authorization_server_does_not_take_is_in_the_status_of_its_toolbox_and_no_other() -> None:
+    oauth = {
+        "grant": "authorizationCode", "authorizationUrl": "https://login.example/a", "tokenUrl": "https://login.example/t", "clientId": "m",
+        "clientSecret": {"secret": "s"},
+    }  # fmt: skip
+    spec = {"upstreams": [{"name": "one", "mcp": {"url": "https://tools.example/mcp"}, "oauth": oauth}]}
+    body, other = (endpoint(each) | {"kind": "Toolbox", "spec": spec} for each in ("box", "other"))
+    cluster, catalog = Cluster(body, other, secrets={("team", "s"): {"api-key": encoded("sk-1")}}), Catalog()
+    looking = operator(cluster)
+    await looking.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("box")[:2] == cluster.said("other")[:2] == ("True", "Serving")
+    now = catalog.boxes["acme/box"].spec["upstreams"][0]["oauth"]
+    says = "its token server answered 401 invalid_client: `clientId` is not what it knows"
+    catalog.consents.of["acme"] = {("box", "one"): Wrong(says, named(now), 1), ("other", "one"): Wrong("old", "x", 1)}
+    await looking.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("box") == ("False", "OAuthRefused", f"upstream one: {says}")
+    assert cluster.said("other")[:2] == ("True", "Serving"), "what is told of another oauth than it has now, is over"
+    assert set(catalog.boxes) == {"acme/box", "acme/other"}, "who has a token goes on"
+    catalog.consents.of.clear()
+    await looking.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("box")[:2] == ("True", "Serving")

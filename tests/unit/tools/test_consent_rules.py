@@ -12,6 +12,7 @@ from moorage_gateway.consents import pages
 from moorage_gateway.consents.flow import Consents, Means, Shown
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.consents.shapes import NoKey, Subject, binding
+from moorage_gateway.consents.verdicts import over, wrong
 from moorage_gateway.conversation import for_agent
 from moorage_gateway.settings import SettingsError, load
 
@@ -116,3 +117,25 @@ def test_a_platform_that_cannot_take_consents_says_what_it_lacks() -> None:
     assert "MOORAGE_PUBLIC_URL" in consents(["ab" * 32], "").lacking
     whole = consents(["ab" * 32], "https://agents.example")
     assert whole.lacking == "" and whole.secure and not consents(["ab" * 32], "http://127.0.0.1:1").secure
+
+
+def test_who_can_mend_a_refusal_is_one_of_two_or_time() -> None:
+    for code in ("invalid_grant", "invalid_scope", "interaction_required", "login_required", "consent_required"):
+        assert over(code)
+    for code in (
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_request",
+        "invalid_target",
+    ):
+        assert wrong(code, 400) and not over(code)
+    for code, status in (
+        ("temporarily_unavailable", 503),
+        ("server_error", 500),
+        ("slow_down", 400),
+        ("", 400),
+        ("", 429),
+    ):
+        assert not over(code) and not wrong(code, status)
+    assert wrong("", 401) == wrong("invalid_client", 401), "who is not known is not told a word by all"

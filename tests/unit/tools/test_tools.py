@@ -87,7 +87,8 @@ def program(**more: Any) -> dict[str, Any]:
         ([program(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}])], "env: sets A twice"),
         ([program(workingDir="../other")], "must be a path inside the source"),
         ([program(requirements="/etc/requirements.txt")], "must be a path inside the source"),
-        ([program(env=[{"name": "LD_PRELOAD", "value": "x.so"}])], "would reach what starts the program"),
+        ([program(env=[{"name": "LD_PRELOAD", "secret": {"secret": "s"}}])], "would reach what runs the program"),
+        ([program(env=[{"name": "GCONV_PATH", "secret": {"secret": "s"}}])], "would reach what runs the program"),
         ([program(resources={"memory": "much"})], "spec.upstreams[0].stdio.resources.memory"),
     ],
 )
