@@ -233,6 +233,7 @@ def test_the_example_runs_as_it_was_applied(laptop: Scheduled, tmp_path: Path) -
     release.kubectl("delete", "-f", str(folder), "--wait=false")
 
 
+@pytest.mark.timeout(2400)
 def test_a_run_of_thirty_steps_goes_on_from_where_its_pod_was_deleted(
     laptop: Scheduled, effects: Effects, request: pytest.FixtureRequest
 ) -> None:
@@ -245,8 +246,7 @@ def test_a_run_of_thirty_steps_goes_on_from_where_its_pod_was_deleted(
         if blow.victim == "gateway":
             release.platform("delete", "pod", release.parts("gateway")[0]["metadata"]["name"], *now)
         else:
-            pod = poll("it has a pod", lambda: release.sandbox("thirty", f"routine-{name}"), within=60)
-            release.kubectl("delete", "pod", pod, *(now if blow.victim == "pod" else now[-1:]))
+            release.kubectl("delete", "pod", laptop.pod("thirty", name), *(now if blow.victim == "pod" else now[-1:]))
 
     for number in range(THIRTY):
         name = f"thirty-{number}"
@@ -257,7 +257,7 @@ def test_a_run_of_thirty_steps_goes_on_from_where_its_pod_was_deleted(
         laptop.write(name, agent="thirty", input=name, timeoutMinutes=8)
         laptop.release.until_ready("thirty")
         laptop.run(name)
-        (run,) = laptop.ended(name, within=300)
+        (run,) = laptop.ended(name, within=420)
         laptop.release.until_whole()
         response = laptop.output(run["response_ids"][0], "thirty")
         judge(effects, one, run, response, laptop.platform.record("thirty", response.id)["attempts"])

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.node import plan
+from cluster.node import inputs, plan
 
 BASE = "localhost/moorage-base:1"
 SUITE = "bookworm"
@@ -43,16 +43,25 @@ def base() -> Path:
 
 
 def build(name: str, dockerfile: Path, context: Path, base_image: str, target: Path) -> None:
-    """Builds `dockerfile` as image `name` on a base and writes its archive to `target`. Raises ImageFailed.
+    """Makes `dockerfile` the image `name` on a base, and its archive `target`; what is there of the same inputs stays. Raises ImageFailed.
 
     The certificates that this machine trusts are lent to the build, for a network that needs its own; they stay out of the image.
     """
     arguments = {"BASE": base_image, **({"PIP_CERT": os.environ["PIP_CERT"]} if os.environ.get("PIP_CERT") else {})}
+    of = _note(base_image)
+    made = inputs.key(dockerfile, context, arguments | {"BASE": of.read_text() if of.exists() else base_image})
+    note, beside = _note(name), target.with_suffix(".key")
+    if target.exists() and _held(name) and all(one.exists() and one.read_text() == made for one in (note, beside)):
+        return
     given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
     lent = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"] if Path("/etc/ssl/certs").is_dir() else []
     options = ["--isolation", "chroot", *lent, *given, "-t", name, "-f", str(dockerfile)]
+    for one in (note, beside):
+        one.unlink(missing_ok=True)
     _run(["buildah", *_store(), "bud", *options, str(context)])
     _push(name, target)
+    for one in (note, beside):
+        one.write_text(made)
 
 
 @contextmanager
@@ -71,6 +80,18 @@ def _push(name: str, archive: Path) -> None:
     fresh = archive.with_suffix(f".{os.getpid()}")
     _run(["buildah", *_store(), "push", name, f"oci-archive:{fresh}:{name}"])
     os.replace(fresh, archive)
+
+
+def _note(name: str) -> Path:
+    """What an image that buildah holds was built from."""
+    folder = plan.cache() / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name.replace("/", "_").replace(":", "_")
+
+
+def _held(name: str) -> bool:
+    command = ["buildah", *_store(), "inspect", "--type", "image", name]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _store() -> list[str]:
