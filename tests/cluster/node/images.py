@@ -18,6 +18,7 @@ from cluster.node import inputs, plan
 
 BASE = "localhost/moorage-base:1"
 SUITE = "bookworm"
+CAP_SYS_ADMIN = 21  # linux/capability.h
 INCLUDE = "python3,python3-venv,ca-certificates"
 
 
@@ -29,6 +30,8 @@ def base() -> Path:
     """The archive of the base image. Raises ImageFailed."""
     archive = plan.cache() / f"base-{SUITE}-1.oci.tar"
     if archive.exists():
+        if not _held(BASE):
+            _run(["buildah", *_store(), "pull", "--quiet", f"oci-archive:{archive}"])
         return archive
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="moorage-base-") as scratch:
@@ -95,9 +98,15 @@ def _held(name: str) -> bool:
 
 
 def _store() -> list[str]:
-    """buildah's images, kept with our cache; `vfs` needs no right to mount."""
-    folder = plan.cache() / "buildah"
-    return ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+    """buildah's images, kept with our cache. `vfs` needs no right to mount, and copies the whole image for each step."""
+    driver = "overlay" if _may_mount() else "vfs"
+    folder = plan.cache() / f"buildah-{driver}"
+    return ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", driver]
+
+
+def _may_mount() -> bool:
+    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(held.split()[1], 16) >> CAP_SYS_ADMIN & 1) and "overlay" in Path("/proc/filesystems").read_text()
 
 
 def _run(command: Sequence[str]) -> None:
