@@ -81,7 +81,7 @@ class Installed(Served):
 
     def platform(self, *words: str, given: str | None = None) -> str:
         """kubectl in the release's namespace."""
-        return self.node.kubectl(*words, "-n", PLATFORM, **({} if given is None else {"given": given}))
+        return self.node.kubectl("-n", PLATFORM, *words, **({} if given is None else {"given": given}))
 
     def parts(self, part: str) -> list[dict[str, Any]]:
         """Pods of a part (gateway, operator, valkey) that are not leaving."""

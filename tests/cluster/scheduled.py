@@ -14,6 +14,7 @@ from cluster.installed import Installed
 from fakes.commands import Commands
 from fakes.platform import Platform, poll
 from journey.test_routines import Laptop
+from moorage_operator import marks
 
 NOBODY: Any = None
 
@@ -73,6 +74,23 @@ class Scheduled(Laptop):
     def object(self, name: str) -> dict[str, Any]:
         """As the cluster holds it."""
         return dict(json.loads(self.release.kubectl("get", "routine", name, "-o", "json")))
+
+    def pod(self, agent: str, name: str) -> str:
+        """The pod of a routine's session."""
+
+        def held(claim: dict[str, Any]) -> bool:
+            whose = marks.identity(claim)
+            return whose is not None and whose.session == f"routine-{name}"
+
+        def found() -> str:
+            mine = {one["metadata"]["name"] for one in self.release.claims(agent) if held(one)}
+            for one in self.release.pods(agent):
+                named = {each.get("persistentVolumeClaim", {}).get("claimName") for each in one["spec"]["volumes"]}
+                if mine & named and "deletionTimestamp" not in one["metadata"]:
+                    return str(one["metadata"]["name"])
+            return ""
+
+        return str(poll("its pod is there", found, within=60))
 
     def condition(self, name: str) -> dict[str, Any]:
         """Ready, {} before there is one."""

@@ -39,7 +39,7 @@ class Served(ABC):
 
     def kubectl(self, *words: str, given: str | None = None) -> str:
         """kubectl in the agents' namespace."""
-        return self.node.kubectl(*words, "-n", self.namespace, **({} if given is None else {"given": given}))
+        return self.node.kubectl("-n", self.namespace, *words, **({} if given is None else {"given": given}))
 
     def apply(self, agent: str, **spec: Any) -> None:
         """A HostedAgent, of the test image unless it has a source."""

@@ -400,6 +400,11 @@ def test_due_times_that_passed_while_the_platform_was_down(tmp_path: Path) -> No
         laptop = Laptop(platform, folder, Commands(platform.url, platform.api_key, home))
         up = time.time()
         seen = {policy: seen_after(laptop, policy, up) for policy in POLICIES}
+    accounted(seen, down, up)
+
+
+def accounted(seen: dict[str, dict[int, str]], down: float, up: float) -> None:
+    """By their policies, what became of due times between two instants (Unix seconds). Raises AssertionError."""
     before = {policy: [slot for slot in seen[policy] if down + 1 < slot < up - 60] for policy in POLICIES}
     late = before["all"]
     assert len(late) >= 2 and all(before[policy] == late for policy in POLICIES), seen

@@ -32,6 +32,18 @@ def asked(text):
         return f"refused {refused.code}: {refused.read()[:1000].decode()}"
 
 
+def called(text):
+    """What the tool `do` of the toolbox `all` says, as a client of MCP gets it."""
+    head = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    head["authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+    params = {"name": "do", "arguments": {"text": text}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
+    request = urllib.request.Request(f"{os.environ['MOORAGE_TOOLBOXES_URL']}/all/mcp", body, head)
+    with urllib.request.urlopen(request, timeout=100) as answer:
+        said = json.load(answer)
+    return " ".join(part["text"] for part in said["result"]["content"]) if "result" in said else json.dumps(said)
+
+
 def hog():
     """Takes memory until it is taken from us."""
     held = []
@@ -65,6 +77,8 @@ def agent(items, ctx):
         yield json.dumps(dict(os.environ))
     elif wanted.startswith("model "):
         yield asked(wanted.removeprefix("model "))
+    elif wanted.startswith("tool "):
+        yield called(wanted.removeprefix("tool "))
     elif wanted.startswith(("slow ", "hog ")):
         how, count = wanted.split()
         for number in range(int(count)):

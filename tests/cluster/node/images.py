@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.node import plan
+from cluster.node import inputs, plan
 
 BASE = "localhost/moorage-base:1"
 SUITE = "bookworm"
+CAP_SYS_ADMIN = 21  # linux/capability.h
 INCLUDE = "python3,python3-venv,ca-certificates"
 
 
@@ -29,6 +30,8 @@ def base() -> Path:
     """The archive of the base image. Raises ImageFailed."""
     archive = plan.cache() / f"base-{SUITE}-1.oci.tar"
     if archive.exists():
+        if not _held(BASE):
+            _run(["buildah", *_store(), "pull", "--quiet", f"oci-archive:{archive}"])
         return archive
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="moorage-base-") as scratch:
@@ -43,16 +46,25 @@ def base() -> Path:
 
 
 def build(name: str, dockerfile: Path, context: Path, base_image: str, target: Path) -> None:
-    """Builds `dockerfile` as image `name` on a base and writes its archive to `target`. Raises ImageFailed.
+    """Makes `dockerfile` the image `name` on a base, and its archive `target`; what is there of the same inputs stays. Raises ImageFailed.
 
     The certificates that this machine trusts are lent to the build, for a network that needs its own; they stay out of the image.
     """
     arguments = {"BASE": base_image, **({"PIP_CERT": os.environ["PIP_CERT"]} if os.environ.get("PIP_CERT") else {})}
+    of = _note(base_image)
+    made = inputs.key(dockerfile, context, arguments | {"BASE": of.read_text() if of.exists() else base_image})
+    note, beside = _note(name), target.with_suffix(".key")
+    if target.exists() and _held(name) and all(one.exists() and one.read_text() == made for one in (note, beside)):
+        return
     given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
     lent = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"] if Path("/etc/ssl/certs").is_dir() else []
     options = ["--isolation", "chroot", *lent, *given, "-t", name, "-f", str(dockerfile)]
+    for one in (note, beside):
+        one.unlink(missing_ok=True)
     _run(["buildah", *_store(), "bud", *options, str(context)])
     _push(name, target)
+    for one in (note, beside):
+        one.write_text(made)
 
 
 @contextmanager
@@ -73,10 +85,28 @@ def _push(name: str, archive: Path) -> None:
     os.replace(fresh, archive)
 
 
+def _note(name: str) -> Path:
+    """What an image that buildah holds was built from."""
+    folder = plan.cache() / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name.replace("/", "_").replace(":", "_")
+
+
+def _held(name: str) -> bool:
+    command = ["buildah", *_store(), "inspect", "--type", "image", name]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def _store() -> list[str]:
-    """buildah's images, kept with our cache; `vfs` needs no right to mount."""
-    folder = plan.cache() / "buildah"
-    return ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+    """buildah's images, kept with our cache. `vfs` needs no right to mount, and copies the whole image for each step."""
+    driver = "overlay" if _may_mount() else "vfs"
+    folder = plan.cache() / f"buildah-{driver}"
+    return ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", driver]
+
+
+def _may_mount() -> bool:
+    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(held.split()[1], 16) >> CAP_SYS_ADMIN & 1) and "overlay" in Path("/proc/filesystems").read_text()
 
 
 def _run(command: Sequence[str]) -> None:
