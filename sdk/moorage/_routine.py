@@ -16,7 +16,8 @@ class Routine:
         Routine(agent="triage", schedule="0 6 * * 1-5", input="Look through what is new.", on_failure="retry").deploy()
 
     `name`: its own, else the agent's. When: `schedule` (five cron fields in `time_zone`), `every` (`15m`) or `at=` an instant with its
-    offset. `input`: a text, or input items. `more`: any other field of the manifest in Python's writing, as `missed_runs="all"` or
+    offset. `input`: a text, or input items; or `protocol="invocations"` and `body`, the JSON object that is posted to the agent.
+    `more`: any other field of the manifest in Python's writing, as `missed_runs="all"` or
     `alerts=[{"name": "ops", "url": {"secret": "ops", "key": "webhook"}}]`; what is inside of one is written as in the manifest.
     """
 
@@ -29,6 +30,8 @@ class Routine:
         every: str | None = None,
         time_zone: str = "UTC",
         input: str | Sequence[Json] | None = None,
+        protocol: str | None = None,
+        body: Json | None = None,
         timeout_minutes: int = 30,
         on_failure: str = "alert",
         **more: Any,
@@ -39,6 +42,8 @@ class Routine:
             "every": every,
             "time_zone": time_zone,
             "input" if input is None or isinstance(input, str) else "items": input,
+            "protocol": protocol,
+            "body": body,
             "timeout_minutes": timeout_minutes,
             "on_failure": on_failure,
             **more,

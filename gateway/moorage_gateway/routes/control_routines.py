@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
+from moorage_api.catalog import AgentEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.progress import Told
 from moorage_gateway.auth import OPERATOR, Principal
@@ -17,7 +18,7 @@ from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routines.desk import Shown
 from moorage_gateway.routines.running import owner, shown
-from moorage_gateway.routines.state import Alert, Ended
+from moorage_gateway.routines.state import Alert, Ended, is_invocation
 from moorage_gateway.routines.state import Run as Going
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Progress(BaseModel):
 
 
 class Run(BaseModel):
-    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them. `progress`: of a run that goes
-    on, what it said last."""
+    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them, or `invocation_ids` where it is
+    called by invocations. `progress`: of a run that goes on, what it said last."""
 
     id: str
     object: Literal["routine.run"] = "routine.run"
@@ -48,6 +49,7 @@ class Run(BaseModel):
     ended_at: str | None
     tries: int
     response_ids: list[str]
+    invocation_ids: list[str]
     error: str
     output: str
     progress: Progress | None = None
@@ -83,6 +85,7 @@ class Routine(BaseModel):
     time_zone: str
     status: Literal["active", "suspended", "stopped"]
     owner: str
+    protocol: Literal["responses", "invocations"]
     session: Literal["persistent", "fresh"]
     next: list[str]
     running: Run | None
@@ -201,7 +204,7 @@ def _manifests(routes: APIRouter, services: Services) -> None:
         catalog = services.sessions.catalog
         async with audit.recording(caller, "routine.apply", f"routine/{name}", requests.origin(request)):
             made = await deployer.apply_routine(
-                caller, name, manifest, is_agent=lambda agent: catalog.get(caller.tenant, agent) is not None
+                caller, name, manifest, serves=lambda agent: _protocols(catalog.get(caller.tenant, agent))
             )
         return AppliedRoutine(id=name, revision=made.revision, generation=made.generation, warnings=list(made.warnings))
 
@@ -215,6 +218,10 @@ def _manifests(routes: APIRouter, services: Services) -> None:
         async with audit.recording(caller, "routine.delete", f"routine/{name}", requests.origin(request)):
             await deployer.delete_routine(caller, name)
         return DeletedRoutine(id=name)
+
+
+def _protocols(entry: AgentEntry | None) -> frozenset[str] | None:
+    return None if entry is None else entry.protocols
 
 
 def _missing() -> ApiError:
@@ -242,6 +249,7 @@ def _routine(one: Shown) -> Routine:
         time_zone=spec.time_zone,
         status=one.status,
         owner=owner(one.known),
+        protocol=spec.protocol,
         session=spec.session,
         next=[shown(slot) for slot in one.next],
         running=_going(state.run, one.progress) if state.run is not None else None,
@@ -253,7 +261,7 @@ def _routine(one: Shown) -> Routine:
             started_at=None,
             ended_at=shown(last.ended),
             tries=1,
-            response_ids=[last.response] if last.response else [],
+            **_tries((last.response,) if last.response else ()),
             error=last.error,
             output=last.output,
         )
@@ -274,7 +282,7 @@ def _going(run: Going, said: Told | None = None) -> Run:
         started_at=shown(run.began),
         ended_at=None,
         tries=run.number,
-        response_ids=list(run.responses),
+        **_tries(run.responses),
         error=run.error,
         output="",
         progress=Progress(text=said.text, fraction=said.fraction, said_at=shown(said.at)) if said is not None else None,
@@ -290,10 +298,17 @@ def _ended(run: Ended) -> Run:
         started_at=shown(run.began) if run.began else None,
         ended_at=shown(run.ended),
         tries=run.tries,
-        response_ids=list(run.responses),
+        **_tries(run.responses),
         error=run.error,
         output=run.output,
     )
+
+
+def _tries(names: tuple[str, ...]) -> dict[str, list[str]]:
+    return {
+        "response_ids": [each for each in names if not is_invocation(each)],
+        "invocation_ids": [each for each in names if is_invocation(each)],
+    }
 
 
 def _dead(alert: Alert) -> DeadLetter:

@@ -19,11 +19,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from moorage_api.kinds import quantities
 from moorage_api.kinds.routine import Routine, RoutineSpec, schedule_of
 from moorage_api.ledger.routines import Standing
 from moorage_gateway.routines import slots
-from moorage_gateway.routines.state import Alert, AlertKind, Decision, Ended, Outcome, Run, State, Turn
+from moorage_gateway.routines.state import (
+    Alert,
+    AlertKind,
+    Decision,
+    Ended,
+    Outcome,
+    Run,
+    State,
+    Turn,
+    is_invocation,
+)
 
 FOLLOW_MS = 15_000
 """A running turn is looked at so often by whoever happens to; who accepted it knows at once."""
@@ -57,7 +69,9 @@ class Known:
         made = Routine.model_validate({"metadata": {"name": name}, "spec": dict(wire)}, by_alias=True, by_name=False)
         spec = made.spec
         timing = f"{spec.schedule}|{spec.time_zone}|{spec.every}|{spec.at}"
-        return cls(name, spec, _digest(spec.model_dump_json()), _digest(timing))
+        # Sorted, since the catalog keeps a person's own JSON in another order than it was written in.
+        whole = orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+        return cls(name, spec, _digest(whole), _digest(timing))
 
 
 def decide(known: Known, state: State, now: int, turn: Turn | None = None, *, run_id: Callable[[], str]) -> Decision:
@@ -103,7 +117,7 @@ def standing(known: Known, state: State) -> Standing:
         next=following or 0,
         last=last.slot if last is not None else 0,
         outcome=last.outcome if last is not None else "",
-        response=last.response if last is not None else "",
+        response=last.response if last is not None and not is_invocation(last.response) else "",
         failures=state.failures,
         stopped=state.stopped,
         suspended=suspended,
