@@ -160,7 +160,7 @@ def test_a_run_is_one_request_with_its_body_filled_and_what_names_it(laptop: Lap
 
 
 def test_people_see_a_run_and_what_it_answered(laptop: Laptop) -> None:
-    laptop.apply("seen", "be seen")
+    laptop.apply("seen", "be seen", owner="dev")
     lines = laptop.commands.run("routines", "run", "seen", "--wait").out.splitlines()
     assert '{"do": "be seen"}' in lines[0] and lines[1].startswith("succeeded, due ")
     (run,) = laptop.runs("seen")
