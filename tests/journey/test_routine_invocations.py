@@ -63,7 +63,7 @@ def agent(name: str, protocol: str) -> dict[str, Any]:
         "spec": {
             "source": {"path": ".", "entrypoint": "host.py"},
             "protocols": [protocol],
-            "pool": {"min": 1, "max": 16},
+            "pool": {"min": 3, "max": 16},
         },
     }
 
