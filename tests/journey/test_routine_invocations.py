@@ -240,6 +240,20 @@ def test_two_at_once(laptop: Laptop, policy: str, outcome: str) -> None:
     poll("what runs is ended", lambda: not any(mine in str(path) for path in laptop.kept()), within=60)
 
 
+def test_a_run_is_cancelled_by_hand_and_keeps_what_it_said(laptop: Laptop) -> None:
+    laptop.apply("dropped", "wait", on_failure="retry")
+    before = len(laptop.book("wait"))
+    assert "409" in laptop.commands.run("routines", "cancel", "dropped", fails=True).err
+    laptop.run("dropped")
+    laptop.asked("dropped", "wait", before + 1)
+    poll("its invocation is known", lambda: laptop.runs("dropped")[0]["invocation_ids"])
+    assert "is being ended" in laptop.commands.run("routines", "cancel", "dropped").out
+    run = laptop.ended("dropped")
+    assert (run["outcome"], run["tries"], run["output"]) == ("cancelled", 1, "half "), run
+    shown = laptop.platform.call("/v1/routines/dropped")[1]
+    assert (shown["failures"], shown["running"]) == (0, None), shown
+
+
 def test_an_agent_that_does_not_serve_invocations_is_said(laptop: Laptop) -> None:
     for name, spec, field in (
         ("wrong", {"agent": "talker"}, "spec.protocol"),

@@ -16,7 +16,7 @@ from moorage_api.ledger.progress import Told
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
-from moorage_gateway.routines.desk import Shown
+from moorage_gateway.routines.desk import Desk, Shown
 from moorage_gateway.routines.running import owner, shown
 from moorage_gateway.routines.state import Alert, Ended, is_invocation
 from moorage_gateway.routines.state import Run as Going
@@ -124,7 +124,7 @@ class Routines(BaseModel):
 def router(services: Services) -> APIRouter:
     """The routes, driving these services."""
     routes = APIRouter(responses=requests.REFUSALS, tags=["routines"])
-    desk, audit = services.routines, services.audit
+    desk = services.routines
 
     @routes.get("/v1/routines")
     async def list_routines(caller: Caller) -> Routines:
@@ -136,29 +136,54 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/routines/{name}")
     async def get_routine(name: str, caller: Caller) -> Routine:
         """One routine: its next due times, the run that goes on, the last one."""
-        return _routine(await found(caller, name))
+        return _routine(await _found(desk, caller, name))
 
     @routes.get("/v1/routines/{name}/runs")
     async def list_runs(name: str, caller: Caller, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 20) -> Runs:
         """Its runs, the one that goes on first."""
-        one = await found(caller, name)
+        one = await _found(desk, caller, name)
         with unavailable("Runs cannot be listed"):
             ended = await desk.runs(caller.tenant, name, limit)
         going = [_going(one.state.run, one.progress)] if one.state.run is not None else []
         return Runs(data=[*going, *[_ended(each) for each in ended]][:limit])
 
+    _runs_by_hand(routes, services)
+    _holds(routes, services)
+    _manifests(routes, services)
+    return routes
+
+
+def _runs_by_hand(routes: APIRouter, services: Services) -> None:
+    desk, audit = services.routines, services.audit
+
     @routes.post("/v1/routines/{name}/run", status_code=202)
     async def run_routine(name: str, request: Request, caller: Caller) -> Run:
         """Runs it now, whatever its schedule says. Refused while a run goes on."""
-        await found(caller, name)
+        await _found(desk, caller, name)
         async with audit.recording(caller, "routine.run", f"routine/{name}", requests.origin(request)):
             with unavailable("The routine cannot be run"):
                 run = await desk.run(caller.tenant, name)
             if run is None:
                 raise ApiError(
-                    Kind.CONFLICT, f"A run of '{name}' goes on: wait for its end, or cancel its response.", param="name"
+                    Kind.CONFLICT, f"A run of '{name}' goes on: wait for its end, or cancel it.", param="name"
                 )
         return _going(run)
+
+    @routes.post("/v1/routines/{name}/cancel", status_code=202)
+    async def cancel_run(name: str, request: Request, caller: Caller) -> Run:
+        """Ends the run that goes on, without a further try. It is no failure; what it said is kept."""
+        await _found(desk, caller, name)
+        async with audit.recording(caller, "routine.cancel", f"routine/{name}", requests.origin(request)):
+            with unavailable("The run cannot be cancelled"):
+                run = await desk.cancel(caller.tenant, name)
+            if run is None:
+                message = f"No run of '{name}' can be cancelled: none goes on, or it is only about to begin. Look at its runs."
+                raise ApiError(Kind.CONFLICT, message, param="name")
+        return _going(run)
+
+
+def _holds(routes: APIRouter, services: Services) -> None:
+    desk, audit = services.routines, services.audit
 
     @routes.post("/v1/routines/{name}/suspend")
     async def suspend_routine(name: str, request: Request, caller: Caller) -> Routine:
@@ -170,10 +195,8 @@ def router(services: Services) -> APIRouter:
         """Due times are run from now on, also of a routine that was stopped."""
         return await held(name, request, caller, suspended=False)
 
-    _manifests(routes, services)
-
     async def held(name: str, request: Request, caller: Principal, *, suspended: bool) -> Routine:
-        await found(caller, name)
+        await _found(desk, caller, name)
         action = "routine.suspend" if suspended else "routine.resume"
         async with audit.recording(caller, action, f"routine/{name}", requests.origin(request)):
             with unavailable("The routine cannot be changed"):
@@ -182,15 +205,14 @@ def router(services: Services) -> APIRouter:
                 raise _missing()
         return _routine(one)
 
-    async def found(caller: Principal, name: str) -> Shown:
-        with unavailable("Routines cannot be looked up"):
-            one = await desk.get(caller.tenant, name)
-        if one is None:
-            raise _missing()
-        _may(caller)
-        return one
 
-    return routes
+async def _found(desk: Desk, caller: Principal, name: str) -> Shown:
+    with unavailable("Routines cannot be looked up"):
+        one = await desk.get(caller.tenant, name)
+    if one is None:
+        raise _missing()
+    _may(caller)
+    return one
 
 
 def _manifests(routes: APIRouter, services: Services) -> None:

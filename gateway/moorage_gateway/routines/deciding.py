@@ -95,6 +95,17 @@ def by_hand(known: Known, state: State, now: int, *, run_id: Callable[[], str]) 
     return work.decision()
 
 
+def called_off(known: Known, state: State, now: int) -> Decision | None:
+    """The run that goes on, ended by somebody; None where there is none, or nobody can say yet whether its try has begun. A try that runs
+    is cancelled, and what it said is kept; one that is waited for is not made."""
+    run = state.run
+    if run is None or run.phase == "starting":
+        return None
+    work = _Work(known, state, now, lambda: "")
+    work.call_off(run)
+    return work.decision()
+
+
 def begins(known: Known, now: int) -> int:
     """From when due times count of a manifest that is new now. One instant (`at`) counts though it has passed until a manifest comes to be
     known: within the minutes that a cluster may take, or what its policy says of missed ones."""
@@ -223,6 +234,13 @@ class _Work:
         run = Run(id=f"run_{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
         self._state = replace(self._state, run=run)
         self._start = True
+
+    def call_off(self, run: Run) -> None:
+        """See `called_off`."""
+        if run.phase == "waiting":
+            self._over("cancelled", Turn("cancelled", error=run.error))
+        elif run.responses[-1] not in self._state.ending:
+            self._state = replace(self._state, ending=(*self._state.ending, run.responses[-1])[-MOST_ENDING:])
 
     def decision(self) -> Decision:
         return Decision(

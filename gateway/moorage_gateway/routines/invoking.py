@@ -34,6 +34,8 @@ from moorage_gateway.routines.state import INVOCATION, Run, State, Turn
 from moorage_gateway.sessions import Place
 from moorage_gateway.store import StoreUnavailable
 
+MOST_AT_ONCE = 1000
+"""Invocations that one gateway waits for; further ones begin when some have ended, or in another gateway."""
 LOOK_S = 2.0
 """Between two looks at an invocation that another gateway waits for."""
 CANCEL_S = 60.0
@@ -89,7 +91,8 @@ class Invoking:
         name = invocation_of(tenant, known, run)
         if name in self._going:
             return name
-        if self._draining or name in self._beginning or self._calm() > 0:
+        full = len(self._going) + len(self._beginning) >= MOST_AT_ONCE
+        if full or self._draining or name in self._beginning or self._calm() > 0:
             raise ApiError(Kind.UNAVAILABLE, "This gateway begins no such invocation just now.", retry_after=1)
         self._beginning.add(name)
         try:

@@ -224,7 +224,8 @@ class Scheduler:
             known, left = Known.of(held.name, held.spec), deciding.cancelled(state, response)
             # Due at once: how far away its next look is, the look itself says.
             if await self._ledger.put(entry.field, found.version, left.to_json(), 0, deciding.standing(known, left)):
-                await self._running.forget(entry.tenant, (response,))
+                if left.run is None or response not in left.run.responses:  # else the run's end is still to be seen
+                    await self._running.forget(entry.tenant, (response,))
                 return
 
     async def _tell(self, taken: _Taken, state: State, now: int) -> State:

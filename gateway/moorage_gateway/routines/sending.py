@@ -34,6 +34,9 @@ MOST_SAID = 500
 """Characters of an answer in an error, and of the error that a further try is told of in a header."""
 AGAIN_S = 2.0
 """Until an agent that could not be reached is tried again."""
+PATIENCE_S = 300.0
+"""For an agent that cannot be reached: a node may have to come first. An agent that never starts says why after this, and not at the end of
+a long run's time."""
 LATER_S = 60
 """After the run's own time the shim would give up, which does not end the agent as its caller's leaving does."""
 _MAY_HAVE_ACTED = frozenset({Kind.AGENT_FAILED, Kind.GATEWAY_TIMEOUT})
@@ -87,29 +90,34 @@ def asked_of(tenant: str, known: Known, run: Run, place: Place, invocation: str,
 
 
 async def send(reaching: Reaching, clock: Clock, place: Place, asked: Asked, run: Run, heard: Heard) -> Invocation:
-    """How it ended. Goes on until the agent has it: its caller says how long that may take."""
+    """How it ended; its caller says how long that may take."""
+    until = clock.monotonic() + PATIENCE_S
     while True:
         try:
             answer = await reaching.answer(place, asked)
         except ApiError as fault:
             if fault.kind in _MAY_HAVE_ACTED:
                 return _ended(run, heard, f"{INTERRUPTED}: {fault.message}")
-            if refused(fault) and fault.kind is not Kind.SESSION_NOT_READY:
-                return _ended(run, heard, fault.message)
-            await clock.sleep(AGAIN_S)
-            continue
+            why, final = fault.message, refused(fault) and fault.kind is not Kind.SESSION_NOT_READY
         except (LedgerError, StoreUnavailable):  # of finding the session's sandbox
-            await clock.sleep(AGAIN_S)
-            continue
-        try:
-            await _read(answer, heard)
-        except HopError:
-            return _ended(run, heard, f"{INTERRUPTED}: the agent's answer broke off")
-        finally:
-            await answer.aclose()
-        if 200 <= heard.status < 300:
-            return Invocation(run.id, run.number, "completed", heard.text)
-        return _ended(run, heard, f"it answered {heard.status}: {heard.text[:MOST_SAID]}")
+            why, final = "the platform's storage does not answer", False
+        else:
+            return await _heard(answer, run, heard)
+        if final or clock.monotonic() >= until:
+            return _ended(run, heard, why)
+        await clock.sleep(AGAIN_S)
+
+
+async def _heard(answer: Answer, run: Run, heard: Heard) -> Invocation:
+    try:
+        await _read(answer, heard)
+    except HopError:
+        return _ended(run, heard, f"{INTERRUPTED}: the agent's answer broke off")
+    finally:
+        await answer.aclose()
+    if 200 <= heard.status < 300:
+        return Invocation(run.id, run.number, "completed", heard.text)
+    return _ended(run, heard, f"it answered {heard.status}: {heard.text[:MOST_SAID]}")
 
 
 async def _read(answer: Answer, heard: Heard) -> None:

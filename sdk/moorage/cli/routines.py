@@ -1,4 +1,4 @@
-"""`moorage routines`: list, show, run, suspend, resume, delete, history, logs. Layer: CLI."""
+"""`moorage routines`: list, show, run, cancel, suspend, resume, delete, history, logs. Layer: CLI."""
 
 from __future__ import annotations
 
@@ -143,6 +143,14 @@ def logs(
     for line in lines:
         printing.note(printing.clean(f"{line['stream']}: {line['text']}"))
     printing.out(printing.clean(_said(found)))
+
+
+@app.command("cancel")
+def cancel(name: Name, url: options.Url = None, key: options.Key = None) -> None:
+    """End the run that goes on, without a further try. What it said is kept."""
+    with options.client(url, key) as client:
+        found = client.cancel_run(name)
+    printing.out(printing.clean(f"{name}: the run due {found['scheduled_time']} is being ended."))
 
 
 @app.command("suspend")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,6 @@ async def test_a_gateway_that_stops_says_what_it_leaves(gateways: Gateways) -> N
         await first.accept("acme", KNOWN, State(), Run(id="run_2", slot=START_MS))
 
 
-Serve = Callable[[Any, Any, Any], Awaitable[None]]
-
-
 @pytest.mark.parametrize(
     ("status", "body", "turn"),
     [
@@ -262,6 +259,30 @@ async def test_a_shim_that_refuses_is_asked_again_and_a_broken_answer_is_not(gat
     first = await gateways.one()
     found = await first.ended("acme", await first.accept("acme", KNOWN, State(), RUN))
     assert found.status == "failed" and found.error.startswith("interrupted: nobody knows") and times == 6, found
+
+
+class Hasty(HandClock):
+    """Whoever waits has waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        await asyncio.sleep(0)
+
+
+async def test_an_agent_that_never_starts_says_why_before_its_time_is_over(gateways: Gateways) -> None:
+    gateways.shim.serve = gateways.shim.refusing(503, error="not_ready", log_tail=["no module named x"])
+    gateways.clock = clock = Hasty()
+    first = await gateways.one()
+    found = await first.ended("acme", await first.accept("acme", KNOWN, State(), RUN))
+    assert found.status == "failed" and "no module named x" in found.error, found
+    assert 300 <= clock.slept < 1800
 
 
 async def test_an_end_that_the_store_does_not_take_is_kept_when_it_does(
