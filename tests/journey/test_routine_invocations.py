@@ -133,11 +133,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, people: People) -> Iterator
     env = {"OPS_URL": f"{people.url}/hook", "OPS_SIGNING": "a-signing-key-of-the-test"}
     with started(folder, env=os.environ | env) as platform:
         poll("the agents serve", lambda: {"worker", "talker"} <= {a["name"] for a in platform.agents}, within=120)
-        made = Laptop(platform, Commands(platform.url, platform.api_key, tmp_path_factory.mktemp("home")))
-        # Runs beside the tests, since no timeout is shorter; the last of them waits for its end.
-        made.apply("overdue", "wait", timeout_minutes=1, owner="dev")
-        made.run("overdue")
-        yield made
+        yield Laptop(platform, Commands(platform.url, platform.api_key, tmp_path_factory.mktemp("home")))
 
 
 def test_a_run_is_one_request_with_its_body_filled_and_what_names_it(laptop: Laptop) -> None:
@@ -217,10 +213,8 @@ def test_with_retry_what_died_is_tried_again(laptop: Laptop) -> None:
     assert len(laptop.book("first dies")) == 2
 
 
-@pytest.mark.parametrize(
-    ("policy", "outcome"),
-    [pytest.param("forbid", "skipped", marks=pytest.mark.long), ("replace", "replaced")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("policy", "outcome"), [("forbid", "skipped"), ("replace", "replaced")])
 def test_two_at_once(laptop: Laptop, policy: str, outcome: str) -> None:
     name = f"two-{policy}"
     laptop.apply(name, "wait", every="10s", concurrency_policy=policy)
@@ -243,7 +237,7 @@ def test_two_at_once(laptop: Laptop, policy: str, outcome: str) -> None:
 def test_a_run_is_cancelled_by_hand_and_keeps_what_it_said(laptop: Laptop) -> None:
     laptop.apply("dropped", "wait", on_failure="retry")
     before = len(laptop.book("wait"))
-    assert "409" in laptop.commands.run("routines", "cancel", "dropped", fails=True).err
+    assert "can be cancelled" in laptop.commands.run("routines", "cancel", "dropped", fails=True).err
     laptop.run("dropped")
     laptop.asked("dropped", "wait", before + 1)
     poll("its invocation is known", lambda: laptop.runs("dropped")[0]["invocation_ids"])
@@ -302,7 +296,10 @@ def held_by(laptop: Laptop, who: str) -> dict[str, Any]:
     raise AssertionError(f"{who} took none of twelve runs")
 
 
+@pytest.mark.long
 def test_a_run_past_its_time_is_ended_with_its_agent_and_keeps_what_it_said(laptop: Laptop) -> None:
+    laptop.apply("overdue", "wait", timeout_minutes=1, owner="dev")
+    laptop.run("overdue")
     run = laptop.ended("overdue", within=150)
     assert run["outcome"] == "timed_out" and "timeoutMinutes" in run["error"] and run["output"] == "half ", run
     lines = "/v1/sessions/routine-overdue/logs?agent=worker&tail=100"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,19 @@ def holding(shim: Shim, status: int, body: bytes) -> asyncio.Event:
     return go
 
 
+def half_of(shim: Shim) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """It answers half, and then nothing until its caller leaves."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await shim.body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await receive()
+        shim.left += 1
+
+    return serve
+
+
 async def kill(name: str) -> None:
     """Whoever waits for it is gone, and could say nothing."""
     (task,) = (task for task in asyncio.all_tasks() if task.get_name() == f"invocation {name}")
@@ -197,19 +210,10 @@ async def test_what_redis_forgot_is_not_sent_again(gateways: Gateways, server: V
 
 async def test_it_is_cancelled_by_whichever_gateway_and_keeps_what_it_said(gateways: Gateways) -> None:
     shim = gateways.shim
-
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
-        await shim.body(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        await receive()
-        shim.left += 1
-
-    shim.serve = serve
+    shim.serve = half_of(shim)
     first, second = await gateways.one(), await gateways.one()
     name = await first.accept("acme", KNOWN, State(), RUN)
     await until(lambda: len(shim.bodies) == 1)
-    await asyncio.sleep(0)
     await second.cancel("acme", name)
     assert await second.look("acme", name) == Turn("cancelled", "half", "it was cancelled") and shim.left == 1
     await second.cancel("acme", name)  # nobody holds it any more
@@ -283,6 +287,17 @@ async def test_an_agent_that_never_starts_says_why_before_its_time_is_over(gatew
     found = await first.ended("acme", await first.accept("acme", KNOWN, State(), RUN))
     assert found.status == "failed" and "no module named x" in found.error, found
     assert 300 <= clock.slept < 1800
+
+
+async def test_one_whose_time_is_over_is_left_and_keeps_what_it_said(gateways: Gateways) -> None:
+    gateways.shim.serve = half_of(gateways.shim)
+    gateways.clock = clock = Hasty()
+    first = await gateways.one()
+    name = await first.accept("acme", KNOWN, State(), RUN)
+    await until(lambda: len(gateways.shim.bodies) == 1)
+    clock.slept += 30 * 60
+    assert await first.ended("acme", name) == Turn("failed", "half", "its time is over")
+    await until(lambda: gateways.shim.left == 1)
 
 
 async def test_an_end_that_the_store_does_not_take_is_kept_when_it_does(
