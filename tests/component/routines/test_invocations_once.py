@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 
 from component.gateway_http.test_invocations import Shim, answer
 from fakes.gateway import FakeActivation, FakeSessions
-from fakes.routine_world import CLOCK, CLOCK_KEY, START_MS, HandClock
+from fakes.routine_world import CLOCK, CLOCK_KEY, START_MS, HandClock, PlayedTurns, RoutineWorld
 from fakes.valkey import Valkey
 from moorage_api.errors import ApiError
 from moorage_api.ledger.run_leases import RunLeases
@@ -318,3 +318,63 @@ async def test_an_end_that_the_store_does_not_take_is_kept_when_it_does(
     monkeypatch.setattr(gateways.store, "put", later)
     go.set()
     assert await first.ended("acme", name) == Turn("completed", "done") and refused == 3
+
+
+class Gated(PlayedTurns):
+    """Runs are invocations whose records go once they are in the history; the first look at one waits until it may go on."""
+
+    def __init__(self, world: RoutineWorld) -> None:
+        super().__init__(world.clock, world.rng, lasts_ms=20_000)
+        self.looks = 0
+        self.go = asyncio.Event()
+        self.forgotten: set[str] = set()
+
+    def response(self, tenant: str, known: Known, run: Run) -> str:
+        return f"inv_{run.id}"
+
+    async def look(self, tenant: str, response: str) -> Turn:
+        self.looks += 1
+        if self.looks == 1:
+            await self.go.wait()
+        if response in self.forgotten:
+            return Turn("failed", error="interrupted: its record is gone")
+        return await super().look(tenant, response)
+
+    async def ended(self, tenant: str, response: str) -> Turn:
+        while (turn := await super().look(tenant, response)).status == "open":
+            await asyncio.sleep(0.01)
+        return turn
+
+    async def forget(self, tenant: str, names: Iterable[str]) -> None:
+        self.forgotten.update(names)
+
+
+async def test_a_look_that_comes_late_does_not_write_another_end_over_what_the_history_has(server: Valkey) -> None:
+    world = RoutineWorld(server, seed=1)
+    world.turns = played = Gated(world)
+    await world.begin()
+    try:
+        await world.publish("r", every="1h")
+        await world.start(0)
+        await world.tick(3600)
+        await until(lambda: len(played.accepted) == 1)
+        await ticking(world, lambda: played.looks == 1)
+        await ticking(world, lambda: len(played.forgotten) == 1)
+        played.go.set()
+        await until(nobody_works)
+        assert [run.outcome for run in await world.history.newest("dev", "r", 5)] == ["succeeded"]
+    finally:
+        await world.aclose()
+
+
+def nobody_works() -> bool:
+    """No look at a routine goes on."""
+    return not any("Scheduler._guarded" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+async def ticking(world: RoutineWorld, holds: Callable[[], bool]) -> None:
+    """The clock goes on until then."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await world.tick(1)
+            await asyncio.sleep(0.01)
