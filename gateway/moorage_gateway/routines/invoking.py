@@ -129,7 +129,7 @@ class Invoking:
 
     async def look(self, tenant: str, name: str) -> Turn:
         """How it stands. One that nobody waits for any more was interrupted, which is written down first."""
-        if name in self._going:
+        if name in self._going or name in self._beginning:  # the lease is our own
             return Turn("open")
         found = await self._records.get(tenant, name)
         if found is None:

@@ -187,6 +187,28 @@ async def test_a_gateway_that_was_paused_gives_up_what_another_one_took(gateways
     assert await first.ended("acme", name) == found
 
 
+async def test_a_look_at_one_that_is_just_being_begun_takes_it_from_nobody(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding(gateways.shim, 200, b"done").set()
+    first, second = await gateways.one(), await gateways.one()
+    put, go = gateways.store.put, asyncio.Event()
+
+    async def slowly(key: str, data: bytes) -> None:
+        await put(key, data)
+        await go.wait()
+
+    monkeypatch.setattr(gateways.store, "put", slowly)
+    beginning = asyncio.create_task(first.accept("acme", KNOWN, State(), RUN))
+    async with asyncio.timeout(20):
+        while not await gateways.store.list("routine-invocations/"):
+            await asyncio.sleep(0.01)
+    name = await second.accept("acme", KNOWN, State(), RUN)
+    assert await first.look("acme", name) == await second.look("acme", name) == Turn("open")
+    go.set()
+    assert await beginning == name and await first.ended("acme", name) == Turn("completed", "done")
+
+
 async def test_what_redis_forgot_is_not_sent_again(gateways: Gateways, server: Valkey) -> None:
     go = holding(gateways.shim, 200, b"done")
     first = await gateways.one()
