@@ -225,6 +225,7 @@ class Gateway:
             self.core.keeper.drain(settings.drain_seconds),
             self.public.drain(settings.drain_seconds),
             self.core.journaling.drain(settings.drain_seconds),
+            self.core.invoking.drain(settings.drain_seconds),
         )
         await self.stop()
 
@@ -235,6 +236,7 @@ class Gateway:
             await listener.close()
         await self.egress.aclose()
         await core.journaling.drain(0)
+        await core.invoking.aclose()
         await core.consents.holding.aclose()
         await core.tool_sessions.close()
         await core.upstreams.aclose()

@@ -26,6 +26,7 @@ from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.journal import JournalLedger
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import RoutineLedger
+from moorage_api.ledger.run_leases import RunLeases
 from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
@@ -59,12 +60,17 @@ from moorage_gateway.observing import CallSpans, Observers, SpanObserver
 from moorage_gateway.outer import Outside
 from moorage_gateway.reach import Neighbours
 from moorage_gateway.recovery import Recovery
+from moorage_gateway.routes.reaching import Reaching, RelayLimits
 from moorage_gateway.routines.alerting import Alerts
+from moorage_gateway.routines.choosing import Choosing
 from moorage_gateway.routines.desk import Desk
 from moorage_gateway.routines.history import History as RunHistory
 from moorage_gateway.routines.holds import Holds
+from moorage_gateway.routines.invocations import Invocations
+from moorage_gateway.routines.invoking import Invoking
 from moorage_gateway.routines.running import Running
 from moorage_gateway.routines.scheduling import Scheduler
+from moorage_gateway.routines.sending import MOST_BODY
 from moorage_gateway.routing import RouteTable
 from moorage_gateway.session_control import SessionControl
 from moorage_gateway.session_files import SessionFiles
@@ -93,6 +99,7 @@ from moorage_gateway.turns.steps import Ports
 from moorage_gateway.upstream import HttpShims
 
 HELD_TURNS = 2_000  # turns one gateway drives; more stay due and another gateway takes them
+LONGEST_RUN_S = 1440 * 60 + 120.0  # an invocation's own time ends it before
 LOG_BYTES = 64 * 1024 * 1024  # of one turn's log
 
 log = logging.getLogger(__name__)
@@ -140,6 +147,7 @@ class Core:
     tool_sessions: ToolSessions
     routines: Desk
     scheduler: Scheduler
+    invoking: Invoking
 
 
 @dataclass(frozen=True)
@@ -225,10 +233,10 @@ def build(
     programs = Programs(base.catalog.programs, lambda: base.catalog.token_key)
     of_users = OfUsers(consents, users_of(turns.known))
     toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users))
-    routines, runs = RoutineLedger(runner), RunHistory(store)
+    routines, runs, invoking = RoutineLedger(runner), RunHistory(store), _invoking(base, store, activation, sessions)
     scheduler = Scheduler(
         routines,
-        Running(turns, sessions, carrying, clock),
+        Choosing(Running(turns, sessions, carrying, clock), invoking),
         runs,
         Holds(store),
         Alerts(models.upstreams, models.credentials, clock.now_ms, settings.public_url or ""),
@@ -285,6 +293,7 @@ def build(
         tool_sessions=toolboxes.sessions,
         routines=Desk(routines, runs, clock),
         scheduler=scheduler,
+        invoking=invoking,
     )
 
 
@@ -311,6 +320,20 @@ def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
     return Toolboxes(
         base.catalog.toolbox, models.upstreams, models.credentials, base.clock, people=people, version=metadata.version("moorage")
     )  # fmt: skip
+
+
+def _invoking(base: _Base, store: Store, activation: Activation, sessions: Sessions) -> Invoking:
+    # Over connections of its own that are never kept: what is sent once must not meet one that is dying.
+    waits = RelayLimits(
+        body_bytes=MOST_BODY,
+        acquire_seconds=base.settings.acquire_seconds,
+        connect_seconds=base.settings.connect_seconds,
+        head_seconds=LONGEST_RUN_S,
+        idle_seconds=LONGEST_RUN_S,
+    )
+    reaching = Reaching(activation, HopPool(max_idle=0), base.clock, waits)
+    leases = RunLeases(base.runner)
+    return Invoking(reaching, sessions, leases, Invocations(store), base.recovery, base.clock, base.calm)
 
 
 def _carrying(base: _Base, spill: Spill, store: Store) -> Carrying:

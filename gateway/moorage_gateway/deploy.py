@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,9 @@ class Deployer:
         await self._ask("delete", caller, name, None)
 
     async def apply_routine(
-        self, caller: Principal, name: str, manifest: dict[str, Any], *, is_agent: Callable[[str], bool]
+        self, caller: Principal, name: str, manifest: dict[str, Any], *, serves: Callable[[str], Collection[str] | None]
     ) -> Deployed:
-        """Applies the manifest as routine `name`, of an agent that `is_agent` knows. As `apply`."""
+        """Applies the manifest as routine `name`; `serves` knows an agent's protocols, None for one that there is not. As `apply`."""
         caller.require(OPERATOR)
         try:
             routine = parse_any(manifest)
@@ -87,8 +87,12 @@ class Deployer:
             raise _refused("kind", f"is {routine.kind}: a Routine is applied here")
         if routine.name != name:
             raise _refused("metadata.name", f"is '{routine.name}', and the address names '{name}': make them equal")
-        if not is_agent(routine.spec.agent):
+        protocols = serves(routine.spec.agent)
+        if protocols is None:
             raise _refused("spec.agent", f"names '{routine.spec.agent}', and there is no such agent: deploy it first")
+        if routine.spec.protocol not in protocols:
+            served = " and ".join(sorted(protocols)) or "nothing"
+            raise _refused("spec.protocol", f"is {routine.spec.protocol}, and '{routine.spec.agent}' serves {served}")
         if routine.spec.owner not in (None, caller.user):
             # Its runs act as the owner, with what that person has consented to.
             raise _refused("spec.owner", "names somebody else: leave it out, or give yourself")

@@ -31,7 +31,8 @@ from moorage_gateway.routes import consent_pages, health
 from moorage_gateway.routes.dispatch import Dispatch, Open
 from moorage_gateway.routes.doors import ActivationDoor, ApprovalDoor, AuditDoor, JournalDoor, SessionDoor, TurnsDoor
 from moorage_gateway.routes.health import Health
-from moorage_gateway.routes.invocations import Invocations, RelayLimits
+from moorage_gateway.routes.invocations import Invocations
+from moorage_gateway.routes.reaching import RelayLimits
 from moorage_gateway.routes.responses import Responses
 from moorage_gateway.server import Asgi, ConnectionLimits
 from moorage_gateway.settings import Settings

@@ -64,6 +64,7 @@ class Agent:
         self._env: dict[str, str] = {}
         self._process: Process | None = None
         self._dirty = False
+        self._grace = 0.0
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pipes: dict[int, Process] = {}
@@ -128,6 +129,11 @@ class Agent:
         """The attempt did not end cleanly: nothing of its processes may serve another. A fresh one is made ahead of need."""
         self._dirty = True
         self._background(self._renew(respawn=True))
+
+    def dismiss(self, grace: float) -> None:
+        """As `condemn`, after its process was asked to end and had `grace` seconds for it."""
+        self._grace = grace
+        self.condemn()
 
     def warm(self) -> None:
         """Makes a process ahead of need."""
@@ -208,6 +214,9 @@ class Agent:
             self._output.shim(f"no fresh agent process yet: {fault}")
 
     async def _kill(self) -> None:
+        grace, self._grace = self._grace, 0.0
+        if grace:
+            await self.term(grace)
         reply = await self._init.call("killall", self._config.limits.killall)
         alive = int(reply.body.get("alive", 1))
         if alive:

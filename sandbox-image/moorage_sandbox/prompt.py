@@ -20,6 +20,7 @@ _NOT_FOR_AGENTS = frozenset(
         names.SECRET.encode(),
         names.SESSION.encode(),
         names.EPOCH.encode(),
+        names.RUN_SECONDS.encode(),
         names.AGENT_USER_ID.encode(),
         b"host",
         b"expect",

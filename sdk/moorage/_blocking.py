@@ -234,6 +234,10 @@ class Client:
         """See `AsyncClient.follow_run`."""
         return self.iterate(self._async.follow_run(routine, run))
 
+    def cancel_run(self, routine: str) -> Json:
+        """See `AsyncClient.cancel_run`."""
+        return self.run(self._async.cancel_run(routine))
+
     def suspend_routine(self, routine: str) -> Json:
         """See `AsyncClient.suspend_routine`."""
         return self.run(self._async.suspend_routine(routine))

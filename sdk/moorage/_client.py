@@ -323,6 +323,10 @@ class AsyncClient:
             async for event in events:
                 yield event
 
+    async def cancel_run(self, routine: str) -> Json:
+        """Ends the run that goes on, without a further try; the run as it was. Raises ApiStatusError (409) where there is none to end."""
+        return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/cancel"))
+
     async def suspend_routine(self, routine: str) -> Json:
         """No due time is run from now on."""
         return _object(await self._http.json("POST", f"/v1/routines/{_seg(routine)}/suspend"))

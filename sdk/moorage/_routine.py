@@ -16,7 +16,8 @@ class Routine:
         Routine(agent="triage", schedule="0 6 * * 1-5", input="Look through what is new.", on_failure="retry").deploy()
 
     `name`: its own, else the agent's. When: `schedule` (five cron fields in `time_zone`), `every` (`15m`) or `at=` an instant with its
-    offset. `input`: a text, or input items. `more`: any other field of the manifest in Python's writing, as `missed_runs="all"` or
+    offset. `input`: a text, or input items; or `protocol="invocations"` and `body`, the JSON object that is posted to the agent.
+    `more`: any other field of the manifest in Python's writing, as `missed_runs="all"` or
     `alerts=[{"name": "ops", "url": {"secret": "ops", "key": "webhook"}}]`; what is inside of one is written as in the manifest.
     """
 

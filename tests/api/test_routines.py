@@ -25,14 +25,24 @@ WRONG = {
     "never": ({"schedule": "0 6 31 2 *"}, "schedule"),
     "unnamed": ({"input": "{{ nobody }}"}, "nobody"),
     "untold": ({"alerts": [{"name": "ops", "url": {"secret": "absent", "key": "url"}}]}, "absent"),
-    "nowhere": ({"alerts": [{"name": "ops", "type": "pager", "url": {"secret": "s", "key": "url"}}]}, ""),
+    "unfilled": ({"protocol": "invocations", "input": None, "body": {"deep": [{"since": "{{ nobody }}"}]}}, "nobody"),
 }
-"""Name → what is wrong with it, and a word of what is said; "": the API server takes no such thing."""
+"""Name → what is wrong with it, and a word of what the operator says."""
+REFUSED = (
+    ({"alerts": [{"name": "ops", "type": "pager", "url": {"secret": "s", "key": "url"}}]}, "pager"),
+    ({"body": {"x": 1}}, "body and protocol invocations belong together"),
+    ({"protocol": "invocations", "input": None}, "body and protocol invocations belong together"),
+    ({"protocol": "invocations", "body": {}}, "input and items are for protocol responses"),
+    ({"input": None}, "exactly one of input and items"),
+)
+"""What the API server does not take, and a word of what it says."""
+INVOKED = {"protocol": "invocations", "input": None, "body": {"Deep": [{"x": 1, "due": "{{ scheduledTime }}"}]}}
 
 
 def document(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     """An object as a person writes it."""
     whole = {"agent": "worker", "schedule": "0 6 * * 1-5", "timeZone": "Europe/Berlin", "input": "look", **spec}
+    whole = {field: value for field, value in whole.items() if value is not None}
     meta = {"name": name, "namespace": namespace}
     return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Routine", "metadata": meta, "spec": whole}
 
@@ -60,21 +70,25 @@ async def test_an_object_says_when_its_routine_is_due_how_its_last_run_ended_and
         async def kubectl(*words: str, given: str | None = None) -> str:
             return await asyncio.to_thread(plane.kubectl, *words, "--namespace", world.namespace, given=given)
 
-        for name, (spec, word) in WRONG.items():
-            given = json.dumps(document(name, world.namespace, **spec))
-            if word:
-                await kubectl("apply", "-f", "-", given=given)
-            else:
-                with pytest.raises(RuntimeError, match="pager"):
-                    await kubectl("apply", "-f", "-", given=given)
-        await kubectl("apply", "-f", "-", given=json.dumps(document("triage", world.namespace)))
+        for name, (spec, _) in WRONG.items():
+            await kubectl("apply", "-f", "-", given=json.dumps(document(name, world.namespace, **spec)))
+        for spec, word in REFUSED:
+            with pytest.raises(RuntimeError, match=word):
+                await kubectl("apply", "-f", "-", given=json.dumps(document("nowhere", world.namespace, **spec)))
+        for name, spec in (("triage", {}), ("invoked", INVOKED)):
+            await kubectl("apply", "-f", "-", given=json.dumps(document(name, world.namespace, **spec)))
         world.start()
-        await until("it is published", lambda: _has(world, "dev/triage"))
+        await until("both are published", lambda: _has(world, "dev/triage", "dev/invoked"))
         for name, (_, word) in WRONG.items():
-            if word:
-                await until(f"{name} says {word}", lambda name=name, word=word: _says(world, name, word))  # type: ignore[misc]
-                assert (await condition(world, name))["reason"]
-        assert await world.redis.hkeys(keys.ROUTINES) == [b"dev/triage"], "what is wrong runs nowhere"
+            await until(f"{name} says {word}", lambda name=name, word=word: _says(world, name, word))  # type: ignore[misc]
+            assert (await condition(world, name))["reason"]
+        assert set(await world.redis.hkeys(keys.ROUTINES)) == {b"dev/triage", b"dev/invoked"}, (
+            "what is wrong runs nowhere"
+        )
+        entry = json.loads(await world.redis.hget(keys.ROUTINES, "dev/invoked") or b"{}")
+        assert entry["spec"]["body"] == INVOKED["body"] and entry["spec"]["protocol"] == "invocations"
+        assert "POST /invocations" in await kubectl("explain", "routine.spec.protocol")
+        await kubectl("delete", "routine", "invoked")
 
         await stands(world, "triage", next=DUE + 86_400_000, last=DUE, outcome="succeeded", response="caresp_1")
         await until("the run is told", lambda: _is(world, "triage", "lastOutcome", "succeeded"))
@@ -108,8 +122,8 @@ async def events(kubectl: Any) -> list[dict[str, Any]]:
     return list(found["items"])
 
 
-async def _has(world: World, field: str) -> bool:
-    return bool(await world.redis.hexists(keys.ROUTINES, field))
+async def _has(world: World, *fields: str) -> bool:
+    return all([await world.redis.hexists(keys.ROUTINES, field) for field in fields])
 
 
 async def _gone(world: World, field: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,9 @@ class PlayedTurns:
 
     async def carry(self, tenant: str, run: Run) -> None:
         """No steps are played."""
+
+    async def forget(self, tenant: str, names: Iterable[str]) -> None:
+        """Turns are kept."""
 
 
 class NobodyTold:

@@ -87,6 +87,7 @@ ROUTES: dict[str, Row] = {
     "DELETE /v1/routines/{name}": Row("404", "operator", tenant=True),
     "GET /v1/routines/{name}/runs": Row("404", "operator", tenant=True),
     "POST /v1/routines/{name}/run": Row("404", "operator", tenant=True),
+    "POST /v1/routines/{name}/cancel": Row("404", "operator", tenant=True),
     "POST /v1/routines/{name}/suspend": Row("404", "operator", tenant=True),
     "POST /v1/routines/{name}/resume": Row("404", "operator", tenant=True),
     "GET /v1/toolboxes": Row("list", "operator", tenant=True),

@@ -20,7 +20,7 @@ from moorage_api.kinds.values import Duration, Metadata, Part
 KIND: Final = "Routine"
 
 MOST_INPUT = 256 * 1024
-"""Bytes of `input` or `items`: an object of Kubernetes is at most 1.5 MiB, and a catalog entry is held by every gateway."""
+"""Bytes of `input`, `items` or `body`: an object of Kubernetes is at most 1.5 MiB, and a catalog entry is held by every gateway."""
 SHORTEST_S = 10.0
 """Seconds: shortest `every`."""
 LONGEST_DEADLINE_S = 86_400.0
@@ -70,11 +70,16 @@ class RoutineSpec(Part):
     """A period, at least 10s, counted from 1970: `15m` is due at every quarter of an hour."""
     at: str | None = Field(default=None, max_length=64)
     """Once, an instant with its offset: `2027-01-31T06:00:00+01:00`."""
+    protocol: Literal["responses", "invocations"] = "responses"
+    """How it is called: as a background turn with `input` or `items`; or by one `POST /invocations` with `body`, which the agent must
+    serve. Such a run has no journal: one that is cut off has failed, and nobody knows what became of it."""
     input: str | None = Field(default=None, max_length=MOST_INPUT)
     """What is said to it. May hold `{{ scheduledTime }}`, `{{ routine }}`, `{{ lastRun.outcome }}`,
     `{{ lastRun.scheduledTime }}`, `{{ lastRun.endedAt }}`, `{{ lastRun.responseId }}`, `{{ lastRun.output }}` and `{{ lastRun.error }}`."""
     items: list[dict[str, Any]] = Field(default_factory=list, max_length=256)
     """Input items instead of a text; every text in them may hold the same."""
+    body: dict[str, Any] | None = None
+    """The JSON body of `protocol: invocations`, at most 256Ki; every text in it may hold the same."""
     timeout_minutes: int = Field(default=30, ge=1, le=1440)
     """Then the run is ended, what it said is kept, and it counts as failed."""
     on_failure: Literal["alert", "retry", "skip"] = "alert"
@@ -141,7 +146,7 @@ class RoutineSpec(Part):
             templates.check(value)
         return value
 
-    @field_validator("items")
+    @field_validator("items", "body")
     @classmethod
     def _name_what_there_is(cls, value: Any) -> Any:
         if value is not None:
@@ -156,18 +161,29 @@ class RoutineSpec(Part):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"spec needs exactly one of schedule, every and at (found: {found})")
-        if (self.input is None) == (not self.items):
-            raise ValueError("spec needs exactly one of input and items")
+        self._is_said_once()
         if len({target.name for target in self.alerts}) != len(self.alerts):
             raise ValueError("spec.alerts: two have the same name")
         schedule_of(self)
         return self
 
+    def _is_said_once(self) -> None:
+        if self.protocol == "invocations":
+            if self.input is not None or self.items:
+                raise ValueError("spec: input and items are for protocol responses; with invocations write body")
+            if self.body is None:
+                raise ValueError("spec: protocol invocations needs body, the JSON object that is sent")
+            return
+        if self.body is not None:
+            raise ValueError("spec: body is for protocol invocations; write protocol: invocations, or input")
+        if (self.input is None) == (not self.items):
+            raise ValueError("spec needs exactly one of input and items")
+
 
 class Routine(Part):
-    """An agent that runs by itself. Runs are background turns: their responses are read like any other's.
+    """An agent that runs by itself. Runs are background turns, whose responses are read like any other's, or invocations.
 
-    The smallest manifest has `metadata.name`, an agent, a schedule and an input.
+    The smallest manifest has `metadata.name`, an agent, a schedule and an input (or a body).
     """
 
     api_version: Literal["moorage.dev/v1alpha1"] = "moorage.dev/v1alpha1"

@@ -152,3 +152,8 @@ def answer(request: str) -> str:
 def routine(name: str) -> str:
     """Hash of one routine (`TENANT/NAME`): version, and its state as JSON."""
     return f"rt:{name}"
+
+
+def run_lease(invocation: str) -> str:
+    """Hash: which gateway waits for the answer of a run's invocation (`run_leases.py`)."""
+    return f"ri:{invocation}"

@@ -13,6 +13,8 @@ _FREE: dict[str, Any] = {
 }
 """JSON data of a person's own."""
 _INSTANT: dict[str, Any] = {"type": "string", "format": "date-time"}
+_INVOKES = "(has(self.protocol) && self.protocol == 'invocations')"
+_ITEMS = "(has(self.items) && self.items.size() > 0)"
 
 ROUTINE = Resource(
     kind="Routine",
@@ -37,8 +39,18 @@ ROUTINE = Resource(
         ),
         Rule(
             ("spec",),
-            "has(self.input) != (has(self.items) && self.items.size() > 0)",
+            f"{_INVOKES} || has(self.input) != {_ITEMS}",
             "exactly one of input and items is needed",
+        ),
+        Rule(
+            ("spec",),
+            f"!{_INVOKES} || !(has(self.input) || {_ITEMS})",
+            "input and items are for protocol responses: with invocations write body",
+        ),
+        Rule(
+            ("spec",),
+            f"has(self.body) == {_INVOKES}",
+            "body and protocol invocations belong together",
         ),
     ),
     status={
@@ -57,6 +69,7 @@ ROUTINE = Resource(
     },
     more={
         ("spec", "items", "[]"): _FREE,
+        ("spec", "body"): _FREE,
         ("spec", "alerts"): {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     },
 )

@@ -7,6 +7,9 @@ SECRET = "x-moorage-secret"  # gateway → shim; dropped before the agent
 POD_TOKEN = "x-moorage-pod-token"  # shim → gateway, beside the bearer; never to an agent, never past the egress proxy
 SESSION = "x-moorage-session"
 EPOCH = "x-moorage-epoch"
+RUN_SECONDS = (
+    "x-moorage-run-seconds"  # gateway → shim, of a routine's invocation: how long it may last; dropped before the agent
+)
 TURN = "x-moorage-turn"
 ATTEMPT = "x-moorage-attempt"
 AGENT_RESPONSE_ID = "x-agent-response-id"

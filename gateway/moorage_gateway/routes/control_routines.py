@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
+from moorage_api.catalog import AgentEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.ledger.progress import Told
 from moorage_gateway.auth import OPERATOR, Principal
 from moorage_gateway.refusals import unavailable
 from moorage_gateway.routes import control_requests as requests
-from moorage_gateway.routines.desk import Shown
+from moorage_gateway.routines.desk import Desk, Shown
 from moorage_gateway.routines.running import owner, shown
-from moorage_gateway.routines.state import Alert, Ended
+from moorage_gateway.routines.state import Alert, Ended, is_invocation
 from moorage_gateway.routines.state import Run as Going
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Progress(BaseModel):
 
 
 class Run(BaseModel):
-    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them. `progress`: of a run that goes
-    on, what it said last."""
+    """One run. `outcome` is null while it goes on; `tries` counts its turns, `response_ids` names them, or `invocation_ids` where it is
+    called by invocations. `progress`: of a run that goes on, what it said last."""
 
     id: str
     object: Literal["routine.run"] = "routine.run"
@@ -48,6 +49,7 @@ class Run(BaseModel):
     ended_at: str | None
     tries: int
     response_ids: list[str]
+    invocation_ids: list[str]
     error: str
     output: str
     progress: Progress | None = None
@@ -83,6 +85,7 @@ class Routine(BaseModel):
     time_zone: str
     status: Literal["active", "suspended", "stopped"]
     owner: str
+    protocol: Literal["responses", "invocations"]
     session: Literal["persistent", "fresh"]
     next: list[str]
     running: Run | None
@@ -121,7 +124,7 @@ class Routines(BaseModel):
 def router(services: Services) -> APIRouter:
     """The routes, driving these services."""
     routes = APIRouter(responses=requests.REFUSALS, tags=["routines"])
-    desk, audit = services.routines, services.audit
+    desk = services.routines
 
     @routes.get("/v1/routines")
     async def list_routines(caller: Caller) -> Routines:
@@ -133,29 +136,54 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/routines/{name}")
     async def get_routine(name: str, caller: Caller) -> Routine:
         """One routine: its next due times, the run that goes on, the last one."""
-        return _routine(await found(caller, name))
+        return _routine(await _found(desk, caller, name))
 
     @routes.get("/v1/routines/{name}/runs")
     async def list_runs(name: str, caller: Caller, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 20) -> Runs:
         """Its runs, the one that goes on first."""
-        one = await found(caller, name)
+        one = await _found(desk, caller, name)
         with unavailable("Runs cannot be listed"):
             ended = await desk.runs(caller.tenant, name, limit)
         going = [_going(one.state.run, one.progress)] if one.state.run is not None else []
         return Runs(data=[*going, *[_ended(each) for each in ended]][:limit])
 
+    _runs_by_hand(routes, services)
+    _holds(routes, services)
+    _manifests(routes, services)
+    return routes
+
+
+def _runs_by_hand(routes: APIRouter, services: Services) -> None:
+    desk, audit = services.routines, services.audit
+
     @routes.post("/v1/routines/{name}/run", status_code=202)
     async def run_routine(name: str, request: Request, caller: Caller) -> Run:
         """Runs it now, whatever its schedule says. Refused while a run goes on."""
-        await found(caller, name)
+        await _found(desk, caller, name)
         async with audit.recording(caller, "routine.run", f"routine/{name}", requests.origin(request)):
             with unavailable("The routine cannot be run"):
                 run = await desk.run(caller.tenant, name)
             if run is None:
                 raise ApiError(
-                    Kind.CONFLICT, f"A run of '{name}' goes on: wait for its end, or cancel its response.", param="name"
+                    Kind.CONFLICT, f"A run of '{name}' goes on: wait for its end, or cancel it.", param="name"
                 )
         return _going(run)
+
+    @routes.post("/v1/routines/{name}/cancel", status_code=202)
+    async def cancel_run(name: str, request: Request, caller: Caller) -> Run:
+        """Ends the run that goes on, without a further try. It is no failure; what it said is kept."""
+        await _found(desk, caller, name)
+        async with audit.recording(caller, "routine.cancel", f"routine/{name}", requests.origin(request)):
+            with unavailable("The run cannot be cancelled"):
+                run = await desk.cancel(caller.tenant, name)
+            if run is None:
+                message = f"No run of '{name}' can be cancelled: none goes on, or it is only about to begin. Look at its runs."
+                raise ApiError(Kind.CONFLICT, message, param="name")
+        return _going(run)
+
+
+def _holds(routes: APIRouter, services: Services) -> None:
+    desk, audit = services.routines, services.audit
 
     @routes.post("/v1/routines/{name}/suspend")
     async def suspend_routine(name: str, request: Request, caller: Caller) -> Routine:
@@ -167,10 +195,8 @@ def router(services: Services) -> APIRouter:
         """Due times are run from now on, also of a routine that was stopped."""
         return await held(name, request, caller, suspended=False)
 
-    _manifests(routes, services)
-
     async def held(name: str, request: Request, caller: Principal, *, suspended: bool) -> Routine:
-        await found(caller, name)
+        await _found(desk, caller, name)
         action = "routine.suspend" if suspended else "routine.resume"
         async with audit.recording(caller, action, f"routine/{name}", requests.origin(request)):
             with unavailable("The routine cannot be changed"):
@@ -179,15 +205,14 @@ def router(services: Services) -> APIRouter:
                 raise _missing()
         return _routine(one)
 
-    async def found(caller: Principal, name: str) -> Shown:
-        with unavailable("Routines cannot be looked up"):
-            one = await desk.get(caller.tenant, name)
-        if one is None:
-            raise _missing()
-        _may(caller)
-        return one
 
-    return routes
+async def _found(desk: Desk, caller: Principal, name: str) -> Shown:
+    with unavailable("Routines cannot be looked up"):
+        one = await desk.get(caller.tenant, name)
+    if one is None:
+        raise _missing()
+    _may(caller)
+    return one
 
 
 def _manifests(routes: APIRouter, services: Services) -> None:
@@ -201,7 +226,7 @@ def _manifests(routes: APIRouter, services: Services) -> None:
         catalog = services.sessions.catalog
         async with audit.recording(caller, "routine.apply", f"routine/{name}", requests.origin(request)):
             made = await deployer.apply_routine(
-                caller, name, manifest, is_agent=lambda agent: catalog.get(caller.tenant, agent) is not None
+                caller, name, manifest, serves=lambda agent: _protocols(catalog.get(caller.tenant, agent))
             )
         return AppliedRoutine(id=name, revision=made.revision, generation=made.generation, warnings=list(made.warnings))
 
@@ -215,6 +240,10 @@ def _manifests(routes: APIRouter, services: Services) -> None:
         async with audit.recording(caller, "routine.delete", f"routine/{name}", requests.origin(request)):
             await deployer.delete_routine(caller, name)
         return DeletedRoutine(id=name)
+
+
+def _protocols(entry: AgentEntry | None) -> frozenset[str] | None:
+    return None if entry is None else entry.protocols
 
 
 def _missing() -> ApiError:
@@ -242,6 +271,7 @@ def _routine(one: Shown) -> Routine:
         time_zone=spec.time_zone,
         status=one.status,
         owner=owner(one.known),
+        protocol=spec.protocol,
         session=spec.session,
         next=[shown(slot) for slot in one.next],
         running=_going(state.run, one.progress) if state.run is not None else None,
@@ -253,7 +283,7 @@ def _routine(one: Shown) -> Routine:
             started_at=None,
             ended_at=shown(last.ended),
             tries=1,
-            response_ids=[last.response] if last.response else [],
+            **_tries((last.response,) if last.response else ()),
             error=last.error,
             output=last.output,
         )
@@ -274,7 +304,7 @@ def _going(run: Going, said: Told | None = None) -> Run:
         started_at=shown(run.began),
         ended_at=None,
         tries=run.number,
-        response_ids=list(run.responses),
+        **_tries(run.responses),
         error=run.error,
         output="",
         progress=Progress(text=said.text, fraction=said.fraction, said_at=shown(said.at)) if said is not None else None,
@@ -290,10 +320,17 @@ def _ended(run: Ended) -> Run:
         started_at=shown(run.began) if run.began else None,
         ended_at=shown(run.ended),
         tries=run.tries,
-        response_ids=list(run.responses),
+        **_tries(run.responses),
         error=run.error,
         output=run.output,
     )
+
+
+def _tries(names: tuple[str, ...]) -> dict[str, list[str]]:
+    return {
+        "response_ids": [each for each in names if not is_invocation(each)],
+        "invocation_ids": [each for each in names if is_invocation(each)],
+    }
 
 
 def _dead(alert: Alert) -> DeadLetter:

@@ -21,7 +21,7 @@ from moorage_api.kinds.routine import AlertTarget
 from moorage_gateway.models.asking import AskFault, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.routines.running import shown, trace_of
-from moorage_gateway.routines.state import Alert, State
+from moorage_gateway.routines.state import Alert, State, is_invocation
 
 WITHIN_S = 8.0
 """For one try: shorter than a taken routine is left alone."""
@@ -43,7 +43,9 @@ class Place:
 def message(alert: Alert, place: Place, kind: str) -> dict[str, Any]:
     """The JSON body for one type of target."""
     title, lines = _title(alert, place), _lines(alert, place)
-    link = f"{place.url}/v1/agents/{place.agent}/responses/{alert.response}" if place.url and alert.response else ""
+    invoked = is_invocation(alert.response)
+    response = "" if invoked else alert.response
+    link = f"{place.url}/v1/agents/{place.agent}/responses/{response}" if place.url and response else ""
     match kind:
         case "slack":
             text = "\n".join([f"*{title}*", *lines, *([link] if link else [])])
@@ -75,7 +77,8 @@ def message(alert: Alert, place: Place, kind: str) -> dict[str, Any]:
                 "outcome": alert.outcome,
                 "error": alert.error,
                 "failures": alert.failures,
-                "response_id": alert.response or None,
+                "response_id": response or None,
+                "invocation_id": alert.response if invoked else None,
                 "trace_id": trace_of(place.tenant, alert.run) if alert.response else None,
                 "url": link or None,
                 "title": title,
@@ -167,7 +170,7 @@ def _lines(alert: Alert, place: Place) -> list[str]:
     if alert.error:
         lines.append(alert.error[:1000])
     if alert.response:
-        lines.append(f"Response {alert.response}")
+        lines.append(f"{'Invocation' if is_invocation(alert.response) else 'Response'} {alert.response}")
     if alert.kind == "stopped":
         lines.append(f"`moorage routines resume {place.routine}` lets it run again.")
     return lines

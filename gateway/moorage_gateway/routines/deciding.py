@@ -19,11 +19,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from moorage_api.kinds import quantities
 from moorage_api.kinds.routine import Routine, RoutineSpec, schedule_of
 from moorage_api.ledger.routines import Standing
 from moorage_gateway.routines import slots
-from moorage_gateway.routines.state import Alert, AlertKind, Decision, Ended, Outcome, Run, State, Turn
+from moorage_gateway.routines.state import (
+    Alert,
+    AlertKind,
+    Decision,
+    Ended,
+    Outcome,
+    Run,
+    State,
+    Turn,
+    is_invocation,
+)
 
 FOLLOW_MS = 15_000
 """A running turn is looked at so often by whoever happens to; who accepted it knows at once."""
@@ -57,7 +69,9 @@ class Known:
         made = Routine.model_validate({"metadata": {"name": name}, "spec": dict(wire)}, by_alias=True, by_name=False)
         spec = made.spec
         timing = f"{spec.schedule}|{spec.time_zone}|{spec.every}|{spec.at}"
-        return cls(name, spec, _digest(spec.model_dump_json()), _digest(timing))
+        # Sorted, since the catalog keeps a person's own JSON in another order than it was written in.
+        whole = orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+        return cls(name, spec, _digest(whole), _digest(timing))
 
 
 def decide(known: Known, state: State, now: int, turn: Turn | None = None, *, run_id: Callable[[], str]) -> Decision:
@@ -78,6 +92,17 @@ def by_hand(known: Known, state: State, now: int, *, run_id: Callable[[], str]) 
     work = _Work(known, state, now, run_id)
     work.manifest()
     work.begin(now, manual=True)
+    return work.decision()
+
+
+def called_off(known: Known, state: State, now: int) -> Decision | None:
+    """The run that goes on, ended by somebody; None where there is none, or nobody can say yet whether its try has begun. A try that runs
+    is cancelled, and what it said is kept; one that is waited for is not made."""
+    run = state.run
+    if run is None or run.phase == "starting":
+        return None
+    work = _Work(known, state, now, lambda: "")
+    work.call_off(run)
     return work.decision()
 
 
@@ -103,7 +128,7 @@ def standing(known: Known, state: State) -> Standing:
         next=following or 0,
         last=last.slot if last is not None else 0,
         outcome=last.outcome if last is not None else "",
-        response=last.response if last is not None else "",
+        response=last.response if last is not None and not is_invocation(last.response) else "",
         failures=state.failures,
         stopped=state.stopped,
         suspended=suspended,
@@ -209,6 +234,13 @@ class _Work:
         run = Run(id=f"run_{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
         self._state = replace(self._state, run=run)
         self._start = True
+
+    def call_off(self, run: Run) -> None:
+        """See `called_off`."""
+        if run.phase == "waiting":
+            self._over("cancelled", Turn("cancelled", error=run.error))
+        elif run.responses[-1] not in self._state.ending:
+            self._state = replace(self._state, ending=(*self._state.ending, run.responses[-1])[-MOST_ENDING:])
 
     def decision(self) -> Decision:
         return Decision(

@@ -98,6 +98,21 @@ class Desk:
                 return decision.state.run
         return None
 
+    async def cancel(self, tenant: str, name: str) -> Run | None:
+        """Ends the run that goes on: what runs is cancelled, whatever it says to that. None where there is none to end, or not yet."""
+        for _ in range(TRIES):
+            shown = await self.get(tenant, name)
+            if shown is None:
+                return None
+            decision = deciding.called_off(shown.known, shown.state, self._clock.now_ms())
+            if decision is None:
+                return None
+            for run in decision.ended:
+                await self._history.add(tenant, name, run)
+            if await self._put(shown, decision.state):
+                return shown.state.run
+        return None
+
     async def suspend(self, tenant: str, name: str, *, suspended: bool) -> Shown | None:
         """Suspended by hand, or not any more; None where there is no such routine, or it cannot be changed just now."""
         for _ in range(TRIES):

@@ -22,7 +22,7 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.journal.carrying import Carrying
 from moorage_gateway.routes.doors import SessionDoor, TurnsDoor
 from moorage_gateway.routines.deciding import Known
-from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn
+from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn, is_invocation
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
 
 LIMITS = request.JsonLimits(size=2**20, depth=64, containers=20_000)
@@ -145,7 +145,7 @@ def known_of(known: Known, last: Last | None, run: Run) -> dict[str, str]:
             "lastRun.outcome": last.outcome,
             "lastRun.scheduledTime": shown(last.slot),
             "lastRun.endedAt": shown(last.ended),
-            "lastRun.responseId": last.response,
+            "lastRun.responseId": "" if is_invocation(last.response) else last.response,
             "lastRun.output": last.output,
             "lastRun.error": last.error,
         }

@@ -23,11 +23,12 @@ from moorage_api.ledger.script import LedgerError, Lost
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.alerting import Alerts, after
+from moorage_gateway.routines.choosing import Choosing
 from moorage_gateway.routines.deciding import Known, decide
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
-from moorage_gateway.routines.running import Running, refused
-from moorage_gateway.routines.state import Decision, Run, State, Turn
+from moorage_gateway.routines.running import refused
+from moorage_gateway.routines.state import Decision, Run, State, Turn, is_invocation
 from moorage_gateway.store import StoreUnavailable
 
 AT_ONCE = 64
@@ -68,7 +69,7 @@ class Scheduler:
     def __init__(
         self,
         ledger: RoutineLedger,
-        running: Running,
+        running: Choosing,
         history: History,
         holds: Holds,
         alerts: Alerts,
@@ -164,6 +165,8 @@ class Scheduler:
         turn = None
         if run is not None and run.phase == "running":
             turn = await self._running.look(taken.entry.tenant, run.responses[-1])
+            if turn.status != "open" and is_invocation(run.responses[-1]) and await self._moved(taken):
+                return  # the history has it, and with that its record may be gone
         decision = decide(taken.known, state, now, turn, run_id=self._run_id)
         await self._carry(taken.entry, run, decision)
         after = decision.state.run
@@ -184,6 +187,10 @@ class Scheduler:
             await self._accept(replace(taken, version=version), decision.state)
         elif decision.state.run is not None and decision.state.run.phase == "running":
             self._follow(taken.entry, decision.state.run)
+
+    async def _moved(self, taken: _Taken) -> bool:
+        found = await self._ledger.look(taken.entry.field)
+        return found is None or found.version != taken.version
 
     async def _carry(self, entry: RoutineEntry, before: Run | None, decision: Decision) -> None:
         """A try that failed leaves its steps to the next one, before the state says that there is a next one."""
@@ -217,6 +224,8 @@ class Scheduler:
             known, left = Known.of(held.name, held.spec), deciding.cancelled(state, response)
             # Due at once: how far away its next look is, the look itself says.
             if await self._ledger.put(entry.field, found.version, left.to_json(), 0, deciding.standing(known, left)):
+                if left.run is None or response not in left.run.responses:  # else the run's end is still to be seen
+                    await self._running.forget(entry.tenant, (response,))
                 return
 
     async def _tell(self, taken: _Taken, state: State, now: int) -> State:
@@ -238,6 +247,8 @@ class Scheduler:
         if decision.ended:
             with suppress(StoreUnavailable):
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
+                over = (each for run in decision.ended for each in run.responses if each not in state.ending)
+                await self._running.forget(entry.tenant, over)
         return version + 1
 
     async def _accept(self, taken: _Taken, state: State) -> None:
@@ -322,5 +333,7 @@ class Scheduler:
         for response in (*state.ending, *(state.run.responses[-1:] if state.run is not None and running else ())):
             with suppress(ApiError):
                 await self._running.cancel(tenant, response)
+        tries = state.run.responses if state.run is not None else ()
+        await self._running.forget(tenant, (*state.ending, *tries))
         await self._holds.forget(tenant, name)
         await self._ledger.put(taken.field, taken.version, "", None)

@@ -12,13 +12,21 @@ AlertKind = Literal["failed", "resolved", "stopped"]
 """`failed` opens an incident, `resolved` ends it, `stopped` says that the routine runs no more."""
 Outcome = Literal["succeeded", "failed", "timed_out", "cancelled", "replaced", "skipped", "missed"]
 
+INVOCATION = "inv_"
+"""Begins the id of an invocation, where a turn's is that of its response."""
 MOST_TEXT = 4000
 """Characters kept of what a run said, and of why it failed: enough for a template, an alert and a list."""
 
 
+def is_invocation(name: str) -> bool:
+    """Whether a try is an invocation, and no turn."""
+    return name.startswith(INVOCATION)
+
+
 @dataclass(frozen=True)
 class Run:
-    """The run that goes on. A try is one turn; `phase` says of the newest whether it is still to be accepted, runs, or is waited for."""
+    """The run that goes on. A try is one turn or invocation; `phase` says of the newest whether it is still to be accepted, runs, or is
+    waited for."""
 
     id: str
     slot: int
@@ -27,7 +35,7 @@ class Run:
     """Which try it is, from 1."""
     phase: Phase = "starting"
     responses: tuple[str, ...] = ()
-    """Ids of the turns, in order; the last is that of this try once it is accepted."""
+    """Ids of the turns or invocations, in order; the last is that of this try once it is accepted."""
     began: int = 0
     until: int = 0
     """When this try's time is over; 0 before it was accepted."""
@@ -162,7 +170,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class Turn:
-    """How a run's turn stands. `missing`: nobody knows it (it was never accepted, or lost before anything else knew of it)."""
+    """How a run's turn, or invocation, stands. `missing`: nobody knows it (it was never accepted, or lost before anything else knew of
+    it)."""
 
     status: Literal["missing", "open", "completed", "failed", "cancelled"]
     output: str = ""

@@ -1,4 +1,4 @@
-"""`moorage routines`: list, show, run, suspend, resume, delete, history, logs. Layer: CLI."""
+"""`moorage routines`: list, show, run, cancel, suspend, resume, delete, history, logs. Layer: CLI."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def logs(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN", help="A run's id, its due time or one of its responses. Default: the newest run."
+            metavar="RUN",
+            help="A run's id, its due time, or one of its responses or invocations. Default: the newest run.",
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
@@ -120,7 +121,8 @@ def logs(
 ) -> None:
     """Print what a run said, how far it is, and what its sandbox printed meanwhile."""
     with options.client(url, key) as client:
-        agent = client.get_routine(name)["agent"]
+        routine = client.get_routine(name)
+        agent = routine["agent"]
         found = _run_of(client, name, run)
         if follow and found["outcome"] is None and as_json:
             for event in client.follow_run(name, found["id"]):
@@ -131,15 +133,24 @@ def logs(
             responses: list[dict[str, Any]] = []
         else:
             responses = _responses(client, agent, found)
-        lines = _printed(client, agent, found, tail)
+        lines = _printed(client, routine, found, tail)
     if as_json:
         printing.document({"run": found, "responses": responses, "lines": lines})
         return
     for response in responses:
         printing.out(text_of(response))
+    _heard(found)
     for line in lines:
         printing.note(printing.clean(f"{line['stream']}: {line['text']}"))
     printing.out(printing.clean(_said(found)))
+
+
+@app.command("cancel")
+def cancel(name: Name, url: options.Url = None, key: options.Key = None) -> None:
+    """End the run that goes on, without a further try. What it said is kept."""
+    with options.client(url, key) as client:
+        found = client.cancel_run(name)
+    printing.out(printing.clean(f"{name}: the run due {found['scheduled_time']} is being ended."))
 
 
 @app.command("suspend")
@@ -176,7 +187,7 @@ def history(
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """List a routine's runs, the newest first, with their responses."""
+    """List a routine's runs, the newest first, with their responses or invocations."""
     with options.client(url, key) as client:
         found = client.list_runs(name, limit=limit)
     if as_json:
@@ -187,7 +198,7 @@ def history(
             "at": one["scheduled_time"],
             "outcome": one["outcome"] or "running",
             "tries": one["tries"],
-            "response": one["response_ids"][-1] if one["response_ids"] else "-",
+            "response": (_tries(one) or ["-"])[-1],
             "error": one["error"],
         }
         for one in found
@@ -196,11 +207,22 @@ def history(
     printing.table(rows, columns, empty="No runs.")
 
 
+def _tries(run: dict[str, Any]) -> list[str]:
+    """What names its tries, the newest last."""
+    return [*run["response_ids"], *run["invocation_ids"]]
+
+
+def _heard(run: dict[str, Any]) -> None:
+    """What an invocation answered, as much as is kept of it."""
+    if run["invocation_ids"] and run["output"]:
+        printing.out(printing.clean(run["output"].rstrip("\n")))
+
+
 def _run_of(client: Client, name: str, wanted: str | None) -> dict[str, Any]:
     """A run by what names it; the newest without a word. Raises Misuse."""
     runs = client.list_runs(name, limit=1 if wanted is None else 500)
     for one in runs:
-        if wanted is None or wanted in (one["id"], one["scheduled_time"], *one["response_ids"]):
+        if wanted is None or wanted in (one["id"], one["scheduled_time"], *_tries(one)):
             return one
     what = "has not run yet" if wanted is None else f"has no run {printing.clean(wanted)}"
     raise Misuse(f"{name} {what}.", hint=f"See `moorage routines history {name}`.")
@@ -220,6 +242,8 @@ def _followed(client: Client, name: str, run: str, *, quiet: bool) -> dict[str, 
         else:
             printer.show(event)
     printer.end()
+    if not quiet:
+        _heard(found)
     return found
 
 
@@ -235,12 +259,17 @@ def _responses(client: Client, agent: str, run: dict[str, Any]) -> list[dict[str
     return found
 
 
-def _printed(client: Client, agent: str, run: dict[str, Any], tail: int) -> list[dict[str, Any]]:
+def _printed(client: Client, routine: dict[str, Any], run: dict[str, Any], tail: int) -> list[dict[str, Any]]:
     """What its sandbox printed while it ran, where the platform has it: on a laptop; in a cluster `kubectl logs` has."""
-    if not tail or not run["response_ids"] or not run["started_at"]:
+    if not tail or not _tries(run) or not run["started_at"]:
         return []
+    agent = routine["agent"]
     try:
-        session = client.response_record(agent, run["response_ids"][-1])["session"]
+        if run["response_ids"]:
+            session = client.response_record(agent, run["response_ids"][-1])["session"]
+        else:
+            alone = "" if routine["session"] == "persistent" else f"-{run['id'].removeprefix('run_')}"
+            session = f"routine-{routine['name']}{alone}"
         lines = list(client.session_logs(session, agent=agent, tail=MOST_LINES))
     except (ApiStatusError, KeyError):
         return []
@@ -265,8 +294,7 @@ def _said(one: dict[str, Any]) -> str:
         words.append(_far(one["progress"]))
     if one["ended_at"]:
         words.append(f"ended {one['ended_at']}")
-    if one["response_ids"]:
-        words.append(one["response_ids"][-1])
+    words += _tries(one)[-1:]
     if one["error"]:
         words.append(one["error"])
     return ", ".join(words)

@@ -27,6 +27,7 @@ from moorage_api.ledger import (
     journal_scripts,
     progress,
     routine_scripts,
+    run_leases,
     session_scripts,
     turn_scripts,
 )
@@ -34,6 +35,7 @@ from moorage_api.ledger.agent_calls import AgentCallLedger
 from moorage_api.ledger.approvals import ApprovalLedger, Request
 from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import HOLD_MS
+from moorage_api.ledger.run_leases import RunLeases
 from moorage_api.ledger.script import Script
 from moorage_api.wire.calls import Progress
 
@@ -282,6 +284,20 @@ async def _progress(desk: Desk, g: Writer) -> Send:
     return lambda: progress.ProgressLedger(g.client).tell(binding(epoch), "r-1", fence, said)
 
 
+async def _run_taken(desk: Desk, g: Writer) -> Send:
+    return lambda: RunLeases(g.client).take("inv_1")
+
+
+async def _run_freed(desk: Desk, g: Writer) -> Send:
+    await RunLeases(g.client).take("inv_1")
+    return lambda: RunLeases(g.client).free("inv_1")
+
+
+async def _run_stopped(desk: Desk, g: Writer) -> Send:
+    await RunLeases(g.client).take("inv_1")
+    return lambda: RunLeases(g.client).stop("inv_1")
+
+
 def wanted(call: str = "call_1", **over: Any) -> Request:
     """A call that a person must approve."""
     return Request(**({"print_": "p", "call": call, "response": "r-1", "box": "t", "tool": "put", "arguments": "{}"} | over))  # fmt: skip
@@ -346,6 +362,9 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (journal_scripts.HOLD, _hold),
     (agent_calls.REMEMBER, _remember),
     (progress.TELL, _progress),
+    (run_leases.HOLD_RUN, _run_taken),
+    (run_leases.HOLD_RUN, _run_freed),
+    (run_leases.STOP_RUN, _run_stopped),
     (approvals.LOOK, _look),
     (approvals.LOOK, _let_through),
     (approvals.ANSWER, _approve),
@@ -425,6 +444,7 @@ def test_every_script_is_in_the_table() -> None:
             agent_calls,
             approvals,
             progress,
+            run_leases,
         )
         for x in vars(module).values()
         if isinstance(x, Script)

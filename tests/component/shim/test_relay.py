@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from fakes.shim_world import SECRET, SESSION, World, until
+from moorage_api.wire.hop import HopError, HopPool
 
 pytestmark = pytest.mark.component
 
@@ -112,6 +113,46 @@ async def fill(sock: socket.socket) -> None:
         except BlockingIOError:
             still += 1
             await asyncio.sleep(0.01)
+
+
+RUN = {"x-moorage-run-seconds": "60"}
+
+
+async def run(world, path):
+    """As a gateway sends it: over a connection of its own, once."""
+    world.pool = HopPool(max_idle=0)
+    return await world.relay("GET", path, **RUN)
+
+
+async def test_a_run_that_is_given_up_ends_its_agent_and_the_next_one_gets_another(world):
+    asked = asyncio.create_task(run(world, "/hold"))
+    await until(lambda: os.path.exists(world.gate("held")))
+    before = world.init.process
+    asked.cancel()
+    answer = await run(world, "/headers")
+    seen = dict(json.loads(await answer.read(10_000))["headers"])
+    assert answer.status == 200 and "x-moorage-run-seconds" not in seen
+    assert before.poll() is not None and world.init.process is not before
+    assert world.init.calls.index("term") < world.init.calls.index("killall")
+
+
+async def test_a_run_takes_the_place_of_one_whose_gateway_is_gone_without_a_word(world):
+    asked = asyncio.create_task(run(world, "/hold"))
+    await until(lambda: os.path.exists(world.gate("held")))
+    before = world.init.process
+    assert (await run(world, "/headers")).status == 200
+    with pytest.raises(HopError):
+        await asked
+    assert before.poll() is not None and world.init.process is not before
+
+
+async def test_what_is_no_run_ends_no_agent(world):
+    asked = asyncio.create_task(world.relay("GET", "/hold"))
+    await until(lambda: os.path.exists(world.gate("held")))
+    asked.cancel()
+    await until(lambda: os.path.exists(world.gate("left")), 1)
+    assert (await run(world, "/headers")).status == 200
+    assert "killall" not in world.init.calls
 
 
 async def test_an_agent_that_dies_before_its_answer_is_told_with_its_last_words(world):

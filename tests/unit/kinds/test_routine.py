@@ -49,6 +49,13 @@ def test_the_smallest_one_has_all_its_defaults() -> None:
         ({"schedule": None, "at": "2027-01-31T06:00:00"}, "spec.at", "no offset"),
         ({"input": None}, "spec", "exactly one of input and items"),
         ({"items": [{"type": "message"}]}, "spec", "exactly one of input and items"),
+        ({"body": {"x": 1}}, "spec", "body is for protocol invocations"),
+        ({"protocol": "invocations"}, "spec", "input and items are for protocol responses"),
+        ({"protocol": "invocations", "input": None}, "spec", "needs body"),
+        ({"protocol": "invocations", "input": None, "body": "x"}, "spec.body", "dictionary"),
+        ({"protocol": "invocations", "input": None, "body": {"a": ["{{ nobody }}"]}}, "spec.body", "names nothing"),
+        ({"protocol": "invocations", "input": None, "body": {"a": "x" * 300_000}}, "spec.body", "larger than 256Ki"),
+        ({"protocol": "mcp"}, "spec.protocol", "'responses'"),
         ({"input": "since {{ lastRun.when }}"}, "spec.input", "names nothing"),
         ({"input": "since {{ scheduledtime }}"}, "spec.input", "did you mean scheduledTime"),
         ({"input": "x" * 300_000}, "spec.input", "262144"),
@@ -69,6 +76,15 @@ def test_what_is_wrong_is_said_with_its_field(spec: dict[str, Any], field: str, 
     with pytest.raises(ManifestError) as found:
         parse_any(document(**spec))
     assert found.value.field == field and said in str(found.value), found.value
+
+
+def test_one_by_invocations_has_a_body_of_any_shape() -> None:
+    found = parse_any(
+        document(protocol="invocations", input=None, body={"Deep": [{"x": "{{ scheduledTime }}"}], "n": None})
+    )
+    assert isinstance(found, Routine)
+    assert found.wire_spec()["body"] == {"Deep": [{"x": "{{ scheduledTime }}"}], "n": None}
+    assert parse_any(document(protocol="invocations", input=None, body={}))
 
 
 def test_templates_fill_names_and_read_nothing_that_they_put_in() -> None:

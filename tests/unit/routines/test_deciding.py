@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moorage_gateway.routines import deciding
-from moorage_gateway.routines.deciding import Known, by_hand, decide, held
+from moorage_gateway.routines.deciding import START_MS, Known, by_hand, called_off, decide, held
 from moorage_gateway.routines.state import Decision, Run, State, Turn
 
 pytestmark = [pytest.mark.unit, pytest.mark.routines]
@@ -205,6 +205,23 @@ def test_a_run_whose_time_is_over_has_timed_out_and_one_that_hangs_on_is_cancell
         assert [one.outcome for one in found.ended] == ["timed_out"] and "timeoutMinutes (5)" in found.ended[0].error
     by_a_person = look(routine, state, hour + MINUTE, Turn("cancelled", "half"))
     assert [one.outcome for one in by_a_person.ended] == ["cancelled"] and by_a_person.state.failures == 0
+
+
+def test_a_run_that_is_called_off_is_cancelled_once_it_has_ended_and_not_tried_again() -> None:
+    routine = known(onFailure="retry", alerts=[{"name": "ops", "url": {"secret": "s"}}])
+    claimed = look(routine, fresh(routine), T0 + MINUTE).state
+    assert called_off(routine, fresh(routine), T0) is None and called_off(routine, claimed, T0 + MINUTE) is None
+    going = running(claimed)
+    decision = called_off(routine, going, T0 + MINUTE + 5)
+    assert decision is not None and decision.state.run == going.run and decision.ended == ()
+    assert going.run is not None and decision.state.ending == going.run.responses
+    assert called_off(routine, decision.state, T0 + MINUTE + 6) == replace(decision, look=T0 + MINUTE + 6 + START_MS)
+    over = look(routine, decision.state, T0 + MINUTE + 9, Turn("cancelled", "half"))
+    assert over.state.run is None and [(one.outcome, one.output) for one in over.ended] == [("cancelled", "half")]
+    assert over.state.failures == 0 and over.state.alerts == ()
+    waiting = look(routine, going, T0 + MINUTE + 9, FAILED).state
+    stopped = called_off(routine, waiting, T0 + MINUTE + 10)
+    assert stopped is not None and stopped.state.run is None and slots(stopped) == [(1, "cancelled")]
 
 
 def test_suspended_routines_run_nothing_but_what_people_ask_for() -> None:
