@@ -13,14 +13,13 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
 from moorage_api.ledger.records import QUOTA, Descriptor, SessionIdentity
 from moorage_api.provider.base import Death, MakeFailed, Revision
-from moorage_local import agent_logs, cgroups, enclosure, processes, sandboxes, shims, trees
+from moorage_local import agent_logs, blueprint, cgroups, processes, sandboxes, shims, trees
 from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.program import Program
 from moorage_local.sandboxes import Sandbox
@@ -28,12 +27,10 @@ from moorage_local.shims import ShimFailed, ShimForkserver, ShimProcess
 from moorage_local.state import State
 from moorage_local.volume_store import Lease, Users, VolumeError, VolumeStore
 from moorage_local.zygote import Zygote, ZygoteFailed
-from moorage_sandbox import launcher
 from moorage_sandbox.config import ShimConfig
 
 log = logging.getLogger(__name__)
 
-LAUNCHER = Path(launcher.__file__).parent
 _RECORD = "sandboxes"
 _GRACE = 3.0
 _SLACK = 15.0  # for the shim to say itself why its agent was not ready: its words have the log lines
@@ -133,21 +130,13 @@ class Machine:
             self._zygotes[revision.key] = await self._zygote(revision)
 
     async def _zygote(self, revision: Revision) -> Zygote:
-        spec, program = revision.spec, Program.of(revision)
-        wanted = enclosure.ZygoteSpec(
-            name=revision.agent,
-            python=program.python,
-            code=program.code,
-            entry=program.entry,
-            volumes=self._store.folder(revision.tenant, revision.agent),
-            launcher=LAUNCHER,
-            program=revision.contract != "moorage",
-            env={**program.env, **revision.environment},
+        wanted = blueprint.zygote(
+            revision,
+            Program.of(revision),
+            self._state,
+            self._store.folder(revision.tenant, revision.agent),
             uid=self._users.of(revision.tenant, revision.agent),
-            ca_file=program.ca_file,
-            mounts=tuple(enclosure.Bind(str(path), target) for path, target in program.mounts),
-            private=(self._state.valkey, self._state.objects, self._state.manifests),
-            ready_seconds=self._settings.ready_within,
+            ready_within=self._settings.ready_within,
         )
         try:
             return await Zygote.start(
@@ -156,7 +145,7 @@ class Machine:
         except ZygoteFailed as error:
             raise MakeFailed(str(error), error.log_tail[-_TAIL:]) from error
         except (IsolationError, OSError) as error:
-            raise MakeFailed(f"{revision.agent}: {error}", fault=spec.mounts != []) from error
+            raise MakeFailed(f"{revision.agent}: {error}", fault=revision.spec.mounts != []) from error
 
     async def make(self, revision: Revision, sandbox: str, volume: str) -> Descriptor:
         """Makes init and shim on the volume and waits until the agent answers."""
@@ -208,7 +197,7 @@ class Machine:
                 sandbox=sandbox,
                 volume=self._store.path(revision.tenant, revision.agent, volume),
                 control_fd=theirs.fileno(),
-                limits=_limits(revision),
+                limits=blueprint.limits(revision),
                 env={**Program.of(revision).env, **revision.environment},
             )
             shim = await self._shims.spawn(
@@ -245,27 +234,15 @@ class Machine:
             await born.kill()
 
     def _shim_config(self, revision: Revision, sandbox: str, volume: str) -> ShimConfig:
-        spec = revision.spec
-        identity = tokens.Identity(sandbox, revision.tenant, revision.agent, revision.revision, volume)
-        agentcore = revision.contract == "agentcore"
-        return ShimConfig(
-            sandbox=sandbox,
-            tenant=revision.tenant,
-            agent=revision.agent,
-            revision=revision.revision,
-            endpoint=f"unix:{self._state.sockets / sandbox}",
-            secret=names.new_secret(),
-            token=tokens.sign(identity, self.token_key),
-            volume=str(self._store.path(revision.tenant, revision.agent, volume)),
+        return blueprint.shim(
+            revision,
+            tokens.Identity(sandbox, revision.tenant, revision.agent, revision.revision, volume),
+            self._state,
+            self._store.path(revision.tenant, revision.agent, volume),
+            token_key=self.token_key,
             gateways=self._settings.gateways(),
             egress=self._settings.egress(),
-            contract=revision.contract,
-            readiness=spec.readiness or ("/ping" if agentcore else "/readiness"),
-            port=spec.port or (8080 if agentcore else 8088),
-            keeps=spec.workspace.file_system,
-            ready_timeout=self._settings.ready_within,
-            variables=revision.door_variables,
-            log_file=str(agent_logs.path_of(self._state.logs, revision.tenant, revision.agent, sandbox)),
+            ready_within=self._settings.ready_within,
         )
 
     async def _watched(self, one: _Running) -> None:
@@ -401,17 +378,6 @@ async def open_machine(state: State, isolation: Isolation, settings: MachineSett
     finally:
         await machine.close()
         await maker.close()
-
-
-def _limits(revision: Revision) -> cgroups.Limits:
-    resources = revision.spec.resources
-    return cgroups.Limits(
-        memory=quantities.octets(resources.memory),
-        cpu=quantities.millicores(resources.cpu) / 1000,
-        pids=resources.pids,
-        tmp=quantities.octets(resources.ephemeral_storage),
-        fsize=quantities.octets(revision.spec.workspace.size),
-    )
 
 
 def _failure(fault: BaseException) -> BaseException:

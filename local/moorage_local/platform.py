@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from moorage_gateway.keys import new_text
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.outer import Outside
 from moorage_gateway.settings import Settings
-from moorage_local import agent_logs, machine, manifests, probe, watch
+from moorage_local import agent_logs, blueprint, machine, manifests, probe, watch
 from moorage_local.applies import Applies
 from moorage_local.deployments import Deployments, Refused
 from moorage_local.endpoints import Endpoints
@@ -44,6 +44,7 @@ from moorage_local.machine import Machine, MachineSettings
 from moorage_local.programs import Around, Programs
 from moorage_local.programs import of_platform as programs_of
 from moorage_local.state import State, hold, write_atomically
+from moorage_local.tasks import Tasks
 from moorage_local.valkey import EndedAtStart, Fsync, Valkey, ValkeyError, ValkeySettings
 
 log = logging.getLogger(__name__)
@@ -150,9 +151,11 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         state = stack.enter_context(hold(settings.state))
         agent_logs.prune(state.logs)
-        tasks = await stack.enter_async_context(_Tasks())
+        tasks = await stack.enter_async_context(Tasks())
         want: Any = "plain" if settings.plain else "auto"
-        detecting = tasks.begin("detect", probe.detect(instance=_instance(state), launcher=machine.LAUNCHER, want=want))
+        detecting = tasks.begin(
+            "detect", probe.detect(instance=_instance(state), launcher=blueprint.LAUNCHER, want=want)
+        )
         wheel = asyncio.to_thread(platform_wheel.build, state.root / "wheels")
         valkey = Valkey(state, ValkeySettings(fsync=settings.fsync))
         _, built = await asyncio.gather(valkey.start(), wheel)
@@ -207,7 +210,7 @@ async def running(
         yield platform
 
 
-async def _drain(gateway: Gateway, tasks: _Tasks) -> None:
+async def _drain(gateway: Gateway, tasks: Tasks) -> None:
     tasks.ending = True
     await _within(_STOP_WITHIN, gateway.drain, "the gateway")
 
@@ -310,7 +313,7 @@ async def _hints(valkey: Valkey, gateway: Gateway, provider: Provider, applies: 
         await redis.aclose()
 
 
-async def _keep(valkey: Valkey, tasks: _Tasks, say: Callable[[str], None]) -> None:
+async def _keep(valkey: Valkey, tasks: Tasks, say: Callable[[str], None]) -> None:
     """Starts Valkey again when it ends by itself; what it had acknowledged is in its append-only file."""
     ends: list[float] = []
     code: int | None = None
@@ -353,50 +356,6 @@ class _Index:
                     return None
                 self.named[package_index.NAME] = self._known.hosts
             return self._known
-
-
-class _Tasks:
-    """The platform's loops: ended together, and one that dies by itself ends the platform."""
-
-    def __init__(self) -> None:
-        self.failed: asyncio.Event | None = None
-        self.ending = False
-        self._tasks: list[asyncio.Task[Any]] = []
-
-    async def __aenter__(self) -> _Tasks:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.ending = True
-        for task in reversed(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def begin(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Work with an end."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.append(task)
-        return task
-
-    def keep(self, name: str, work: Awaitable[None]) -> None:
-        """A loop."""
-        self.begin(name, self._guarded(name, work))
-
-    async def end(self, name: str) -> None:
-        """Ends one of them ahead of the others."""
-        ending = [task for task in self._tasks if task.get_name() == name]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
-
-    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
-        """The outermost frame of a loop."""
-        try:
-            await work
-        except Exception:  # whatever it was: told, and the platform ends
-            log.exception("the loop %s died; the platform ends", name)
-            if self.failed is not None:
-                self.failed.set()
 
 
 def _instance(state: State) -> str:

@@ -28,10 +28,10 @@ from moorage_api.kinds.source import Source
 from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.source_tree import SourceError
 from moorage_local import bridges, cgroups, enclosure, sandboxes, sources
+from moorage_local.blueprint import LAUNCHER
 from moorage_local.bridges import Unready
 from moorage_local.environments import BuildError, Environments
 from moorage_local.isolation import Isolation, IsolationError
-from moorage_local.machine import LAUNCHER
 from moorage_local.manifests import FoundToolbox
 from moorage_local.state import State
 from moorage_local.volume_store import VolumeError

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.published import namespace
 from cluster.node.control import ControlPlane, Given
 from moorage_api.kinds import parse
 
@@ -19,9 +20,8 @@ GIT = {"git": {"url": "https://git.example/agents.git"}}
 @pytest.fixture(scope="module")
 def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     """A namespace of an API server that knows HostedAgents."""
-    api_server.kubectl("create", "namespace", NAMESPACE)
-    yield api_server
-    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
+    with namespace(api_server, NAMESPACE) as made:
+        yield made
 
 
 def document(name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
-import re
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from api.world import SECRETS, Means, World, until, world_of
+from api import published
+from api.published import conditions, namespace, refused, secret, shown
+from api.world import SECRETS, Means, until, world_of
 from cluster.node.control import ControlPlane, Given
-from moorage_api.kinds import parse_any
 from moorage_api.ledger import keys
 from moorage_operator.kube import ENDPOINTS
 
@@ -22,18 +22,14 @@ NAMESPACE = "moorage-models"
 KEY = "sk-canary-0123456789"
 
 
-def document(name: str, spec: dict[str, Any], namespace: str = NAMESPACE) -> dict[str, Any]:
-    """An object as a person writes it."""
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": meta, "spec": spec}
+document = functools.partial(published.document, "ModelEndpoint")
 
 
 @pytest.fixture(scope="module")
 def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     """A namespace of an API server that knows ModelEndpoints."""
-    api_server.kubectl("create", "namespace", NAMESPACE)
-    yield api_server
-    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
+    with namespace(api_server, NAMESPACE) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -46,12 +42,8 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     ids=lambda spec: spec["protocol"],
 )  # fmt: skip
 def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
-    given = json.dumps(document("filled", spec))
-    stored = json.loads(api.kubectl("apply", "-n", NAMESPACE, "-f", "-", "-o", "json", given=given))
-    shown = api.kubectl("get", "me", "filled", "-n", NAMESPACE)
-    api.kubectl("delete", "modelendpoint", "filled", "-n", NAMESPACE)
-    assert parse_any(stored).wire_spec() == parse_any(document("filled", spec)).wire_spec()
-    assert spec["baseUrl"] in shown and spec["protocol"] in shown
+    told = shown(api, "me", document("filled", spec, NAMESPACE))
+    assert spec["baseUrl"] in told and spec["protocol"] in told
 
 
 @pytest.mark.parametrize(
@@ -67,20 +59,7 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     ],
 )
 def test_what_cannot_be_used_is_refused_at_once(api: ControlPlane | Given, spec: dict[str, Any], says: str) -> None:
-    with pytest.raises(RuntimeError, match=re.escape(says)):
-        api.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(document("wrong", spec)))
-
-
-def secret(world: World, name: str, data: dict[str, str] | None) -> dict[str, Any]:
-    """A Secret of the world's namespace."""
-    encoded = {key: base64.b64encode(text.encode()).decode() for key, text in (data or {}).items()}
-    body = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": world.namespace},
-        "type": "Opaque",
-    }
-    return body | ({"data": encoded} if data is not None else {})
+    refused(api, document("wrong", spec, NAMESPACE), says)
 
 
 async def test_the_operator_brings_endpoints_and_their_keys_to_the_gateways(
@@ -95,12 +74,7 @@ async def test_the_operator_brings_endpoints_and_their_keys_to_the_gateways(
             ENDPOINTS, document("none", spec | {"credential": {"secret": "absent"}}, world.namespace)
         )
         world.start(MOORAGE_GATEWAY_CREDENTIALS="gateway-credentials")
-
-        async def said(name: str) -> Any:
-            body = await world.kube.get(ENDPOINTS, world.namespace, name)
-            assert body is not None
-            return [(c["status"], c["reason"]) for c in (body.get("status") or {}).get("conditions", ())]
-
+        said = functools.partial(conditions, world, ENDPOINTS)
         await until("it is ready", lambda: _is(said("openai"), [("True", "Serving")]))
         await until("the other says why not", lambda: _is(said("none"), [("False", "CredentialMissing")]))
         entries = await world.redis.hgetall(keys.ENDPOINTS)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from api.picture import look, orphans
+from api.processes import Process
 from api.scenarios import edits, source
 from api.world import Means, World, until, world_of
 from cluster.node.control import ControlPlane
@@ -27,12 +29,41 @@ ROUNDS = 6
 LOOKS = 4
 
 
+@contextlib.asynccontextmanager
+async def serving(
+    means: Means, numbers: Iterator[int], database: int, *, only: int | None = None
+) -> AsyncIterator[tuple[World, Process]]:
+    """A world and its operator, which has two sandboxes of the agent `hello` warm; `only`: just so many, however many are asked for."""
+    async with world_of(means, f"op-{next(numbers)}", database) as world:
+        operator = world.start()
+        await world.apply("hello", **({"pool": {"min": only, "max": only}} if only else {}))
+        await world.until_ready("hello", warm=only or 2)
+        yield world, operator
+
+
 async def session(world: World, name: str) -> str:
     """A session at work, noted on its claim; its key."""
     key = await world.open(name, "hello")
     await world.claim(key, "hello")
     await world.until_noted(key)
     return key
+
+
+async def asleep(world: World, warm: int) -> tuple[str, str]:
+    """A session that sleeps; its key and its volume."""
+    key = await session(world, "sleeper")
+    await world.hibernate(key)
+    await world.until_ready("hello", warm=warm, hibernated=1)
+    return key, (await world.record(key)).volume
+
+
+async def succeeded(world: World, holder: str) -> None:
+    """Waits until another than `holder` holds the lease."""
+
+    async def followed() -> bool:
+        return await world.holder() not in ("", holder)
+
+    await until("the other one holds the lease", followed)
 
 
 async def versions(world: World) -> dict[str, str]:
@@ -45,12 +76,8 @@ async def versions(world: World) -> dict[str, str]:
 async def test_an_operator_that_starts_writes_to_nothing_that_is_as_it_should_be(
     plane: ControlPlane, means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 8) as world:
-        first = world.start()
-        await world.apply("hello")
-        await world.until_ready("hello", warm=2)
-        asleep = await session(world, "sleeper")
-        await world.hibernate(asleep)
+    async with serving(means, numbers, 8) as (world, first):
+        await asleep(world, warm=2)
         await session(world, "worker")
         await world.until_ready("hello", warm=2, idle=1, hibernated=1)
         await world.apply("sourced", source=source("main"))
@@ -72,10 +99,7 @@ async def test_an_operator_that_starts_writes_to_nothing_that_is_as_it_should_be
 async def test_a_claim_and_its_refill_cost_few_writes(
     plane: ControlPlane, means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 9) as world:
-        world.start()
-        await world.apply("hello")
-        await world.until_ready("hello", warm=2)
+    async with serving(means, numbers, 9) as (world, _):
         for number in range(ROUNDS):
             audit = Audit(plane.audit, world.tenants)
             await session(world, f"session-{number}")
@@ -89,10 +113,7 @@ async def test_a_claim_and_its_refill_cost_few_writes(
 async def test_a_claim_asks_nothing_of_the_api_server(
     plane: ControlPlane, means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 10) as world:
-        process = world.start()
-        await world.apply("hello")
-        await world.until_ready("hello", warm=2)
+    async with serving(means, numbers, 10) as (world, process):
         revision = await world.revision("hello")
         with plane.stalled():
             for name in ("first", "second"):
@@ -118,11 +139,7 @@ async def test_another_operator_goes_on_when_the_holder_ends(
         assert await world.holder() == holder and not second.ended
         first.send(how)
         await first.wait()
-
-        async def followed() -> bool:
-            return await world.holder() not in ("", holder)
-
-        await until("the other one holds the lease", followed)
+        await succeeded(world, holder)
         await world.apply("later")
         await world.until_ready("later", warm=2)
         await session(world, "first")
@@ -138,14 +155,8 @@ async def test_another_operator_goes_on_when_the_holder_ends(
 async def test_a_ledger_that_was_lost_is_made_whole_from_what_the_cluster_holds(
     means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 13) as world:
-        world.start()
-        await world.apply("hello", pool={"min": 2, "max": 2})
-        await world.until_ready("hello", warm=2)
-        key = await session(world, "sleeper")
-        await world.hibernate(key)
-        await world.until_ready("hello", warm=2, hibernated=1)
-        volume = (await world.record(key)).volume
+    async with serving(means, numbers, 13, only=2) as (world, _):
+        key, volume = await asleep(world, warm=2)
         await world.redis.flushdb()
         await world.gateway.found()
 
@@ -166,10 +177,7 @@ async def test_a_ledger_that_was_lost_is_made_whole_from_what_the_cluster_holds(
 async def test_without_an_operator_what_is_warm_is_claimed_and_who_finds_nothing_waits_for_the_next(
     means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 14) as world:
-        first = world.start()
-        await world.apply("hello", pool={"min": 2, "max": 2})
-        await world.until_ready("hello", warm=2)
+    async with serving(means, numbers, 14, only=2) as (world, first):
         revision = await world.revision("hello")
         await first.kill()
         for name in ("first", "second"):
@@ -187,18 +195,11 @@ async def test_without_an_operator_what_is_warm_is_claimed_and_who_finds_nothing
 async def test_a_holder_that_was_stopped_and_goes_on_later_leaves_the_work_to_its_successor(
     means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 15) as world:
-        first = world.start()
-        await world.apply("hello", pool={"min": 2, "max": 2})
-        await world.until_ready("hello", warm=2)
+    async with serving(means, numbers, 15, only=2) as (world, first):
         holder = await world.holder()
         first.send(signal.SIGSTOP)
         second = world.start()
-
-        async def followed() -> bool:
-            return await world.holder() not in ("", holder)
-
-        await until("the other one holds the lease, once it has run out", followed)
+        await succeeded(world, holder)
         await session(world, "first")
         await world.until_ready("hello", warm=2, idle=1)
         before = await look(world)
@@ -243,10 +244,7 @@ async def test_a_policy_is_put_right_whatever_was_written_into_it_by_hand(means:
 async def test_a_pod_whose_label_was_taken_off_is_replaced_and_does_not_run_on_beside_its_successor(
     means: Means, numbers: Iterator[int], label: str
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 12) as world:
-        world.start()
-        await world.apply("hello", pool={"min": 1, "max": 1})
-        await world.until_ready("hello", warm=1)
+    async with serving(means, numbers, 12, only=1) as (world, _):
         key = await session(world, "first")
         await world.until_ready("hello", warm=1, idle=1)
         first = await world.record(key)
@@ -265,14 +263,8 @@ async def test_a_pod_whose_label_was_taken_off_is_replaced_and_does_not_run_on_b
 async def test_labels_that_were_taken_off_claims_are_put_back_and_cost_no_session_its_files(
     means: Means, numbers: Iterator[int]
 ) -> None:
-    async with world_of(means, f"op-{next(numbers)}", 12) as world:
-        world.start()
-        await world.apply("hello", pool={"min": 1, "max": 1})
-        await world.until_ready("hello", warm=1)
-        key = await session(world, "sleeper")
-        await world.hibernate(key)
-        await world.until_ready("hello", warm=1, hibernated=1)
-        volume = (await world.record(key)).volume
+    async with serving(means, numbers, 12, only=1) as (world, _):
+        key, volume = await asleep(world, warm=1)
         made = {one["metadata"]["name"]: one["metadata"]["labels"] for one in (await look(world)).claims}
         assert volume in made and len(made) == 2, "the sleeper's, and one of the pool"
         bare = {"metadata": {"labels": {marks.OURS: None, marks.AGENT: None}}}

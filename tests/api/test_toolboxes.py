@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from api.test_model_endpoints import secret
+from api import published
+from api.published import conditions, namespace, refused, secret, shown
 from api.world import SECRETS, TOKEN_KEY, Means, until, world_of
 from cluster.node.control import ControlPlane, Given
-from moorage_api.kinds import parse_any
 from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.ledger import keys
 from moorage_operator import marks, objects, program_objects
@@ -36,18 +36,14 @@ OAUTH = {
 }
 
 
-def document(name: str, spec: dict[str, Any], namespace: str = NAMESPACE) -> dict[str, Any]:
-    """An object as a person writes it."""
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Toolbox", "metadata": meta, "spec": spec}
+document = functools.partial(published.document, "Toolbox")
 
 
 @pytest.fixture(scope="module")
 def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     """A namespace of an API server that knows Toolboxes."""
-    api_server.kubectl("create", "namespace", NAMESPACE)
-    yield api_server
-    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
+    with namespace(api_server, NAMESPACE) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -63,12 +59,8 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     ],
 )  # fmt: skip
 def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Given, spec: dict[str, Any]) -> None:
-    given = json.dumps(document("filled", spec))
-    stored = json.loads(api.kubectl("apply", "-n", NAMESPACE, "-f", "-", "-o", "json", given=given))
-    shown = api.kubectl("get", "tb", "filled", "-n", NAMESPACE)
-    api.kubectl("delete", "toolbox", "filled", "-n", NAMESPACE)
-    assert parse_any(stored).wire_spec() == parse_any(document("filled", spec)).wire_spec()
-    assert ONE["mcp"]["url"] in shown  # type: ignore[index]
+    told = shown(api, "tb", document("filled", spec, NAMESPACE))
+    assert ONE["mcp"]["url"] in told  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -100,8 +92,7 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
     ],
 )
 def test_what_cannot_be_used_is_refused_at_once(api: ControlPlane | Given, spec: dict[str, Any], says: str) -> None:
-    with pytest.raises(RuntimeError, match=re.escape(says)):
-        api.kubectl("apply", "-n", NAMESPACE, "-f", "-", given=json.dumps(document("wrong", spec)))
+    refused(api, document("wrong", spec, NAMESPACE), says)
 
 
 async def test_the_operator_brings_toolboxes_and_their_credentials_to_the_gateways(
@@ -117,12 +108,7 @@ async def test_the_operator_brings_toolboxes_and_their_credentials_to_the_gatewa
             TOOLBOXES, document("none", {"upstreams": [{**ONE, "credential": {"secret": "absent"}}]}, world.namespace)
         )
         world.start(MOORAGE_GATEWAY_CREDENTIALS="gateway-credentials")
-
-        async def said(name: str) -> Any:
-            body = await world.kube.get(TOOLBOXES, world.namespace, name)
-            assert body is not None
-            return [(c["status"], c["reason"]) for c in (body.get("status") or {}).get("conditions", ())]
-
+        said = functools.partial(conditions, world, TOOLBOXES)
         await until("it is ready", lambda: _is(said("t"), [("True", "Serving")]))
         await until("the other says why not", lambda: _is(said("none"), [("False", "CredentialMissing")]))
         entries = await world.redis.hgetall(keys.TOOLBOXES)

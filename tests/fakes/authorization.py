@@ -11,15 +11,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit
 
-WAIT_S = 60.0
+from fakes.scripted_server import WAIT_S, Handler, ScriptedServer
+
 ACCESS, REFRESH, CODE = "access-canary", "refresh-canary", "code-canary"
 """How the tokens of each kind begin: what tests look for where none may be."""
 
@@ -34,7 +33,7 @@ class Family:
     over: bool = False
 
 
-class Authorization:
+class Authorization(ScriptedServer):
     """The server. `accept` and `forget` are told of access tokens that begin and cease to count."""
 
     def __init__(self, secret: str) -> None:
@@ -66,29 +65,13 @@ class Authorization:
         self._codes: dict[str, dict[str, str]] = {}
         self._families: dict[str, Family] = {}
         self._made = 0
-        self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """Its base."""
-        return f"http://127.0.0.1:{self.port}"
+        super().__init__(_handler(self))
 
     def close(self) -> None:
         """Ends it, and lets go of whoever waits."""
         if self.gate is not None:
             self.gate.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
+        super().close()
 
     def granted(self, grant: str) -> list[dict[str, str]]:
         """Requests for tokens with that grant."""
@@ -202,49 +185,30 @@ class Authorization:
         return f"{kind}-{self._made}"
 
 
-@contextlib.contextmanager
-def serving(secret: str) -> Iterator[Authorization]:
+def serving(secret: str) -> contextlib.closing[Authorization]:
     """A server for as long as the context lasts."""
-    made = Authorization(secret)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Authorization(secret))
 
 
-def _handler(server: Authorization) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(server: Authorization) -> type[Handler]:
+    class Signing(Handler):
         def do_GET(self) -> None:
             place = urlsplit(self.path)
             to = server.authorize(dict(parse_qsl(place.query))) if place.path == "/authorize" else None
-            self._say(302 if to else 400, b"", {"location": to} if to else {})
+            self.answer(302 if to else 400, **({"location": to} if to else {}))
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            form = dict(parse_qsl(body.decode()))
-            headers = {name.lower(): value for name, value in self.headers.items()}
+            form, headers = dict(parse_qsl(self.body().decode())), self.lowered()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if self.path == "/revoke":
                     server.revoke(form)
                     status, said = server.revoking
-                    self._say(status, json.dumps(said).encode())
+                    self.answer_json(status, said)
                     return
                 status, said = server.token(form, headers)
                 if server.gate is not None and form.get("grant_type") != "authorization_code":
                     server.holding.set()
                     server.gate.wait(WAIT_S)
-                self._say(status, json.dumps(said).encode(), {"content-type": "application/json"})
+                self.answer_json(status, said)
 
-        def _say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-    return Handler
+    return Signing

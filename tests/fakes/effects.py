@@ -9,31 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
+from fakes.scripted_server import Handler, ScriptedServer
 
-class Effects:
+
+class Effects(ScriptedServer):
     """The server. `counts`: how often each key was posted."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.counts: Counter[str] = Counter()
         self.looked: Counter[str] = Counter()
         self.watch: Callable[[str, str], Any] | None = None
-        self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer((host, 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Without a path."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host}:{port}"
+        super().__init__(_handler(self), host)
 
     def post(self, key: str) -> bool:
         """Counts one, unless it is lost."""
@@ -53,47 +43,24 @@ class Effects:
         """Tells whoever watches."""
         return self.watch(edge, key) if self.watch is not None else None
 
-    def close(self) -> None:
-        """Ends it."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
 
-
-def _handler(effects: Effects) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(effects: Effects) -> type[Handler]:
+    class Counting(Handler):
         def do_GET(self) -> None:
-            self._say({"found": effects.look(self.path.rpartition("/")[2])})
+            self.answer_json(200, {"found": effects.look(self.path.rpartition("/")[2])})
 
         def do_POST(self) -> None:
-            key = str(json.loads(self.rfile.read(int(self.headers["content-length"])))["key"])
+            key = str(json.loads(self.body())["key"])
             if not effects.post(key):
                 self.close_connection = True
                 return
             with contextlib.suppress(OSError):
-                self._say({"posted": key})
+                self.answer_json(200, {"posted": key})
             effects.see("answered", key)
 
-        def _say(self, value: Any) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    return Handler
+    return Counting
 
 
-@contextlib.contextmanager
-def counting() -> Iterator[Effects]:
+def counting() -> contextlib.closing[Effects]:
     """A server for as long as the context lasts."""
-    made = Effects()
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Effects())

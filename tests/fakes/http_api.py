@@ -19,12 +19,11 @@ import base64
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-WAIT_S = 60.0
+from fakes.scripted_server import WAIT_S, Handler, ScriptedServer
+
 TEXT = {"name": "text", "in": "query", "schema": {"type": "string"}}
 BODY = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 DOCUMENT: dict[str, Any] = {
@@ -48,7 +47,7 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-class HttpApi:
+class HttpApi(ScriptedServer):
     """The server; its API is below `url`, its document at `document_url`, its tokens at `token_url`."""
 
     def __init__(self) -> None:
@@ -66,33 +65,24 @@ class HttpApi:
         """Those that are accepted; None: everybody is."""
         self.stale = 0
         """How many tokens it gives first that are not accepted."""
-        self._lock = threading.Lock()
         self.gate = threading.Event()
         """What `hang` waits for."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
         """The API's base."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.named}/v1"
 
     @property
     def document_url(self) -> str:
         """Where the document is."""
-        return f"http://127.0.0.1:{self.port}/openapi.json"
+        return f"http://{self.named}/openapi.json"
 
     @property
     def token_url(self) -> str:
         """Where tokens are asked for."""
-        return f"http://127.0.0.1:{self.port}/token"
+        return f"http://{self.named}/token"
 
     def note(self, entry: dict[str, Any]) -> int:
         """Keeps a request that was carried out; its number, from 1."""
@@ -112,28 +102,16 @@ class HttpApi:
     def close(self) -> None:
         """Ends it, and lets go of whoever waits."""
         self.gate.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
+        super().close()
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[HttpApi]:
+def serving() -> contextlib.closing[HttpApi]:
     """A server for as long as the context lasts."""
-    made = HttpApi()
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(HttpApi())
 
 
-def _handler(api: HttpApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(api: HttpApi) -> type[Handler]:
+    class Carrying(Handler):
         def do_GET(self) -> None:
             self._any()
 
@@ -144,8 +122,8 @@ def _handler(api: HttpApi) -> type[BaseHTTPRequestHandler]:
             self._any()
 
         def _any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.body()
+            headers = self.lowered()
             place = urlsplit(self.path)
             known = api.tokens is None or headers.get("authorization", "")[7:] in api.tokens
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -195,11 +173,6 @@ def _handler(api: HttpApi) -> type[BaseHTTPRequestHandler]:
         def _whole(
             self, status: int, data: bytes, kind: str = "application/json", *, cut: bool = False, **headers: str
         ) -> None:
-            self.send_response(status)
-            for name, each in {"content-type": kind, "content-length": str(len(data)), **headers}.items():
-                self.send_header(name, each)
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data)
-            self.close_connection = self.close_connection or cut
+            self.answer(status, data, cut=cut, content_type=kind, **headers)
 
-    return Handler
+    return Carrying

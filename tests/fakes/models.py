@@ -24,54 +24,24 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 from fakes import model_tools
+from fakes.scripted_server import WAIT_S, GatedServer, Handler
 
-WAIT_S = 60.0
 INPUT = 11
 CACHED = 3
 
 
-class Models:
+class Models(GatedServer):
     """The server; `url` is what a manifest's `baseUrl` begins with."""
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[dict[str, Any]] = []
         self.watch: Callable[[str, str], Any] | None = None
         self.script: Callable[[dict[str, Any]], tuple[str, str] | None] | None = None
-        self._lock = threading.Lock()
-        self._gates: dict[str, threading.Event] = {}
-        self._server = ThreadingHTTPServer((host, port), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """Without a path."""
-        return f"http://{self.named}"
-
-    @property
-    def named(self) -> str:
-        """As `allowedUpstreams` names it."""
-        return f"{self._server.server_address[0]!s}:{self.port}"
-
-    def gate(self, name: str) -> threading.Event:
-        """What a prompt of that name waits for."""
-        with self._lock:
-            return self._gates.setdefault(name, threading.Event())
-
-    def release(self, name: str) -> None:
-        """Lets it go on."""
-        self.gate(name).set()
+        super().__init__(_handler(self), host, port)
 
     def note(self, entry: dict[str, Any]) -> int:
         """Keeps what was asked; its number, from 1."""
@@ -94,23 +64,10 @@ class Models:
         with self._lock:
             return sum(1 for each in self.asked if each["text"] == text)
 
-    def close(self) -> None:
-        """Ends it, and lets go of whoever waits."""
-        for gate in list(self._gates.values()):
-            gate.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
 
-
-@contextlib.contextmanager
-def serving(port: int = 0, host: str = "127.0.0.1") -> Iterator[Models]:
+def serving(port: int = 0, host: str = "127.0.0.1") -> contextlib.closing[Models]:
     """A server for as long as the context lasts."""
-    made = Models(port, host)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Models(port, host))
 
 
 def _text(body: dict[str, Any]) -> str:
@@ -125,31 +82,25 @@ def _text(body: dict[str, Any]) -> str:
     return str(said)
 
 
-def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(models: Models) -> type[Handler]:
+    class Speaking(Handler):
         def do_GET(self) -> None:
             if self.path == "/asked":
-                self._whole(200, {"asked": models.asked})
+                self.answer_json(200, {"asked": models.asked})
             elif self.path.startswith("/release/"):
                 models.release(self.path.removeprefix("/release/"))
-                self._whole(200, {})
+                self.answer_json(200, {})
             elif self.path == "/redirected":
-                self._whole(200, {"object": "list", "data": ["never"]})
+                self.answer_json(200, {"object": "list", "data": ["never"]})
             else:
                 models.note({"path": self.path, "text": "", "headers": dict(self.headers.items()), "body": None})
-                self._whole(200, {"object": "list", "data": [{"id": "m-1", "object": "model"}]})
+                self.answer_json(200, {"object": "list", "data": [{"id": "m-1", "object": "model"}]})
 
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            body = json.loads(raw)
+            body = json.loads(self.body())
             text, order = (models.script(body) if models.script else None) or (_text(body),) * 2
             before = models.times(text)
-            headers = {name.lower(): value for name, value in self.headers.items()}
+            headers = self.lowered()
             number = models.note({"path": self.path, "text": text, "headers": headers, "body": body})
             models.see("asked", text)
             if text.startswith("leak"):
@@ -157,13 +108,10 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 return
             if found := re.search(r"fail (\d+) (\d+)", text):
                 if before < int(found[2]):
-                    self._whole(int(found[1]), {"error": {"message": "told to fail", "type": "x"}}, **_after(text))
+                    self.answer_json(int(found[1]), {"error": {"message": "told to fail", "type": "x"}}, **_after(text))
                     return
             if "redirect" in text:
-                self.send_response(307)
-                self.send_header("location", f"{models.url}/redirected")
-                self.send_header("content-length", "0")
-                self.end_headers()
+                self.redirect(f"{models.url}/redirected")
                 return
             calls = model_tools.asked(order, body, number)
             if not calls and (found := re.search(r"pause (\S+)", text)):
@@ -173,7 +121,7 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                 if calls and body.get("stream"):
                     self._stream(model_tools.events(self.path, body, number, calls), text)
                 elif calls:
-                    self._whole(200, model_tools.answer(self.path, body, number, calls))
+                    self.answer_json(200, model_tools.answer(self.path, body, number, calls))
                 elif body.get("stream"):
                     self._stream(_events(self.path, body, number, words), text)
                 elif "cut" in text:
@@ -184,33 +132,22 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(b'{"id": "half')
                     self.close_connection = True
                 else:
-                    self._whole(200, _answer(self.path, body, number, " ".join(words)))
+                    self.answer_json(200, _answer(self.path, body, number, " ".join(words)))
             models.see("answered", text)
 
         def _leak(self, text: str, body: dict[str, Any], number: int, said: str) -> None:
             found = re.search(r"fail (\d+)", text)
             if found:
                 also = {"x_request_id": said, "openai_organization": said}
-                self._whole(int(found[1]), {"error": {"message": f"wrong: {said}", "type": "x"}}, **also)
+                self.answer_json(int(found[1]), {"error": {"message": f"wrong: {said}", "type": "x"}}, **also)
             elif body.get("stream"):
                 whole = b"".join(_events(self.path, body, number, [said]))
                 self._stream([whole[at : at + 7] for at in range(0, len(whole), 7)], "")
             else:
-                self._whole(200, _answer(self.path, body, number, said), x_request_id=said)
-
-        def _whole(self, status: int, value: Any, **headers: str) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            for name, each in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
-                self.send_header(name.replace("_", "-"), each)
-            self.end_headers()
-            self.wfile.write(data)
+                self.answer_json(200, _answer(self.path, body, number, said), x_request_id=said)
 
         def _stream(self, events: list[bytes], text: str) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
+            self.stream()
             pace = int(found[1]) / 1000 if (found := re.search(r"slow (\d+)", text)) else 0.0
             for n, event in enumerate(events):
                 if n == len(events) // 2:
@@ -219,13 +156,12 @@ def _handler(models: Models) -> type[BaseHTTPRequestHandler]:
                     if "cut" in text:
                         self.close_connection = True
                         return
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
-                self.wfile.flush()
+                self.piece(event)
                 if pace:
                     time.sleep(pace)
-            self.wfile.write(b"0\r\n\r\n")
+            self.streamed()
 
-    return Handler
+    return Speaking
 
 
 def _after(text: str) -> dict[str, str]:

@@ -15,17 +15,15 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import threading
 import uuid
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-WAIT_S = 60.0
+from fakes.scripted_server import WAIT_S, Handler, ScriptedServer
+
 TOOL = {"name": "add", "description": "adds", "inputSchema": {"type": "object"}}
 
 
-class SseTools:
+class SseTools(ScriptedServer):
     """The server; `url` is the one of its stream."""
 
     def __init__(self) -> None:
@@ -36,47 +34,27 @@ class SseTools:
         self.ran: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.streams: dict[str, queue.SimpleQueue[bytes | None]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
         """The stream's URL."""
-        return f"http://127.0.0.1:{self.port}/sse"
+        return f"http://{self.named}/sse"
 
     def close(self) -> None:
         """Ends it, and every stream."""
         for stream in list(self.streams.values()):
             stream.put(None)
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
+        super().close()
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[SseTools]:
+def serving() -> contextlib.closing[SseTools]:
     """A server for as long as the context lasts."""
-    made = SseTools()
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(SseTools())
 
 
-def _handler(tools: SseTools) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(tools: SseTools) -> type[Handler]:
+    class Streaming(Handler):
         def do_GET(self) -> None:
             self.close_connection = True
             self.send_response(tools.stream_status)
@@ -95,14 +73,12 @@ def _handler(tools: SseTools) -> type[BaseHTTPRequestHandler]:
                         self.wfile.flush()
 
         def do_POST(self) -> None:
-            said = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
+            said = json.loads(self.body())
             stream = tools.streams[self.path.partition("=")[2]]
-            tools.headers.append({name.lower(): value for name, value in self.headers.items()})
+            tools.headers.append(self.lowered())
             status = self._said(stream, said)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
+                self.answer(status)
 
         def _said(self, stream: queue.SimpleQueue[bytes | None], said: dict[str, Any]) -> int:
             """What it does with a message: the HTTP status."""
@@ -140,4 +116,4 @@ def _handler(tools: SseTools) -> type[BaseHTTPRequestHandler]:
                 stream.put(b"event: message\ndata: %b\n\n" % json.dumps(message).encode())
             return 202
 
-    return Handler
+    return Streaming

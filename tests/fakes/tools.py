@@ -27,19 +27,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import uuid
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from fakes.effects import Effects
+from fakes.scripted_server import WAIT_S, GatedServer, Handler
 
-WAIT_S = 60.0
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
-class Tools:
+class Tools(GatedServer):
     """The server; `url` is what a manifest's `mcp.url` says."""
 
     def __init__(self, era: str = "new", host: str = "127.0.0.1") -> None:
@@ -61,36 +58,12 @@ class Tools:
         """Bearer tokens that are accepted; None: everybody is."""
         self.narrow = False
         """Whether it finds too few scopes in each."""
-        self._lock = threading.Lock()
-        self._gates: dict[str, threading.Event] = {}
-        self._server = ThreadingHTTPServer((host, 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
+        super().__init__(_handler(self), host)
 
     @property
     def url(self) -> str:
         """Its one URL."""
         return f"http://{self.named}/mcp"
-
-    @property
-    def named(self) -> str:
-        """As `allowedUpstreams` names it."""
-        return f"{self._server.server_address[0]!s}:{self.port}"
-
-    def gate(self, name: str) -> threading.Event:
-        """What a text of that name waits for."""
-        with self._lock:
-            return self._gates.setdefault(name, threading.Event())
-
-    def release(self, name: str) -> None:
-        """Lets it go on."""
-        self.gate(name).set()
 
     def note(self, entry: dict[str, Any]) -> int:
         """Keeps a call that was run; its number, from 1."""
@@ -105,57 +78,43 @@ class Tools:
 
     def close(self) -> None:
         """Ends it, and lets go of whoever waits."""
-        for gate in list(self._gates.values()):
-            gate.set()
-        self.gate("hang").set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
+        self.release("hang")
+        super().close()
 
 
-@contextlib.contextmanager
-def serving(era: str = "new", host: str = "127.0.0.1") -> Iterator[Tools]:
+def serving(era: str = "new", host: str = "127.0.0.1") -> contextlib.closing[Tools]:
     """A server for as long as the context lasts."""
-    made = Tools(era, host)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Tools(era, host))
 
 
-def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            return
-
+def _handler(tools: Tools) -> type[Handler]:
+    class Running(Handler):
         def do_GET(self) -> None:
             tools.note({"tool": "GET", "arguments": {"text": self.path}, "meta": {}, "headers": {}})
-            self._whole(405, {})
+            self.answer_json(405, {})
 
         def do_DELETE(self) -> None:
             tools.sessions.discard(str(self.headers.get("mcp-session-id")))
-            self._whole(200, {})
+            self.answer_json(200, {})
 
         def do_POST(self) -> None:
-            said = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
+            said = json.loads(self.body())
             method, number = said.get("method"), said.get("id")
             tools.methods.append(method)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if tools.tokens is not None and str(self.headers.get("authorization"))[7:] not in tools.tokens:
-                    self._whole(401, {"error": "invalid_token"})
+                    self.answer_json(401, {"error": "invalid_token"})
                 elif tools.narrow:
                     challenge = 'Bearer realm="tools", error="insufficient_scope", scope="tickets.write"'
-                    self._whole(403, {"error": "insufficient_scope"}, www_authenticate=challenge)
+                    self.answer_json(403, {"error": "insufficient_scope"}, www_authenticate=challenge)
                 elif number is None:
-                    self._whole(202, None)
+                    self.answer(202, content_type="application/json")
                 elif tools.deaf and method == "server/discover":
                     self._behave(number, "hang", {})
                 elif tools.era == "old" and method not in ("initialize",) and self._session() not in tools.sessions:
                     error = {"code": -32600, "message": "Bad Request: Missing session ID"}
                     known = self._session() != "None"
-                    self._whole(tools.forgets if known else 400, {"jsonrpc": "2.0", "id": None, "error": error})
+                    self.answer_json(tools.forgets if known else 400, {"jsonrpc": "2.0", "id": None, "error": error})
                 else:
                     self._answered(number, method, said.get("params", {}))
 
@@ -172,18 +131,18 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                         "capabilities": {"tools": {}},
                         "serverInfo": {"name": "f", "version": "1"},
                     }
-                    self._whole(200, {"jsonrpc": "2.0", "id": number, "result": found}, mcp_session_id=session)
+                    self.answer_json(200, {"jsonrpc": "2.0", "id": number, "result": found}, mcp_session_id=session)
                 case "server/discover" if tools.era == "new":
                     found = {
                         "supportedVersions": ["2026-07-28"],
                         "capabilities": {"tools": {}},
                         "resultType": "complete",
                     }
-                    self._whole(200, {"jsonrpc": "2.0", "id": number, "result": found})
+                    self.answer_json(200, {"jsonrpc": "2.0", "id": number, "result": found})
                 case "tools/list":
                     self._behave(number, tools.listing, {"tools": tools.tools})
                 case "tools/call":
-                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    headers = self.lowered()
                     arguments = params.get("arguments") or {}
                     entry = {
                         "tool": params["name"],
@@ -209,7 +168,9 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                         posts.see("answered", key)
                 case _:
                     error = {"code": -32601, "message": "Method not found"}
-                    self._whole(404 if tools.era == "new" else 200, {"jsonrpc": "2.0", "id": number, "error": error})
+                    self.answer_json(
+                        404 if tools.era == "new" else 200, {"jsonrpc": "2.0", "id": number, "error": error}
+                    )
 
         def _behave(self, number: Any, text: str, result: dict[str, Any]) -> None:
             word, _, rest = text.partition(" ")
@@ -224,13 +185,10 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                 case "big":
                     whole["result"]["content"] = [{"type": "text", "text": "x" * int(rest)}]
                 case "status":
-                    self._whole(int(rest), {"error": "told to"})
+                    self.answer_json(int(rest), {"error": "told to"})
                     return
                 case "redirect":
-                    self.send_response(307)
-                    self.send_header("location", rest)
-                    self.send_header("content-length", "0")
-                    self.end_headers()
+                    self.redirect(rest)
                     return
                 case "none":
                     del whole["result"]
@@ -248,22 +206,11 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
                 case "stream":
                     self._stream(whole)
                     return
-            self._whole(200, whole, cut=word == "cut", garbage=word == "garbage")
-
-        def _whole(self, status: int, value: Any, *, cut: bool = False, garbage: bool = False, **headers: str) -> None:
-            data = b"" if value is None else b"<html>" if garbage else json.dumps(value).encode()
-            self.send_response(status)
-            for name, each in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
-                self.send_header(name.replace("_", "-"), each)
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data)
-            self.close_connection = self.close_connection or cut
+            data = b"<html>" if word == "garbage" else json.dumps(whole).encode()
+            self.answer(200, data, cut=word == "cut", content_type="application/json")
 
         def _stream(self, whole: dict[str, Any]) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
+            self.stream()
             progress = {
                 "jsonrpc": "2.0",
                 "method": "notifications/progress",
@@ -273,8 +220,7 @@ def _handler(tools: Tools) -> type[BaseHTTPRequestHandler]:
             for message in (progress, request, whole):
                 event = b": a comment\r\nevent: message\r\ndata: %b\r\n\r\n" % json.dumps(message).encode()
                 for part in (event[:20], event[20:]):
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
-                    self.wfile.flush()
-            self.wfile.write(b"0\r\n\r\n")
+                    self.piece(part)
+            self.streamed()
 
-    return Handler
+    return Running

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import uuid
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from typing import Any
 import pytest
 
 from fakes.otlp import Collector, collecting
-from fakes.platform import Platform, poll, started
+from fakes.platform import Platform, poll
 from fakes.tools import Tools, serving
+from journey import calling
+from journey.calling import deployed, lose_sandbox, name, new_session
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
 
@@ -71,34 +72,17 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def platform(tools: Tools, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("team")
-    shutil.copytree(AGENT, folder / "team", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "team" / "agent.yaml").write_text(MANIFEST.format(url=tools.url))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOORAGE_ALLOWED_UPSTREAMS", f"127.0.0.1:{tools.port}")
-        with started(folder, env={"MOORAGE_OTLP_ENDPOINT": collector.url}) as found:
-            poll("both agents serve", lambda: len(found.agents) == 2, within=240)
-            yield found
+    env = {"MOORAGE_ALLOWED_UPSTREAMS": tools.named, "MOORAGE_OTLP_ENDPOINT": collector.url}
+    with deployed(AGENT, MANIFEST.format(url=tools.url), tmp_path_factory.mktemp("team"), env=env) as found:
+        yield found
 
 
-def name(prefix: str) -> str:
-    """A text that no other test says."""
-    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+ask = functools.partial(calling.ask, agent="caller")
 
 
-def ask(platform: Platform, *steps: str, **options: Any) -> Any:
-    with platform.client("caller", url=options.pop("url", None), timeout=120) as api:
-        extra = {"agent_session_id": options.pop("session", f"session-{uuid.uuid4().hex}")}
-        return api.responses.create(model="caller", input="\n".join(steps), extra_body=extra, **options)
-
-
-def ended(platform: Platform, response: str, within: float = 90) -> Any:
-    def look() -> Any:
-        with platform.client("caller", timeout=120) as api:
-            found = api.responses.retrieve(response)
-        return found if found.status not in ("in_progress", "queued") else None
-
-    return poll("the turn ends", look, within=within)
+def ended(platform: Platform, response: str) -> Any:
+    with platform.client("caller", timeout=120) as api:
+        return calling.ended(api, response)
 
 
 def called(platform: Platform, response: str) -> list[dict[str, Any]]:
@@ -113,7 +97,7 @@ def called(platform: Platform, response: str) -> list[dict[str, Any]]:
 
 
 def test_an_agent_asks_another_which_remembers_and_knows_the_user(platform: Platform, tools: Tools) -> None:
-    text, session = name("work"), f"session-{uuid.uuid4().hex}"
+    text, session = name("work"), new_session()
     made = ask(platform, f"ask worker call new_add {text};past", "ask worker past", session=session)
     first, second, third = made.output_text.splitlines()
     assert first.endswith(text) and tools.times(text) == 1
@@ -177,16 +161,14 @@ def test_a_cancelled_turn_stops_those_that_it_made(platform: Platform, tools: To
 
 @pytest.mark.parametrize("victim", ["caller", "worker"])
 def test_a_killed_sandbox_on_either_side_costs_nothing(platform: Platform, tools: Tools, victim: str) -> None:
-    text, door, session = name("kill"), name("door"), f"session-{uuid.uuid4().hex}"
+    text, door, session = name("kill"), name("door"), new_session()
     steps = f"ask worker call new_add {text}-1;call new_add pause {door};call new_add {text}-2"
     known = {each["id"] for each in platform.sessions("worker")}
     made = ask(platform, steps, "ask worker past", session=session, background=True)
     poll("the worker is in the middle", lambda: tools.times(f"pause {door}") == 1)
     if victim == "worker":
         (session,) = {each["id"] for each in platform.sessions("worker")} - known
-    before = set(poll("it has a sandbox", lambda: platform.pids(victim, session)))
-    platform.kill_sandbox(victim, session)
-    poll("it has another", lambda: set(platform.pids(victim, session)) - before)
+    lose_sandbox(platform, victim, session)
     tools.release(door)
     done = ended(platform, made.id)
     assert done.status == "completed", done

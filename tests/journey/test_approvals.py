@@ -6,9 +6,7 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ import openai
 import pytest
 
 from fakes.commands import MOORAGE, Commands
-from fakes.platform import Platform, poll, started
+from fakes.platform import Platform, poll
 from fakes.tools import Tools, serving
+from journey.calling import deployed, ended, lose_sandbox, name
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
 
@@ -57,11 +56,7 @@ def tools() -> Iterator[Tools]:
 
 @pytest.fixture(scope="module")
 def platform(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("approvals")
-    shutil.copytree(AGENT, folder / "clerk", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "clerk" / "agent.yaml").write_text(MANIFEST.format(url=tools.url))
-    with started(folder) as found:
-        poll("the agent serves", lambda: found.agents, within=240)
+    with deployed(AGENT, MANIFEST.format(url=tools.url), tmp_path_factory.mktemp("approvals")) as found:
         yield found
 
 
@@ -73,7 +68,7 @@ def api(platform: Platform) -> Iterator[openai.OpenAI]:
 
 def text() -> str:
     """One that no other test says."""
-    return f"text-{uuid.uuid4().hex[:8]}"
+    return name("text")
 
 
 def say(api: openai.OpenAI, *lines: str, after: Any = None, answers: dict[str, bool] | None = None, **more: Any) -> Any:
@@ -162,19 +157,11 @@ def test_an_approved_call_is_made_once_though_its_sandbox_dies(
     door = f"pause {text()}"
     first = say(api, f"call new_put {door}")
     (request,) = asked(first)
-    session = first.agent_session_id
     second = say(api, f"call new_put {door}", after=first, answers={request.id: True}, background=True)
     poll("the call is in flight", lambda: tools.times(door) == 1)
-    before = set(platform.pids("clerk", session))
-    platform.kill_sandbox("clerk", session)
-    poll("it has another sandbox", lambda: set(platform.pids("clerk", session)) - before)
+    lose_sandbox(platform, "clerk", first.agent_session_id)
     tools.release(door.removeprefix("pause "))
-
-    def ended() -> Any:
-        found = api.responses.retrieve(second.id)
-        return found if found.status not in ("in_progress", "queued") else None
-
-    done = poll("the turn ends", ended, within=90)
+    done = ended(api, second.id)
     assert done.status == "completed" and done.output_text.strip().endswith(door) and asked(done) == []
     assert tools.times(door) == 1
 

@@ -6,19 +6,17 @@ The agent's environment has the clients from the package index; the models are a
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import signal
-import uuid
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fakes.models import INPUT, Models, serving
 from fakes.otlp import Collector, collecting
-from fakes.platform import Platform, poll, started
+from fakes.platform import Platform, poll
+from journey import calling
+from journey.calling import deployed, ended, lose_sandbox, losing_valkey, name, new_session
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
 
@@ -66,24 +64,19 @@ def spans() -> Iterator[Collector]:
 
 @contextlib.contextmanager
 def platform_of(models: Models, folder: Path, *options: str) -> Iterator[Platform]:
-    shutil.copytree(AGENT, folder / "asker", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "asker" / "agent.yaml").write_text(MANIFEST.format(url=models.url))
     keys = folder / "keys" / "messages"
     keys.mkdir(parents=True)
     (keys / "key").write_text(f"{CANARY}-of-messages\n")
     env = {
         "CHAT_API_KEY": CANARY,
-        "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{models.port}",
+        "MOORAGE_ALLOWED_UPSTREAMS": models.named,
         "MOORAGE_CREDENTIALS": str(folder / "gateway-keys"),
     }
     (folder / "gateway-keys").mkdir()
     (folder / "gateway-keys" / "dev_models_chat").write_text(CANARY)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        with started(folder, *options, "--credentials", str(folder / "keys")) as found:
-            poll("the agent serves", lambda: any(a["name"] == "asker" for a in found.agents), within=240)
-            yield found
+    options = (*options, "--credentials", str(folder / "keys"))
+    with deployed(AGENT, MANIFEST.format(url=models.url), folder, *options, env=env) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -92,19 +85,7 @@ def platform(models: Models, spans: Collector, tmp_path_factory: pytest.TempPath
         yield found
 
 
-def new_session() -> str:
-    return f"session-{uuid.uuid4().hex}"
-
-
-def ask(platform: Platform, *steps: str, session: str | None = None, **more: Any) -> Any:
-    with platform.client("asker", timeout=120) as api:
-        extra = {"agent_session_id": session or new_session()}
-        return api.responses.create(model="asker", input="\n".join(steps), extra_body=extra, **more)
-
-
-def name(prefix: str) -> str:
-    """A text that no other test asks."""
-    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+ask = functools.partial(calling.ask, agent="asker")
 
 
 def test_stock_clients_speak_to_their_providers_unchanged(platform: Platform, models: Models) -> None:
@@ -149,11 +130,9 @@ def test_a_killed_sandbox_asks_no_completed_question_twice(platform: Platform, m
         )
         poll("the fifth call is in flight", lambda: models.times(f"pause {door}") == 1)
         for _ in range(2):
-            before = set(poll("it has a sandbox", lambda: platform.pids("asker", session)))
-            platform.kill_sandbox("asker", session)
-            poll("it has another", lambda: set(platform.pids("asker", session)) - before)  # noqa: B023
+            lose_sandbox(platform, "asker", session)
         models.release(door)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert [models.times(f"{text}-{n}") for n in (1, 2, 3, 4)] == [2, 1, 1, 1]
     assert models.times(f"pause {door}") == 1, "finished and recorded though its sandbox died"
@@ -173,7 +152,7 @@ def test_calls_of_a_killed_turn_are_spans_of_one_trace_below_their_attempts_and_
         poll("the fourth call is in flight", lambda: models.times(f"pause {door}") == 1)
         platform.kill_sandbox("asker", session)
         models.release(door)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     record = platform.record("asker", made.id)
     assert done.status == "completed" and len(record["attempts"]) == 2
     found = poll("all spans came", lambda: s if len(s := spans.trace(record["trace_id"])) >= 12 else None)
@@ -220,7 +199,7 @@ def test_parallel_calls_are_each_asked_once(platform: Platform, models: Models) 
         poll("the last is in flight", lambda: models.times(f"pause {door}") == 1 and models.times(f"{text}-c") == 1)
         platform.kill_sandbox("asker", session)
         models.release(door)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     assert done.status == "completed"
     assert [models.times(each) for each in (f"{text}-a", f"{text}-b", f"{text}-c", f"pause {door}")] == [1, 1, 1, 1]
 
@@ -232,11 +211,9 @@ def test_a_call_goes_on_when_redis_is_killed_and_comes_back(platform: Platform, 
             model="asker", input=f"chat {text}\nchat pause {door}\nchat {text}-2", background=True
         )
         poll("the second call is in flight", lambda: models.times(f"pause {door}") == 1)
-        before = platform.valkey_pid()
-        os.kill(before, signal.SIGKILL)
-        models.release(door)
-        poll("Valkey runs again", lambda: platform.valkey_pid() != before)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        with losing_valkey(platform):
+            models.release(door)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert [models.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]
 
@@ -252,7 +229,7 @@ def test_a_gateway_that_dies_costs_at_most_the_call_it_carried(platform: Platfor
     other.kill()
     models.release(door)
     with platform.client("asker", timeout=120) as api:
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert models.times(text) == 1 and models.times(f"{text}-2") == 1
     assert models.times(f"pause {door}") in (1, 2)
@@ -276,11 +253,6 @@ def test_plain_processes_reach_models_too(models: Models, tmp_path: Path) -> Non
             poll("the third call is in flight", lambda: models.times(f"pause {door}") == 1)
             platform.kill_sandbox("asker", session)
             models.release(door)
-            done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+            done = ended(api, made.id)
         assert done.status == "completed", done
         assert [models.times(each) for each in (text, f"{text}-2", f"pause {door}")] == [1, 1, 1]
-
-
-def _ended(api: Any, response: str) -> Any:
-    found = api.responses.retrieve(response)
-    return found if found.status not in ("in_progress", "queued") else None

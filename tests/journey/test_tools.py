@@ -6,22 +6,20 @@ The agent's environment has the client from the package index; the tool servers 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
-import shutil
-import signal
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fakes.commands import Commands
 from fakes.http_api import HttpApi
 from fakes.http_api import serving as serving_api
-from fakes.platform import Platform, poll, started
+from fakes.platform import Platform, poll
 from fakes.tools import Tools, serving
+from journey import calling
+from journey.calling import deployed, ended, lose_sandbox, losing_valkey, name, new_session
 from moorage_gateway.tools.pins import digest
 
 pytestmark = [pytest.mark.journey, pytest.mark.index, pytest.mark.timeout(300)]
@@ -81,23 +79,17 @@ def office() -> Iterator[HttpApi]:
 
 @contextlib.contextmanager
 def platform_of(new: Tools, old: Tools, office: HttpApi, folder: Path) -> Iterator[Platform]:
-    shutil.copytree(AGENT, folder / "caller", ignore=shutil.ignore_patterns("__pycache__"))
     places = {"api": office.url, "document": office.document_url, "tokens": office.token_url}
-    (folder / "caller" / "agent.yaml").write_text(MANIFEST.format(new=new.url, old=old.url, **places))
     (folder / "gateway-keys").mkdir()
     (folder / "gateway-keys" / "dev_toolboxes_desk_new").write_text(CANARY)
     env = {
         "DESK_TOKEN": CANARY,
         "OFFICE_SECRET": CANARY,
-        "MOORAGE_ALLOWED_UPSTREAMS": f"127.0.0.1:{new.port},127.0.0.1:{old.port}",
+        "MOORAGE_ALLOWED_UPSTREAMS": f"{new.named},{old.named}",
         "MOORAGE_CREDENTIALS": str(folder / "gateway-keys"),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        with started(folder) as found:
-            poll("the agent serves", lambda: any(a["name"] == "caller" for a in found.agents), within=240)
-            yield found
+    with deployed(AGENT, MANIFEST.format(new=new.url, old=old.url, **places), folder, env=env) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -106,24 +98,7 @@ def platform(new: Tools, old: Tools, office: HttpApi, tmp_path_factory: pytest.T
         yield found
 
 
-def new_session() -> str:
-    return f"session-{uuid.uuid4().hex}"
-
-
-def name(prefix: str) -> str:
-    """A text that no other test says."""
-    return f"{prefix}-{uuid.uuid4().hex[:8]}"
-
-
-def ask(platform: Platform, *steps: str) -> Any:
-    with platform.client("caller", timeout=120) as api:
-        extra = {"agent_session_id": new_session()}
-        return api.responses.create(model="caller", input="\n".join(steps), extra_body=extra)
-
-
-def _ended(api: Any, response: str) -> Any:
-    found = api.responses.retrieve(response)
-    return found if found.status not in ("in_progress", "queued") else None
+ask = functools.partial(calling.ask, agent="caller")
 
 
 def test_a_stock_client_of_either_era_lists_and_calls(platform: Platform, new: Tools, old: Tools) -> None:
@@ -207,11 +182,9 @@ def test_a_killed_sandbox_runs_no_tool_twice(platform: Platform, new: Tools, old
         )
         poll("the slow call is in flight", lambda: new.times(f"pause {door}") == 1)
         for _ in range(2):
-            before = set(poll("it has a sandbox", lambda: platform.pids("caller", session)))
-            platform.kill_sandbox("caller", session)
-            poll("it has another", lambda: set(platform.pids("caller", session)) - before)  # noqa: B023
+            lose_sandbox(platform, "caller", session)
         new.release(door)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert [new.times(f"{text}-{n}") for n in (1, 3, 4)] == [2, 1, 1] and old.times(f"{text}-2") == 1
     assert new.times(f"pause {door}") == 1, "finished and recorded though its sandbox died"
@@ -230,7 +203,7 @@ def test_a_gateway_that_dies_leaves_an_unknown_outcome_and_the_agent_goes_on(pla
     other.kill()
     new.release(door)
     with platform.client("caller", timeout=120) as api:
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert [new.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]
     lines = done.output_text.strip().splitlines()
@@ -243,10 +216,8 @@ def test_a_call_goes_on_when_redis_is_killed_and_comes_back(platform: Platform, 
         steps = f"call new_add {text}\ncall new_add pause {door}\ncall new_add {text}-2"
         made = api.responses.create(model="caller", input=steps, background=True)
         poll("the second call is in flight", lambda: new.times(f"pause {door}") == 1)
-        before = platform.valkey_pid()
-        os.kill(before, signal.SIGKILL)
-        new.release(door)
-        poll("Valkey runs again", lambda: platform.valkey_pid() != before)
-        done = poll("the turn ends", lambda: _ended(api, made.id), within=90)
+        with losing_valkey(platform):
+            new.release(door)
+        done = ended(api, made.id)
     assert done.status == "completed", done
     assert [new.times(each) for each in (text, f"pause {door}", f"{text}-2")] == [1, 1, 1]

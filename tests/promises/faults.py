@@ -319,7 +319,7 @@ ROWS: dict[str, Row] = {
         (
             f"{EGRESS.format('proxy')}::test_what_was_checked_is_what_is_connected_to",
             f"{EGRESS.format('proxy')}::test_a_listed_name_that_resolves_inside_is_refused_at_connect_time",
-            f"{EGRESS.format('proxy')}::test_a_silent_resolver_is_given_up",
+            f"{EGRESS.format('proxy_bounds')}::test_a_silent_resolver_is_given_up",
             f"{EGRESS.format('addresses')}::test_a_name_that_rebinds_changes_nothing_for_the_proxy",
             f"{EGRESS.format('addresses')}::test_a_name_that_rebinds_is_judged_each_time_it_is_dialled",
         ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry
 from moorage_api.catalog import field as catalog_field
-from moorage_api.ledger import keys, session_scripts
+from moorage_api.ledger import keys, loss_scripts, session_scripts
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
 from moorage_api.ledger.routines import RoutineLedger
@@ -154,9 +154,7 @@ class ProviderLedger:
 
     async def label(self, session: str, epoch: int, volume: str, identity: SessionIdentity) -> str:
         """After a loss: a volume that carries this session's marker. OK, KNOWN or DELETED."""
-        out = await self._runner.run(
-            session_scripts.LABEL, session, epoch, volume, identity.revision, identity.to_json()
-        )
+        out = await self._runner.run(loss_scripts.LABEL, session, epoch, volume, identity.revision, identity.to_json())
         return text(out[0])
 
     async def publish(self, entry: AgentEntry) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from moorage_api.ledger.script import Script
 
-_ROUTE = """
+ROUTE = """
 local function route(s, x)
   call('HSET', s, 'sandbox', x.sandbox, 'endpoint', x.endpoint, 'secret', x.secret, 'volume', x.volume, 'revision', x.revision)
 end
@@ -48,7 +48,7 @@ return reply('OK')
 # A: S, revision, named (0/1)
 CLAIM = Script(
     "claim",
-    _ROUTE
+    ROUTE
     + """
 local S, REVISION, NAMED = A[1], A[2], A[3]
 local s = 's:' .. S
@@ -101,7 +101,7 @@ return answer('WAKING', s)
 # The provider's answer to `waking`; stale: it destroys what it made. A: S, epoch, descriptor JSON
 READY = Script(
     "ready",
-    _ROUTE
+    ROUTE
     + """
 local S, EPOCH, x = A[1], A[2], cjson.decode(A[3])
 local s = 's:' .. S
@@ -162,7 +162,7 @@ return reply('OK')
 # Every process of a sandbox was seen dead. Its session keeps the volume, if it was ever bound. A: sandbox, reason
 GONE = Script(
     "gone",
-    _ROUTE
+    ROUTE
     + """
 local x = 'x:' .. A[1]
 local v = get(x, 'session', 'tenant', 'agent', 'revision')
@@ -347,68 +347,6 @@ DEFER = Script(
 local at = tonumber(call('ZSCORE', 'sessions:due', A[1]) or '-1')
 if at ~= tonumber(A[2]) and at ~= tonumber(A[3]) then return reply('SOONER') end
 call('ZADD', 'sessions:due', A[3], A[1])
-return reply('OK')
-""",
-)
-
-# A bound shim announces itself: routes return from this after a loss; the highest epoch wins (turns.md §7).
-# A: S, epoch, descriptor JSON, session JSON. Answers the epoch known: above the shim's own, it stops everything.
-ANNOUNCE = Script(
-    "announce",
-    _ROUTE
-    + """
-local S, EPOCH, x, who = A[1], tonumber(A[2]), cjson.decode(A[3]), cjson.decode(A[4])
-local s = 's:' .. S
--- A sandbox is bound once: one that was given to another session gets no further one, whatever it says of itself.
-local given = call('HGET', 'x:' .. x.sandbox, 'session')
-if given and given ~= '' and given ~= S then return reply('STOP', int(EPOCH + 1)) end
-local v = get(s, 'state', 'epoch', 'sandbox', 'bound')
-local known = tonumber(v[2] or '0')
-if v[1] == 'deleted' or known > EPOCH then return reply('STOP', int(math.max(known, EPOCH + 1))) end
-if v[1] and known == EPOCH then
-  if v[3] == x.sandbox and (v[1] == 'claimed' or v[1] == 'draining') then
-    call('HSET', s, 'announced', int(MS))
-    if not v[4] or v[4] == '' then call('HSET', s, 'bound', int(MS), 'restore', '') end
-    return reply('OK', A[2])
-  end
-  return reply('STOP', int(EPOCH + 1))
-end
-call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent', x.agent, 'revision', x.revision, 'endpoint',
-  x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
-call('SADD', 'offered', x.sandbox)
-call('HSET', s, 'tenant', who.tenant, 'agent', who.agent, 'user', who.user, 'session', who.session, 'partition', who.partition)
-if not v[1] then call('HSET', s, 'running', '', 'created', int(MS)) end
-route(s, x)
-call('HSET', s, 'state', 'claimed', 'epoch', A[2], 'bound', int(MS), 'active', int(MS), 'announced', int(MS), 'reason', '',
-  'restore', '')
-call('ZREM', 'waking', S)
-call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
-call('ZADD', 'sessions:due', int(MS), S)
-call('PUBLISH', 'hint:routes', S)
-return reply('RESTORED', A[2])
-""",
-    effect=True,
-)
-
-# After a loss the provider gives back what its volumes are labelled with: a workspace without a sandbox.
-# A: S, epoch, volume, revision, session JSON
-LABEL = Script(
-    "label",
-    """
-local S, EPOCH, who = A[1], tonumber(A[2]), cjson.decode(A[5])
-local s = 's:' .. S
-local v = get(s, 'state', 'epoch', 'volume', 'bound')
-if v[1] == 'deleted' then return reply('DELETED') end
-if v[1] == 'hibernated' and v[2] == A[2] and v[3] == A[3] then return reply('OK') end
-if v[1] == 'archived' and tonumber(v[2]) >= EPOCH then return reply('KNOWN', v[1]) end  -- this volume is about to go
-local older = v[1] == 'hibernated' and tonumber(v[2]) < EPOCH  -- the highest epoch wins among labels too
-if v[1] and not older and (tonumber(v[2]) > EPOCH or (v[3] and v[3] ~= '')) then return reply('KNOWN', v[1]) end
-call('HSET', s, 'state', 'hibernated', 'epoch', A[2], 'volume', A[3], 'revision', A[4], 'tenant', who.tenant, 'agent', who.agent,
-  'user', who.user, 'session', who.session, 'partition', who.partition, 'bound', int(MS), 'sandbox', '', 'saved', '')
-if not v[1] then call('HSET', s, 'running', '', 'created', int(MS), 'active', int(MS)) end
-call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
-call('ZADD', 'sessions:due', int(MS), S)
-call('PUBLISH', 'hint:routes', S)
 return reply('OK')
 """,
 )

@@ -1,10 +1,10 @@
-"""The gateway's door to sessions and routes: one method a script of `session_scripts`, typed."""
+"""The gateway's door to sessions and routes: one method a script of `session_scripts` or `loss_scripts`, typed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moorage_api.ledger import keys, session_scripts
+from moorage_api.ledger import keys, loss_scripts, session_scripts
 from moorage_api.ledger.records import Claim, Descriptor, SessionIdentity, SessionRecord, text
 from moorage_api.ledger.script import Runner
 
@@ -106,7 +106,7 @@ class SessionLedger:
 
     async def announce(self, key: str, epoch: int, descriptor: Descriptor, identity: SessionIdentity) -> Announced:
         """**F** A bound shim says where it is; after a loss this is where routes come from."""
-        out = await self._runner.run(session_scripts.ANNOUNCE, key, epoch, descriptor.to_json(), identity.to_json())
+        out = await self._runner.run(loss_scripts.ANNOUNCE, key, epoch, descriptor.to_json(), identity.to_json())
         return Announced(text(out[0]), int(out[1]))
 
     async def serving(self, sandbox: str, endpoint: str) -> None:

@@ -12,7 +12,7 @@ from moorage_api.ledger.script import Script
 
 # The head of a session's queue runs next, owned by nobody yet: whoever looks first takes it. The session remembers the fence of
 # the turn that ends (`outlive`): `begin` goes above it.
-_NEXT = """
+NEXT = """
 local function outlive(s, fence)
   if tonumber(fence) > tonumber(call('HGET', s, 'fence') or '0') then call('HSET', s, 'fence', fence) end
 end
@@ -201,7 +201,7 @@ return reply('OK', OUTCOME, int(MS), calls)
 # A: R, expiry s (0: keep, the response is not stored yet)
 CLOSE = Script(
     "close",
-    _NEXT
+    NEXT
     + _TELL
     + """
 local R = A[1]
@@ -349,70 +349,6 @@ return reply('OK')
 """,
 )
 
-# After a loss an owner writes its turn anew from memory: absent, or fence not above mine (turns.md §7).
-# A: R, fence, lease, S, session JSON, turn fields JSON, number of log entries, entry…, attempt record…
-RESTORE = Script(
-    "restore",
-    """
-local R, FENCE, LEASE, S, N = A[1], tonumber(A[2]), tonumber(A[3]), A[4], tonumber(A[7])
-local t, e, a, s = 't:' .. R, 'e:' .. R, 'a:' .. R, 's:' .. S
-local v = get(t, 'fence', 'owner', 'state')
-if call('EXISTS', 'lost:' .. R) == 1 then return reply('LOST') end
-if v[1] and tonumber(v[1]) > FENCE then return reply('FENCED', v[1]) end
-if v[3] and v[3] ~= 'running' and v[3] ~= 'queued' and v[3] ~= 'closing' then return reply('STATE', v[3]) end
-local who, fields = cjson.decode(A[5]), cjson.decode(A[6])
-call('DEL', t, e, a)
-for k, x in pairs(fields) do call('HSET', t, k, x) end
-call('HSET', t, 'fence', A[2], 'owner', WHO, 'lease', int(MS + LEASE), 'session', S)
-for i = 8, 7 + N do call('RPUSH', e, A[i]) end
-for i = 8 + N, #A do call('RPUSH', a, A[i]) end
-call('ZADD', 'due', int(MS + LEASE), R)
-local have = get(s, 'state', 'epoch')
-if have[1] == 'deleted' then
-  -- Deleted while nobody knew of this turn: it ends as every turn of a deleted session, and does not bring that back.
-  call('HSET', t, 'cancel', '1')
-  call('ZADD', 'due', int(MS), R)
-  if who.sandbox and who.sandbox ~= '' then call('HSET', 'doomed', who.sandbox, 'session deleted') end
-  call('PUBLISH', 'hint:turns', R)
-  return reply('OK')
-end
-if not have[1] or tonumber(have[2] or '0') < tonumber(who.epoch) then
-  for k, x in pairs(who) do call('HSET', s, k, x) end
-  if who.sandbox and who.sandbox ~= '' then  -- without its descriptor nobody could prove its death
-    call('HSET', 'x:' .. who.sandbox, 'sandbox', who.sandbox, 'tenant', who.tenant, 'agent', who.agent, 'revision', who.revision,
-      'endpoint', who.endpoint, 'secret', who.secret, 'volume', who.volume, 'pids', '[]', 'generation', GEN, 'state', 'claimed',
-      'session', S)
-    call('SADD', 'offered', who.sandbox)
-  end
-  call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
-  call('ZADD', 'sessions:due', int(MS), S)
-end
-call('LREM', 'q:' .. S, 0, R)
--- A turn accepted before this one came back gives way while it has begun nothing; else both end, but only one is the session's.
-local now = call('HGET', s, 'running')
-local other = now and now ~= '' and now ~= R and get('t:' .. now, 'state', 'begun', 'fence', 'deadline') or {}
-if other[1] == 'running' and other[2] == '0' then
-  call('HSET', 't:' .. now, 'state', 'queued', 'owner', '', 'lease', '0', 'fence', int(fence_after(other[3])))
-  call('LPUSH', 'q:' .. S, now)
-  call('ZADD', 'due', other[4], now)
-  other = {}
-end
-if other[1] ~= 'running' and other[1] ~= 'closing' then call('HSET', s, 'running', R) end
-return reply('OK')
-""",
-    effect=True,
-)
-
-# Bars `restore` of a turn that was given up as lost (its object `lost` is written first). A: R, ttl s
-BAR = Script(
-    "bar",
-    """
-if call('EXISTS', 't:' .. A[1]) == 1 then return reply('PRESENT') end
-call('SET', 'lost:' .. A[1], '1', 'EX', A[2])
-return reply('OK')
-""",
-)
-
 # Removes an ended turn altogether (delete). A: R
 FORGET = Script(
     "forget",
@@ -424,27 +360,3 @@ call('ZREM', 'unflushed', A[1])
 return reply('OK')
 """,
 )
-
-# A turn that Redis brought back although its end is stored: its keys go, the session's next turn runs. A: R, fence
-DISCARD = Script(
-    "discard",
-    _NEXT
-    + """
-local R = A[1]
-local v = get('t:' .. R, 'state', 'fence', 'session')
-if not v[1] then return reply('OK') end
-if v[2] ~= A[2] then return reply('FENCED') end
-call('DEL', 't:' .. R, 'e:' .. R, 'a:' .. R, 'j:' .. R, 'jl:' .. R, 'jn:' .. R)
-call('ZREM', 'due', R)
-local s, q = 's:' .. v[3], 'q:' .. v[3]
-call('LREM', q, 0, R)
-if call('HGET', s, 'running') == R then
-  outlive(s, v[2])
-  next_turn(v[3])
-end
-return reply('OK')
-""",
-)
-
-# Asks for nothing: an idle process learns of a loss by it. No args.
-PROBE = Script("probe", "return reply('OK')")

@@ -1,4 +1,4 @@
-"""The gateway's door to turns: one method a script of `turn_scripts`, typed. No decisions in here."""
+"""The gateway's door to turns: one method a script of `turn_scripts` or `loss_scripts`, typed. No decisions in here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.ledger import keys, records, turn_scripts
+from moorage_api.ledger import keys, loss_scripts, records, turn_scripts
 from moorage_api.ledger.records import Entry, SessionIdentity, TurnRecord, text
 from moorage_api.ledger.script import LEASE_MS, PostingRunner
 
@@ -184,7 +184,7 @@ class TurnLedger:
     ) -> str:
         """**F** After a loss: writes turn, log and session anew from an owner's memory."""
         out = await self._runner.run(
-            turn_scripts.RESTORE,
+            loss_scripts.RESTORE,
             record.response,
             record.fence,
             LEASE_MS,
@@ -199,7 +199,7 @@ class TurnLedger:
 
     async def bar(self, response: str) -> str:
         """Forbids `restore` of a turn that was given up as lost."""
-        return text((await self._runner.run(turn_scripts.BAR, response, 7 * 24 * 3600))[0])
+        return text((await self._runner.run(loss_scripts.BAR, response, 7 * 24 * 3600))[0])
 
     async def forget(self, response: str) -> str:
         """Removes an ended turn's keys."""
@@ -207,11 +207,11 @@ class TurnLedger:
 
     async def discard(self, response: str, fence: int) -> str:
         """Drops a turn that came back with an old Redis although its end is stored."""
-        return text((await self._runner.run(turn_scripts.DISCARD, response, fence))[0])
+        return text((await self._runner.run(loss_scripts.DISCARD, response, fence))[0])
 
     async def probe(self) -> None:
         """Raises `Lost` if Redis lost something since this process last wrote."""
-        await self._runner.run(turn_scripts.PROBE)
+        await self._runner.run(loss_scripts.PROBE)
 
     async def turn(self, response: str) -> TurnRecord | None:
         """The turn as Redis holds it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from moorage.cli import options, printing
@@ -15,15 +13,16 @@ app = typer.Typer(help="Agents: list, show, delete.", no_args_is_help=False, inv
 def agents(ctx: typer.Context, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
     """The agents you may use (the same as `agents list`)."""
     if ctx.invoked_subcommand is None:
-        list_agents(url, key, as_json)
+        list_agents(url=url, key=key, as_json=as_json)
 
 
 @app.command("list")
-def list_agents(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def list_agents(platform: options.Platform) -> None:
     """List the agents you may use."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_agents()
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     columns = {"name": "AGENT", "ready": "READY", "protocols": "PROTOCOLS", "revision": "REVISION", "message": "WHY"}
@@ -32,32 +31,19 @@ def list_agents(url: options.Url = None, key: options.Key = None, as_json: optio
 
 
 @app.command("show")
-def show(
-    agent: options.AgentName, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
-) -> None:
+@options.asks
+def show(platform: options.Platform, agent: options.AgentName) -> None:
     """Show one agent with its conditions."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.get_agent(agent)
-    if as_json:
-        printing.document(found)
-    else:
-        printing.fields(found)
+    platform.tell(found, printing.fields)
 
 
 @app.command("delete")
-def delete(
-    agent: options.AgentName,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def delete(platform: options.Platform, agent: options.AgentName, yes: options.Yes = False) -> None:
     """Delete an agent."""
-    if not yes:
-        typer.confirm(f"Delete {agent}? Its sessions cannot be reached afterwards", abort=True, err=True)
-    with options.client(url, key) as client:
+    options.sure(yes, f"Delete {agent}? Its sessions cannot be reached afterwards")
+    with platform.client() as client:
         done = client.delete_agent(agent)
-    if as_json:
-        printing.document(done)
-    else:
-        printing.out(f"{agent} is deleted.")
+    platform.say(done, f"{agent} is deleted.")

@@ -12,21 +12,20 @@ app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 
 
 @app.command("create")
+@options.asks
 def create(
+    platform: options.Platform,
     name: Annotated[str, typer.Argument(help="What it is for.")] = "",
     user: Annotated[str | None, typer.Option("--user", help="Whom it speaks for (default: you).")] = None,
     agent: Annotated[list[str] | None, typer.Option("--agent", help="Only this agent; may be given again.")] = None,
     scope: Annotated[
         list[str] | None, typer.Option("--scope", help="invoke, deploy, operator or admin; may be given again.")
     ] = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Create an API key and print it, once."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         made = client.create_key(name=name, user=user, agents=agent or None, scopes=scope or None)
-    if as_json:
+    if platform.as_json:
         printing.document(made)
         return
     printing.out(str(made.get("key") or made.get("api_key")))
@@ -34,11 +33,12 @@ def create(
 
 
 @app.command("list")
-def list_keys(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def list_keys(platform: options.Platform) -> None:
     """List the keys, without their text."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_keys()
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     columns = {
@@ -64,16 +64,12 @@ def list_keys(url: options.Url = None, key: options.Key = None, as_json: options
 
 
 @app.command("revoke")
+@options.asks
 def revoke(
+    platform: options.Platform,
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="Id of a key, as `keys list` shows it.")],
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Revoke a key, for good."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         done = client.revoke_key(key_id)
-    if as_json:
-        printing.document(done)
-    else:
-        printing.out(f"{key_id} is revoked.")
+    platform.say(done, f"{key_id} is revoked.")

@@ -27,17 +27,12 @@ class Rating(StrEnum):
 
 
 @app.command("show")
-def show(
-    response: options.ResponseId,
-    agent: Of = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def show(platform: options.Platform, response: options.ResponseId, agent: Of = None) -> None:
     """Show a response and its record: attempts with their reasons, session, trace."""
     from moorage._errors import ApiStatusError
 
-    with options.client(url, key) as client:
+    with platform.client() as client:
         name, found = find(client, response, agent)
         try:
             record = client.response_record(name, response)
@@ -45,7 +40,7 @@ def show(
             if missing.status != 404:
                 raise
             record = {}
-    if as_json:
+    if platform.as_json:
         printing.document({"response": found, "record": record})
         return
     text = text_of(found)
@@ -57,17 +52,16 @@ def show(
 
 
 @app.command("follow")
+@options.asks
 def follow(
+    platform: options.Platform,
     response: options.ResponseId,
     agent: Of = None,
     after: Annotated[int, typer.Option("--after", min=-1, help="Only events over this sequence number.")] = -1,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Read a response's stream from a cursor up to its end, through broken connections."""
-    printer = Answer(as_json)
-    with options.client(url, key) as client:
+    printer = Answer(platform.as_json)
+    with platform.client() as client:
         name, _ = find(client, response, agent)
         for event in client.follow_response(name, response, after=after):
             printer.show(event)
@@ -77,46 +71,34 @@ def follow(
 
 
 @app.command("cancel")
-def cancel(
-    response: options.ResponseId,
-    agent: Of = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def cancel(platform: options.Platform, response: options.ResponseId, agent: Of = None) -> None:
     """Cancel a running response."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         name, _ = find(client, response, agent)
         found = client.cancel_response(name, response)
-    if as_json:
-        printing.document(found)
-    else:
-        printing.out(f"{response} is {printing.cell(found.get('status'))}.")
+    platform.say(found, f"{response} is {printing.cell(found.get('status'))}.")
 
 
 @app.command("feedback")
+@options.asks
 def feedback(
+    platform: options.Platform,
     response: options.ResponseId,
     rating: Annotated[Rating | None, typer.Argument(help="positive, negative or neutral.")] = None,
     score: Annotated[float | None, typer.Option("--score", help="A number of your own scale.")] = None,
     comment: Annotated[str | None, typer.Option("--comment", "-m", help="Why.")] = None,
     agent: Of = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Keep feedback with a response: a rating, a score, or both."""
     if rating is None and score is None:
         raise typer.BadParameter("give positive, negative or neutral, or --score")
-    with options.client(url, key) as client:
+    with platform.client() as client:
         name, _ = find(client, response, agent)
         kept = client.add_feedback(
             name, response, rating=rating.value if rating else None, score=score, comment=comment
         )
-    if as_json:
-        printing.document(kept)
-    else:
-        printing.out("Thank you: kept with the response.")
+    platform.say(kept, "Thank you: kept with the response.")
 
 
 def find(client: Client, response: str, agent: str | None) -> tuple[str, dict[str, Any]]:

@@ -22,11 +22,12 @@ MOST_LINES = 5000
 
 
 @app.command("list")
-def list_routines(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def list_routines(platform: options.Platform) -> None:
     """List the routines with their next due time and their last outcome."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_routines()
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     rows = [
@@ -54,11 +55,12 @@ def list_routines(url: options.Url = None, key: options.Key = None, as_json: opt
 
 
 @app.command("show")
-def show(name: Name, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def show(platform: options.Platform, name: Name) -> None:
     """Show a routine: the next five due times in words, the run that goes on, the last one, alerts that reached nobody."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         one = client.get_routine(name)
-    if as_json:
+    if platform.as_json:
         printing.document(one)
         return
     printing.out(
@@ -79,30 +81,28 @@ def show(name: Name, url: options.Url = None, key: options.Key = None, as_json: 
 
 
 @app.command("run")
+@options.asks
 def run(
+    platform: options.Platform,
     name: Name,
     wait: Annotated[
         bool, typer.Option("--wait", help="Print what it does until it has ended; exit code 1 unless it succeeded.")
     ] = False,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Run a routine now, whatever its schedule says."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.run_routine(name)
         if wait:
-            found = _followed(client, name, found["id"], quiet=as_json)
-    if as_json:
-        printing.document(found)
-    else:
-        printing.out(printing.clean(_said(found)))
+            found = _followed(client, name, found["id"], quiet=platform.as_json)
+    platform.tell(found, lambda found: printing.out(printing.clean(_said(found))))
     if wait and found["outcome"] != "succeeded":
         raise typer.Exit(1)
 
 
 @app.command("logs")
+@options.asks
 def logs(
+    platform: options.Platform,
     name: Name,
     run: Annotated[
         str | None,
@@ -115,16 +115,13 @@ def logs(
     tail: Annotated[
         int, typer.Option("--tail", "-n", min=0, max=MOST_LINES, help="Lines of what its sandbox printed.")
     ] = 100,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Print what a run said, how far it is, and what its sandbox printed meanwhile."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         routine = client.get_routine(name)
         agent = routine["agent"]
         found = _run_of(client, name, run)
-        if follow and found["outcome"] is None and as_json:
+        if follow and found["outcome"] is None and platform.as_json:
             for event in client.follow_run(name, found["id"]):
                 printing.document(event)
             return
@@ -134,7 +131,7 @@ def logs(
         else:
             responses = _responses(client, agent, found)
         lines = _printed(client, routine, found, tail)
-    if as_json:
+    if platform.as_json:
         printing.document({"run": found, "responses": responses, "lines": lines})
         return
     for response in responses:
@@ -180,17 +177,16 @@ def delete(name: Name, url: options.Url = None, key: options.Key = None) -> None
 
 
 @app.command("history")
+@options.asks
 def history(
+    platform: options.Platform,
     name: Name,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many runs.")] = 20,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """List a routine's runs, the newest first, with their responses or invocations."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_runs(name, limit=limit)
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     rows = [

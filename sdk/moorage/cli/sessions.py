@@ -27,17 +27,12 @@ def sessions(
 
 
 @app.command("list")
-def list_sessions(
-    agent: options.AgentOption = None,
-    status: Status = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def list_sessions(platform: options.Platform, agent: options.AgentOption = None, status: Status = None) -> None:
     """List your sessions, newest first."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_sessions(agent=agent, status=status)
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     columns = {"id": "SESSION", "agent": "AGENT", "status": "STATUS", "last": "LAST USED (UTC)", "box": "SANDBOX"}
@@ -49,91 +44,57 @@ def list_sessions(
 
 
 @app.command("show")
-def show(
-    session: options.SessionId,
-    agent: options.AgentOption = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def show(platform: options.Platform, session: options.SessionId, agent: options.AgentOption = None) -> None:
     """Show one session."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.get_session(session, agent=agent)
-    if as_json:
-        printing.document(found)
-    else:
-        printing.fields(found)
+    platform.tell(found, printing.fields)
 
 
 @app.command("stop")
-def stop(
-    session: options.SessionId,
-    agent: options.AgentOption = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def stop(platform: options.Platform, session: options.SessionId, agent: options.AgentOption = None) -> None:
     """Let the session's sandbox go. Its workspace stays; the next call wakes it."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.stop_session(session, agent=agent)
-    if as_json:
-        printing.document(found)
-    else:
-        printing.out(f"{session} is {printing.cell(found.get('status') or 'stopping')}.")
+    platform.say(found, f"{session} is {printing.cell(found.get('status') or 'stopping')}.")
 
 
 @app.command("delete")
+@options.asks
 def delete(
+    platform: options.Platform,
     session: options.SessionId,
     agent: options.AgentOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
+    yes: options.Yes = False,
 ) -> None:
     """Delete a session with its responses and files."""
-    if not yes:
-        typer.confirm(f"Delete session {session} with its responses and files", abort=True, err=True)
-    with options.client(url, key) as client:
+    options.sure(yes, f"Delete session {session} with its responses and files")
+    with platform.client() as client:
         done = client.delete_session(session, agent=agent)
-    if as_json:
-        printing.document(done)
-    else:
-        printing.out(f"{session} is deleted.")
+    platform.say(done, f"{session} is deleted.")
 
 
 Checkpoint = Annotated[str | None, typer.Option("--from", help="Id of a checkpoint (see `sessions checkpoints`).")]
 
 
 @app.command("checkpoint")
-def checkpoint(
-    session: options.SessionId,
-    agent: options.AgentOption = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def checkpoint(platform: options.Platform, session: options.SessionId, agent: options.AgentOption = None) -> None:
     """Save the session's files as they are now."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         made = client.checkpoint_session(session, agent=agent)
-    if as_json:
-        printing.document(made)
-    else:
-        printing.out(f"{printing.cell(made.get('id'))}: {made.get('files')} files, {made.get('bytes')} bytes.")
+    platform.say(made, f"{printing.cell(made.get('id'))}: {made.get('files')} files, {made.get('bytes')} bytes.")
 
 
 @app.command("checkpoints")
-def checkpoints(
-    session: options.SessionId,
-    agent: options.AgentOption = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
-) -> None:
+@options.asks
+def checkpoints(platform: options.Platform, session: options.SessionId, agent: options.AgentOption = None) -> None:
     """List the session's checkpoints, newest first."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_checkpoints(session, agent=agent)
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     columns = {
@@ -149,40 +110,31 @@ def checkpoints(
 
 
 @app.command("restore")
+@options.asks
 def restore(
+    platform: options.Platform,
     session: options.SessionId,
     checkpoint: Checkpoint = None,
     agent: options.AgentOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
+    yes: options.Yes = False,
 ) -> None:
     """Put a checkpoint's files in place of the session's. What changed since is lost."""
-    if not yes:
-        typer.confirm(f"Replace the files of session {session}", abort=True, err=True)
-    with options.client(url, key) as client:
+    options.sure(yes, f"Replace the files of session {session}")
+    with platform.client() as client:
         done = client.restore_session(session, checkpoint, agent=agent)
-    if as_json:
-        printing.document(done)
-    else:
-        printing.out(f"{session} has the files of {printing.cell(done.get('id'))}.")
+    platform.say(done, f"{session} has the files of {printing.cell(done.get('id'))}.")
 
 
 @app.command("fork")
+@options.asks
 def fork(
+    platform: options.Platform,
     session: options.SessionId,
     checkpoint: Checkpoint = None,
     to: Annotated[str | None, typer.Option("--to", help="Id of the new session; made when left out.")] = None,
     agent: options.AgentOption = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Start a new session with this one's files."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         made = client.fork_session(session, checkpoint=checkpoint, to=to, agent=agent)
-    if as_json:
-        printing.document(made)
-    else:
-        printing.out(f"{printing.cell(made.get('id'))} begins with the files of {session}.")
+    platform.say(made, f"{printing.cell(made.get('id'))} begins with the files of {session}.")

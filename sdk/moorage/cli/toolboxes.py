@@ -18,11 +18,12 @@ Name = Annotated[str, typer.Argument(metavar="TOOLBOX", help="Name of a toolbox.
 
 
 @app.command("list")
-def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def list_toolboxes(platform: options.Platform) -> None:
     """List the toolboxes with their servers and agents."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_toolboxes()
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     rows = [
@@ -45,11 +46,12 @@ def list_toolboxes(url: options.Url = None, key: options.Key = None, as_json: op
 
 
 @app.command("tools")
-def tools(name: Name, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+@options.asks
+def tools(platform: options.Platform, name: Name) -> None:
     """Ask a toolbox' servers for their tools. DIGEST is what `pin` in its manifest takes."""
-    with options.client(url, key) as client:
+    with platform.client() as client:
         found = client.list_tools(name)
-    if as_json:
+    if platform.as_json:
         printing.document(found)
         return
     rows = [
@@ -79,13 +81,12 @@ def tools(name: Name, url: options.Url = None, key: options.Key = None, as_json:
 
 
 @app.command("call")
+@options.asks
 def call(
+    platform: options.Platform,
     name: Name,
     tool: Annotated[str, typer.Argument(metavar="TOOL", help="Name of a tool as agents know it.")],
     arguments: Annotated[str, typer.Argument(help="Its arguments as a JSON object.")] = "{}",
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
 ) -> None:
     """Run one tool, as an agent would, and print what it gives. Exit code 1 for an error of the tool's."""
     try:
@@ -94,15 +95,16 @@ def call(
         raise Misuse(f"The arguments are not JSON: {wrong}.", hint="""Write them like '{"title": "x"}'.""") from wrong
     if not isinstance(given, dict):
         raise Misuse("The arguments are not a JSON object.", hint="""Write them like '{"title": "x"}'.""")
-    with options.client(url, key) as client:
+    with platform.client() as client:
         result = client.call_tool(name, tool, given)
-    if as_json:
-        printing.document(result)
-    else:
-        for part in result.get("content", []):
-            printing.out(_text(part))
+    platform.tell(result, _say)
     if result.get("isError"):
         raise typer.Exit(1)
+
+
+def _say(result: dict[str, Any]) -> None:
+    for part in result.get("content", []):
+        printing.out(_text(part))
 
 
 def _text(part: dict[str, Any]) -> str:

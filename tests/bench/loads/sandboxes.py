@@ -33,7 +33,7 @@ from moorage_api.provider.base import Revision
 from moorage_api.provider.loop import Provider
 from moorage_gateway import package_index
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_local import environments, machine, probe, state
+from moorage_local import blueprint, environments, machine, probe, state
 from moorage_local.isolation import Isolation
 from moorage_local.program import Program
 
@@ -59,7 +59,7 @@ async def _measure(effort: Effort) -> list[Line]:
         for mode in MODES:
             found = await probe.detect(
                 instance=f"bench-{os.getpid()}-{mode}",
-                launcher=machine.LAUNCHER,
+                launcher=blueprint.LAUNCHER,
                 want="plain" if mode == "plain" else "auto",
             )
             try:

@@ -21,7 +21,7 @@ import pytest
 from pydantic import ValidationError
 
 from component.egress.forms import NEVER, NOT_GLOBAL, PRIVATE, PUBLIC, URL_FORMS
-from component.egress.test_proxy import KEY, TOKEN, World
+from component.egress.world import KEY, TOKEN, World
 from fakes import pod_tokens as cluster
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry

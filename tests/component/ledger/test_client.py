@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from fakes.valkey import Valkey
-from moorage_api.ledger import turn_scripts
+from moorage_api.ledger import loss_scripts
 from moorage_api.ledger.script import Lost, Unreachable
 from moorage_gateway.ledger_client import PATIENCE_S, LedgerClient, RedisRefused
 
@@ -104,7 +104,7 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
 
     async def post() -> list[Any] | None:
         told.clear()
-        ledger.post(turn_scripts.PROBE, tuple, landed)
+        ledger.post(loss_scripts.PROBE, tuple, landed)
         async with asyncio.timeout(5):
             await told.wait()
         return heard[-1]
@@ -112,12 +112,12 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
     admin = aioredis.Redis.from_url(valkey.url)
     await admin.script_flush()
     assert await post() is None  # the server does not know the script; `run` will load it
-    await ledger.run(turn_scripts.PROBE)
+    await ledger.run(loss_scripts.PROBE)
     assert (await post() or [b""])[0] == b"OK"
     await admin.flushall()
     assert await post() is None  # the ledger is lost
     with pytest.raises(Lost):
-        await ledger.run(turn_scripts.PROBE)
+        await ledger.run(loss_scripts.PROBE)
     assert len(heard) == 3
     await admin.aclose()
 
@@ -125,9 +125,9 @@ async def test_a_posted_script_is_answered_once_and_none_stands_for_every_fault(
 async def test_what_is_posted_is_completed_as_it_leaves_or_taken_back(ledger: LedgerClient) -> None:
     heard: list[list[Any] | None] = []
     said: list[str] = []
-    await ledger.run(turn_scripts.PROBE)
-    ledger.post(turn_scripts.PROBE, lambda: said, heard.append)
-    ledger.post(turn_scripts.PROBE, lambda: None, lambda words: pytest.fail("it was taken back"))
+    await ledger.run(loss_scripts.PROBE)
+    ledger.post(loss_scripts.PROBE, lambda: said, heard.append)
+    ledger.post(loss_scripts.PROBE, lambda: None, lambda words: pytest.fail("it was taken back"))
     said.append("more")  # before the loop turns
     sent = ledger.commands
     assert await ledger.read("PING") == b"PONG"
@@ -141,9 +141,9 @@ async def test_what_is_posted_is_completed_as_it_leaves_or_taken_back(ledger: Le
 async def test_closing_sends_what_waits_and_leaves_nothing_behind(valkey: Valkey) -> None:
     client, heard = LedgerClient(aioredis.Redis.from_url(valkey.url), who="closes"), list[list[Any] | None]()
     await client.found()
-    await client.run(turn_scripts.PROBE)
+    await client.run(loss_scripts.PROBE)
     for _ in range(3):  # in a crowd: they would leave a little later
-        client.post(turn_scripts.PROBE, tuple, heard.append)
+        client.post(loss_scripts.PROBE, tuple, heard.append)
     before = asyncio.all_tasks()
     await client.aclose()
     assert [words and words[0] for words in heard] == [b"OK"] * 3

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from component.ledger.desk import SESSION, START_US, WHO, Desk, acceptance, begun, descriptor, entry
-from moorage_api.ledger import session_scripts, turn_scripts
+from moorage_api.ledger import loss_scripts, session_scripts, turn_scripts
 from moorage_api.ledger.script import Lost, Script
 
 pytestmark = pytest.mark.component
 
-SCRIPTS = [x for module in (turn_scripts, session_scripts) for x in vars(module).values() if isinstance(x, Script)]
+SCRIPTS = [
+    x
+    for module in (turn_scripts, session_scripts, loss_scripts)
+    for x in vars(module).values()
+    if isinstance(x, Script)
+]
 NOTHING = [
     "r-1",
     "1",

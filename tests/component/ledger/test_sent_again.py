@@ -25,6 +25,7 @@ from moorage_api.ledger import (
     agent_calls,
     approvals,
     journal_scripts,
+    loss_scripts,
     progress,
     routine_scripts,
     run_leases,
@@ -332,11 +333,11 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (turn_scripts.RENEW, _renew),
     (turn_scripts.RELEASE, _release),
     (turn_scripts.DELIVERED, _delivered),
-    (turn_scripts.RESTORE, _restore),
-    (turn_scripts.BAR, _bar),
+    (loss_scripts.RESTORE, _restore),
+    (loss_scripts.BAR, _bar),
     (turn_scripts.FORGET, _forget),
-    (turn_scripts.DISCARD, _discard),
-    (turn_scripts.PROBE, _probe),
+    (loss_scripts.DISCARD, _discard),
+    (loss_scripts.PROBE, _probe),
     (session_scripts.OPEN, _open),
     (session_scripts.ARCHIVE, _archive),
     (session_scripts.UNKEPT, _unkept),
@@ -353,7 +354,7 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (session_scripts.DELETE, _delete),
     (session_scripts.REMOVED, _removed),
     (session_scripts.DEFER, _defer),
-    (session_scripts.LABEL, _label),
+    (loss_scripts.LABEL, _label),
     (journal_scripts.START, _call),
     (journal_scripts.START, _call_recorded),
     (journal_scripts.START, _call_of_unknown_outcome),
@@ -372,7 +373,7 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
 
 # These say in their second answer that the first one took effect; the test below has the pairs.
 TELLING = {
-    session_scripts.OFFER.name, session_scripts.CLAIM.name, session_scripts.GONE.name, session_scripts.ANNOUNCE.name,
+    session_scripts.OFFER.name, session_scripts.CLAIM.name, session_scripts.GONE.name, loss_scripts.ANNOUNCE.name,
     session_scripts.PUBLISH.name, turn_scripts.CANCEL.name,
     routine_scripts.PUBLISH_ROUTINE.name, routine_scripts.TAKE_ROUTINES.name, routine_scripts.PUT_ROUTINE.name,
 }  # fmt: skip
@@ -400,7 +401,7 @@ async def test_a_second_answer_may_say_that_the_first_took_effect_but_writes_not
         (lambda: g.run(session_scripts.OFFER, descriptor("sb-1").to_json()), "OK SEEN"),
         (lambda: g.run(session_scripts.CLAIM, SESSION, "r1", 0), "CLAIMED ROUTE"),
         (
-            lambda: g.run(session_scripts.ANNOUNCE, "dev:p3", 7, descriptor("sb-3").to_json(), WHO.to_json()),
+            lambda: g.run(loss_scripts.ANNOUNCE, "dev:p3", 7, descriptor("sb-3").to_json(), WHO.to_json()),
             "RESTORED OK",
         ),
         (lambda: g.run(turn_scripts.CANCEL, "r-9", "cancelled", 2, "{}"), "CLOSING ENDED"),
@@ -439,6 +440,7 @@ def test_every_script_is_in_the_table() -> None:
         for module in (
             turn_scripts,
             session_scripts,
+            loss_scripts,
             journal_scripts,
             routine_scripts,
             agent_calls,

@@ -19,7 +19,7 @@ from moorage_api import names, platform_wheel
 from moorage_api.ledger.records import Descriptor
 from moorage_api.provider.base import Revision
 from moorage_gateway import package_index
-from moorage_local import machine, probe, processes, state
+from moorage_local import blueprint, machine, probe, processes, state
 from moorage_local.environments import AgentEnvironment, BuildSettings, Environments
 from moorage_local.isolation import Isolation
 from moorage_local.program import Program
@@ -51,7 +51,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> AgentEnvironment:
 @pytest.fixture(scope="session", params=["isolated", "plain"])
 def isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     want = request.param
-    found = asyncio.run(probe.detect(instance=f"provider-{os.getpid()}", launcher=machine.LAUNCHER, want=_wish(want)))
+    found = asyncio.run(probe.detect(instance=f"provider-{os.getpid()}", launcher=blueprint.LAUNCHER, want=_wish(want)))
     if found.mode != want:
         pytest.skip(f"no {want} mode on this machine: {found.why_plain}")
     yield found

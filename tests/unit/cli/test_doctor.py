@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import re
 from typing import Any
 
@@ -11,35 +9,14 @@ import pytest
 
 from moorage._errors import ApiStatusError, ConnectionLost
 from moorage.cli.connection import Connection
-from moorage.cli.doctor import command, definitions, findings, gateway, namespaces, network, platform, server, storage
+from moorage.cli.doctor import command, findings, gateway, namespaces, network, platform, server, storage
 from moorage.cli.doctor.asked import Answer, of_run
 from moorage.cli.doctor.findings import Finding
-from moorage_api import schema
-from moorage_api.resources import HOSTED_AGENT, custom_resource_definition
 from tree import ROOT
+from unit.cli.doctoring import ABSENT, FORBIDDEN, LOST, items, said, told
 
 pytestmark = pytest.mark.unit
-FORBIDDEN = Answer("forbidden", why="no")
-ABSENT = Answer("absent", why="no")
-LOST = Answer("refused", why="the connection broke")
-SHIPPED = custom_resource_definition(HOSTED_AGENT, schema.json_schema("HostedAgent"))
 WHERE = Connection("http://gateway", "key")
-
-
-def said(value: object) -> Answer:
-    return Answer("answered", json.dumps(value))
-
-
-def items(*values: object) -> Answer:
-    return said({"kind": "List", "items": values})
-
-
-def told(found: Finding, level: str, *words: str) -> None:
-    """Its level, and words of what it says or what mends it; what is wrong or unseen names a next step."""
-    whole = "\n".join((found.says, *found.mend))
-    assert found.level == level, whole
-    assert [word for word in words if word not in whole] == [], whole
-    assert found.mend or level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -85,108 +62,6 @@ def test_the_oldest_version_is_the_charts() -> None:
     chart = (ROOT / "charts/moorage/Chart.yaml").read_text("utf-8")
     found = re.search(r'kubeVersion: ">=(\d+)\.(\d+)', chart)
     assert found is not None and (int(found[1]), int(found[2])) == server.OLDEST
-
-
-def installed() -> dict[str, Any]:
-    held = copy.deepcopy(SHIPPED)
-    held["metadata"]["uid"] = "1"
-    held["spec"]["conversion"] = {"strategy": "None"}
-    held["status"] = {"conditions": [{"type": kind, "status": "True"} for kind in ("NamesAccepted", "Established")]}
-    return held
-
-
-def root(held: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = held["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    return found
-
-
-def older(held: dict[str, Any]) -> None:
-    del root(held)["spec"]["properties"]["pool"]["properties"]["min"]
-
-
-def newer(held: dict[str, Any]) -> None:
-    root(held)["spec"]["properties"]["wonder"] = {"type": "string"}
-
-
-def other(held: dict[str, Any]) -> None:
-    root(held)["spec"]["properties"]["image"]["maxLength"] = 7
-
-
-def without_a_rule(held: dict[str, Any]) -> None:
-    root(held)["spec"]["x-kubernetes-validations"].pop()
-
-
-def without_a_column(held: dict[str, Any]) -> None:
-    held["spec"]["versions"][0]["additionalPrinterColumns"].pop()
-
-
-def without_a_short_name(held: dict[str, Any]) -> None:
-    held["spec"]["names"]["shortNames"].pop()
-
-
-def explained_otherwise(held: dict[str, Any]) -> None:
-    root(held)["spec"]["description"] = "other words"
-    held["spec"]["versions"][0]["additionalPrinterColumns"][0]["description"] = "other words"
-    root(held)["status"]["properties"]["conditions"]["items"]["properties"]["reason"]["description"] = "other"
-
-
-def of_another_version(held: dict[str, Any]) -> None:
-    held["spec"]["versions"][0]["name"] = "v9"
-
-
-def with_another_version(held: dict[str, Any]) -> None:
-    held["spec"]["versions"][0]["storage"] = False
-    held["spec"]["versions"].append({**copy.deepcopy(held["spec"]["versions"][0]), "name": "v9", "storage": True})
-
-
-def not_served(held: dict[str, Any]) -> None:
-    held["spec"]["versions"][0]["served"] = False
-
-
-def refused(held: dict[str, Any]) -> None:
-    held["status"]["conditions"][0] |= {"status": "False", "message": '"ha" is already in use'}
-
-
-@pytest.mark.parametrize(
-    ("change", "level", "words"),
-    [
-        (lambda held: None, "ok", ["v1alpha1", "7.7"]),
-        (explained_otherwise, "ok", []),
-        (with_another_version, "ok", []),
-        (older, "wrong", ["older", "lacks spec.pool.min", definitions.UPGRADE]),
-        (without_a_rule, "wrong", ["older", "spec.x-kubernetes-validations", definitions.UPGRADE]),
-        (without_a_column, "wrong", ["older", "additionalPrinterColumns"]),
-        (without_a_short_name, "wrong", ["older", "names.shortNames"]),
-        (newer, "wrong", ["newer", "also has spec.wonder", definitions.UPGRADE_CLI]),
-        (other, "wrong", ["differs at spec.image.maxLength", definitions.UPGRADE, definitions.UPGRADE_CLI]),
-        (of_another_version, "wrong", ["serves v9", "needs v1alpha1"]),
-        (not_served, "wrong", ["serves no version"]),
-        (refused, "wrong", ["already in use", "kubectl describe crd hostedagents.moorage.dev"]),
-    ],
-)
-def test_an_installed_definition_is_compared_with_the_shipped_one(change: Any, level: str, words: list[str]) -> None:
-    held = installed()
-    change(held)
-    told(definitions.judge(SHIPPED, said(held), "7.7"), level, *words)
-
-
-def test_a_newer_definition_is_not_replaced_by_an_older_one() -> None:
-    held = installed()
-    newer(held)
-    assert definitions.UPGRADE not in definitions.judge(SHIPPED, said(held), "7.7").mend
-
-
-@pytest.mark.parametrize(
-    ("answer", "level", "words"),
-    [
-        (ABSENT, "wrong", ["not installed", definitions.UPGRADE]),
-        (FORBIDDEN, "could not look", ["may not get customresourcedefinitions"]),
-        (LOST, "could not look", ["the connection broke"]),
-        (Answer("answered", "nonsense"), "could not look", ["cannot be read"]),
-    ],
-)
-def test_a_definition_that_is_not_told(answer: Answer, level: str, words: list[str]) -> None:
-    told(definitions.judge(SHIPPED, answer, "7.7"), level, *words)
 
 
 def workload(component: str, kind: str = "Deployment", version: str = "7.7", **more: Any) -> dict[str, Any]:
