@@ -13,6 +13,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from fakes.valkey import Valkey
+from moorage_api import names
 from moorage_api.catalog import RoutineEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.kinds import Routine, parse_any
@@ -22,7 +23,6 @@ from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
-from moorage_gateway.routines.running import response_of
 from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routines.state import Alert, Run, State, Turn
 from moorage_gateway.store.memory import MemoryStore
@@ -105,7 +105,7 @@ class PlayedTurns:
 
     def response(self, tenant: str, known: Known, run: Run) -> str:
         """See Running."""
-        return response_of("0123456789abcdef", Run(id=f"{known.name}/{run.id}", slot=run.slot, number=run.number))
+        return names.derived_response_id("0123456789abcdef", known.spec.agent, known.name, run.id, str(run.number))
 
     async def carry(self, tenant: str, run: Run) -> None:
         """No steps are played."""

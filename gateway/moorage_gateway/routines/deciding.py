@@ -125,6 +125,15 @@ def cancelled(state: State, response: str) -> State:
     return replace(state, ending=tuple(one for one in state.ending if one != response))
 
 
+def left(state: State) -> tuple[str, ...]:
+    """Turns that may run of a routine that was taken away."""
+    run = state.run
+    if run is None or run.phase == "waiting":
+        return state.ending
+    newest = run.claimed if run.phase == "starting" else run.responses[-1]
+    return (*state.ending, newest) if newest else state.ending
+
+
 def new_run() -> str:
     """An id of a run."""
     return secrets.token_hex(8)

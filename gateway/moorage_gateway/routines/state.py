@@ -28,6 +28,8 @@ class Run:
     phase: Phase = "starting"
     responses: tuple[str, ...] = ()
     """Ids of the turns, in order; the last is that of this try once it is accepted."""
+    claimed: str = ""
+    """The id that the turn of this try has, accepted or not, from before it is: whatever becomes of the manifest, it can be cancelled."""
     began: int = 0
     until: int = 0
     """When this try's time is over; 0 before it was accepted."""
