@@ -344,12 +344,27 @@ def test_two_routines_of_one_owner_and_agent_that_are_due_at_once_are_both_run(l
     assert runs[0]["response_ids"] != runs[1]["response_ids"] and runs[0]["id"] != runs[1]["id"]
 
 
-def test_an_agent_that_is_not_there_is_a_failure_that_says_so(laptop: Laptop) -> None:
-    began = time.monotonic()
-    laptop.write("lost", agent="nowhere")
-    laptop.run("lost")
-    (run,) = laptop.ended("lost", within=90)
-    assert run["outcome"] == "failed" and "no agent named 'nowhere'" in run["error"], time.monotonic() - began
+def test_an_agent_that_is_not_there_yet_is_waited_for_and_one_that_went_is_a_failure_that_says_so(
+    laptop: Laptop,
+) -> None:
+    due = datetime.now(UTC).replace(microsecond=0)
+    spec = {"agent": "later", "at": due.isoformat(), "input": "early"}
+    laptop.keep({"apiVersion": AGENT["apiVersion"], "kind": "Routine", "metadata": {"name": "early"}, "spec": spec})
+    said = "routine early: spec.agent: there is no agent 'later' yet"
+    poll("it is said", lambda: said in laptop.platform.log.read_text(), within=30)
+    assert not laptop.is_there("early")
+    place = laptop.folder / "later"
+    place.mkdir()
+    (place / "host.py").write_text(HOST)
+    (place / "agent.yaml").write_text(yaml.safe_dump(AGENT | {"metadata": {"name": "later"}}))
+    poll("it is known", lambda: laptop.is_there("early"), within=60)
+    (run,) = laptop.ended("early", within=90)
+    assert (run["outcome"], run["scheduled_time"]) == ("succeeded", due.isoformat().replace("+00:00", "Z"))
+    (place / "agent.yaml").unlink()
+    poll("its agent is gone", lambda: laptop.platform.call("/v1/agents/later")[0] == 404, within=30)
+    laptop.run("early")
+    run = laptop.ended("early", 2, within=90)[0]
+    assert run["outcome"] == "failed" and "no agent named 'later'" in run["error"]
 
 
 def test_only_operators_of_the_tenant_see_routines(laptop: Laptop) -> None:
