@@ -159,7 +159,7 @@ class Scheduler:
         if state.kept != state.hold:
             await self._holds.keep(taken.entry.tenant, taken.entry.name, state)
             state = replace(state, kept=state.hold)
-        state = await self._tell(taken, state, now)
+        state = await self._tell(taken, await self._named(taken.entry, state), now)
         run = state.run
         turn = None
         if run is not None and run.phase == "running":
@@ -241,16 +241,24 @@ class Scheduler:
         return after(state, outcomes, now)
 
     async def write(self, entry: RoutineEntry, known: Known, version: int, decision: Decision) -> int | None:
-        """What ended, then the state; its version, None when another look was faster."""
+        """What ended, then the state, then what is not run; its version, None when another look was faster."""
         for run in decision.ended:
             await self._history.add(entry.tenant, entry.name, run)
         state, shown = decision.state, deciding.standing(known, decision.state)
         if not await self._ledger.put(entry.field, version, state.to_json(), decision.look, shown):
             return None
-        if decision.ended:
-            with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable):  # the next look does it
+            await self._named(entry, state)
+            if decision.ended or state.named:
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
         return version + 1
+
+    async def _named(self, entry: RoutineEntry, state: State) -> State:
+        """The history says of due times that they were not run. Twice says the same; before the state says so, another look might still
+        run them."""
+        for never in state.named:
+            await self._history.add(entry.tenant, entry.name, never)
+        return replace(state, named=()) if state.named else state
 
     async def _accept(self, taken: _Taken, state: State) -> None:
         """The claimed run becomes a turn; one that is refused for good has failed."""

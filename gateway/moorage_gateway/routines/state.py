@@ -97,6 +97,9 @@ class State:
     ending: tuple[str, ...] = ()
     """Responses of replaced runs that are still to be cancelled: whoever looks does it, until it is done."""
 
+    named: tuple[Ended, ...] = ()
+    """Due times that are not run, of which the history may not say so yet: it does after the state that decided so, and not before."""
+
     kept: str = ""
     """`hold` as the object store was told it last."""
 
@@ -125,6 +128,7 @@ class State:
             alerts=tuple(Alert(**each) for each in data.pop("alerts", ())),
             dead=tuple(Alert(**each) for each in data.pop("dead", ())),
             ending=tuple(data.pop("ending", ())),
+            named=tuple(Ended.of(each) for each in data.pop("named", ())),
             **data,
         )
 
@@ -151,9 +155,12 @@ class Ended:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """The entry behind `to_json`. Raises ValueError or TypeError."""
-        found: dict[str, Any] = orjson.loads(data)
-        found["responses"] = tuple(found["responses"])
-        return cls(**found)
+        return cls.of(orjson.loads(data))
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Self:
+        """From its fields. Raises ValueError, KeyError or TypeError."""
+        return cls(**{**data, "responses": tuple(data["responses"])})
 
     @property
     def last(self) -> Last:
@@ -173,7 +180,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a look. `ended` is written before the state is: twice says the same, since it is named by the run."""
+    """What follows from a look. `ended`: runs that are over, written before the state is: twice says the same, since it is named by the
+    run."""
 
     state: State
     look: int
