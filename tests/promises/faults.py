@@ -235,6 +235,7 @@ ROWS: dict[str, Row] = {
             "unit/routines/test_deciding.py::test_a_clock_that_jumps_back_runs_nothing_twice",
             f"{JOURNEY.format('routines')}::test_a_due_time_is_run_once_and_its_response_is_read_like_any_other",
             f"{JOURNEY.format('routines')}::test_due_times_that_passed_while_the_platform_was_down",
+            f"{JOURNEY.format('routines')}::test_a_due_time_that_passed_before_anybody_knew_of_it_is_run_or_named_as_missed",
         ),
     ),
     "F31": Row(
