@@ -72,8 +72,8 @@ def new_response_id(session_partition: str) -> str:
 
 
 def derived_response_id(session_partition: str, *parts: str) -> str:
-    """One that follows from `parts`, one of which nobody can guess: 32 hex of their sha256 in the place of the random ones. For a turn
-    that whoever asks for it must find again."""
+    """One that follows from `parts`: 32 hex of their sha256 in the place of the random ones. For a turn that whoever asks for it must find
+    again. Who can guess the parts knows the id, and that opens nothing: a response is its owner's."""
     text = "".join(f"{len(part)}:{part}," for part in parts)
     return f"caresp_{session_partition}00{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

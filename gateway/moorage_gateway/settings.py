@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from moorage_api.kinds import quantities
+from moorage_api.upstream_places import ALLOWED
 
 PREFIX = "MOORAGE_"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
@@ -308,7 +309,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_upstreams", "workload_hosts")
     @classmethod
     def _are_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\]):[1-9][0-9]{0,4}", each) is None for each in value):
+        if any(ALLOWED.fullmatch(each) is None for each in value):
             raise ValueError("must be hosts with a port, as models.example:443 or 127.0.0.1:11434, comma separated")
         return value
 

@@ -124,6 +124,9 @@ class Applies:
         except ManifestError as error:
             return {"ok": False, "error": str(error), "field": error.field}
         assert isinstance(routine, Routine)  # the gateway has looked
+        why = self._endpoints.refusal(routine)
+        if why is not None:
+            return {"ok": False, "error": why, "field": why.partition(":")[0]}
         manifests.save(self._folder, self._tenant, routine)
         self._routines[name] = routine
         said = self._endpoints.apply(self._routines)

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_api import upstream_places
 from moorage_api.catalog import (
     EndpointEntry,
     RoutineEntry,
@@ -27,9 +28,8 @@ from moorage_api.catalog import (
 from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.ledger.provider import ProviderLedger
-from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.script import LedgerError
-from moorage_gateway.models import places
+from moorage_api.provider import routines as rules
 from moorage_gateway.models.credentials import usable
 from moorage_local.manifests import FoundEndpoint, FoundRoutine, FoundToolbox
 
@@ -59,6 +59,7 @@ class Endpoints:
         self._timed: dict[str, FoundRoutine] = {}
         self._places: dict[str, dict[str, str]] = {}
         self._applied: dict[str, Routine] = {}
+        self._published: frozenset[str] = frozenset()
         self._allowed: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
 
@@ -78,10 +79,11 @@ class Endpoints:
         self._timed = {**kept_routines, **(routines or {})}
         urls = [each.spec.base_url for each in self._endpoints]
         urls += [url for each in self._toolboxes for upstream in each.spec.upstreams for url in upstream.urls]
-        self._allowed = frozenset(places.named(*places.authority(url)) for url in urls)
+        self._allowed = frozenset(upstream_places.named(*upstream_places.authority(url)) for url in urls)
         self._wake.set()
         needed = [*self._needed(), *self._of_programs()]
         missing = [sentence for each in needed if (sentence := self._missing(each)) is not None]
+        missing += [f"routine {one.name}: {why}" for one in self._routines if (why := self.refusal(one)) is not None]
         return missing + [
             f"model endpoint {each.name}: workloadIdentity is a cluster's; on a laptop give it a credential"
             for each in self._endpoints
@@ -108,6 +110,23 @@ class Endpoints:
         self._wake.set()
         ours = [each for each in self._needed() if each.routine in routines]
         return [sentence for each in ours if (sentence := self._missing(each)) is not None]
+
+    def refusal(self, routine: Routine) -> str | None:
+        """Why a routine is not run whose alerts may go nowhere, with the field; None where they may, or where there is no URL yet."""
+        for number, target in enumerate(routine.spec.alerts):
+            url = self.key_of(target.url)
+            why = "" if url is None else rules.refusal(rules.place_of(number, "url"), target.name, url, _opened(url))
+            if why:
+                return why
+        return None
+
+    def without_agent(self, agents: Collection[str]) -> list[str]:
+        """Sentences about routines whose agents are none of these."""
+        return [
+            f"routine {one.name}: {rules.without_agent(one.spec.agent, published=one.name in self._published)}"
+            for one in self._routines
+            if one.spec.agent not in agents
+        ]
 
     def file_of(self, routine: str) -> Path | None:
         """The file of the folder that a routine stands in."""
@@ -165,9 +184,7 @@ class Endpoints:
     def _alerted(self) -> Iterator[str]:
         for routine in self._routines:
             for target in routine.spec.alerts:
-                url = self.get(alert_credential_name(self._tenant, routine.name, target.name, "url"))
-                with contextlib.suppress(ValueError):
-                    yield places.named(*places.authority(url or ""))
+                yield from _opened(self.key_of(target.url) or "")
 
     def get(self, name: str) -> str | None:
         """See `moorage_gateway.models.credentials.Credentials`."""
@@ -179,7 +196,7 @@ class Endpoints:
             self._wake.clear()
             with contextlib.suppress(LedgerError):
                 await self._publish(ledger)
-                await self._publish_routines(ledger.routines)
+                await self._publish_routines(ledger)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_S):
                     await self._wake.wait()
@@ -203,14 +220,19 @@ class Endpoints:
         for name in shown.keys() - boxes.keys():
             await ledger.unpublish_toolbox(self._tenant, name)
 
-    async def _publish_routines(self, ledger: RoutineLedger) -> None:
-        wanted = {one.name: RoutineEntry(self._tenant, one.name, one.wire_spec()) for one in self._routines}
-        held = {entry.name: entry for entry in await ledger.entries() if entry.tenant == self._tenant}
-        for name, entry in wanted.items():
-            if held.get(name) != entry:
-                await ledger.publish(entry)
-        for name in held.keys() - wanted.keys():
-            await ledger.unpublish(self._tenant, name)
+    async def _publish_routines(self, ledger: ProviderLedger) -> None:
+        held = {entry.field: entry for entry in await ledger.routines.entries() if entry.tenant == self._tenant}
+        agents = await ledger.agents()
+        able = [
+            RoutineEntry(self._tenant, one.name, one.wire_spec()) for one in self._routines if self.refusal(one) is None
+        ]
+        wanted = {entry.field: entry for entry in able if rules.counts(entry, agents, held)}
+        for field, entry in wanted.items():
+            if held.get(field) != entry:
+                await ledger.routines.publish(entry)
+        for field in held.keys() - wanted.keys():
+            await ledger.routines.unpublish(self._tenant, held[field].name)
+        self._published = frozenset(entry.name for entry in wanted.values())
 
     def _key(self, needed: _Needed) -> str | None:
         named = needed.credential
@@ -228,6 +250,14 @@ class Endpoints:
         named = needed.credential
         where = f" or put it into {self._folder / named.secret / named.key}" if self._folder is not None else ""
         return f"{needed.whose}: there is no key; set {variable(named.secret, named.key)} where `moorage dev` is started{where}"
+
+
+def _opened(url: str) -> frozenset[str]:
+    """The host of a URL that this machine's own environment names; none where it cannot be read."""
+    try:
+        return frozenset([upstream_places.named(*upstream_places.authority(url))])
+    except ValueError:
+        return frozenset()
 
 
 def variable(secret: str, key: str) -> str:

@@ -137,7 +137,9 @@ class Platform:
                 await self.deployments.deploy(TENANT, found.agent, base=found.base)
             except Refused as error:
                 errors.append(f"{found.file}: {error}")
-        return errors
+        return errors + self.endpoints.without_agent(
+            {name for tenant, name in self.deployments.names() if tenant == TENANT}
+        )
 
 
 @contextlib.asynccontextmanager

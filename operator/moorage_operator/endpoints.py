@@ -14,7 +14,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import Standing
 from moorage_api.ledger.script import LedgerError
+from moorage_api.provider import routines
 from moorage_operator import consent_faults, telling
 from moorage_operator.kube import ENDPOINTS, EVENTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
 from moorage_operator.program_objects import Program
@@ -59,18 +60,23 @@ CREDENTIAL_MISSING = "CredentialMissing"
 CREDENTIAL_FORBIDDEN = "CredentialForbidden"
 PROGRAM_WAITS = "ProgramNotReady"
 OAUTH_REFUSED = "OAuthRefused"
+ALERT_FORBIDDEN = "AlertForbidden"
+AGENT_MISSING = "AgentMissing"
 STOPPED = "Stopped"
 SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A credential: what gateways call it, and the value of the Secret it is."""
+    """A credential: what gateways call it, and the value of the Secret it is. `field`: where a routine's manifest names it; `target`: the
+    alert target whose URL it is."""
 
     name: str
     namespace: str
     secret: str
     key: str
+    field: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Wanted:
     needs: tuple[Needed, ...] = ()
     programs: tuple[Program, ...] = ()
     waits: str = ""
-    """Why one of its programs cannot be reached: it is published nevertheless, for what else it has."""
+    """What it lacks though it is published: one of its programs, for what else it has; or its agent, which was there."""
     refused: str = ""
     """What authorization servers do not take of it: likewise."""
     reason: str = conditions.SERVING
@@ -159,13 +165,29 @@ def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
 
 def _routine(one: Wanted, namespace: str, made: Routine) -> Wanted:
     needs = tuple(
-        Needed(alert_credential_name(one.tenant, one.name, target.name, part), namespace, named.secret, named.key)
-        for target in made.spec.alerts
+        Needed(
+            alert_credential_name(one.tenant, one.name, target.name, part),
+            namespace,
+            named.secret,
+            named.key,
+            routines.place_of(number, part),
+            target.name if part == "url" else "",
+        )
+        for number, target in enumerate(made.spec.alerts)
         for part, named in (("url", target.url), ("signing", target.signing))
         if named is not None
     )
     entry = RoutineEntry(one.tenant, one.name, made.wire_spec())
     return replace(one, entry=entry, needs=needs, message=f"Due times are run by {made.spec.agent}.")
+
+
+def attended(one: Wanted, agents: Container[str], published: Container[str]) -> Wanted:
+    """A routine whose agent is not there says so, and waits where nobody ran it yet. Both hold fields of the catalog."""
+    if not one.ready or not isinstance(one.entry, RoutineEntry) or routines.is_known(one.entry, agents):
+        return one
+    stays = routines.counts(one.entry, agents, published)
+    why = routines.without_agent(one.entry.spec["agent"], published=stays)
+    return replace(one, waits=why) if stays else one.without(AGENT_MISSING, why)
 
 
 def key_of(secret: Mapping[str, Any] | None, key: str) -> str | None:
@@ -208,6 +230,9 @@ class Endpoints:
         keys: dict[str, str] = {}
         found = [await self._keyed(one, keys) for one in found]
         found = await self._run(await self._kept(found, keys))
+        timed = {entry.field: entry for entry in await doors.routines.entries()}
+        agents = await doors.agents()
+        found = [attended(one, agents, timed) for one in found]
         ready = [one.entry for one in found if one.ready]
         await _told(
             {each.field: each for each in ready if isinstance(each, EndpointEntry)},
@@ -223,7 +248,7 @@ class Endpoints:
         )
         await _told(
             {each.field: each for each in ready if isinstance(each, RoutineEntry)},
-            {entry.field: entry for entry in await doors.routines.entries()},
+            timed,
             doors.routines.publish,
             doors.routines.unpublish,
         )
@@ -257,22 +282,33 @@ class Endpoints:
         """Reads its keys into `keys`: all of them, or none."""
         read: dict[str, str] = {}
         for need in one.needs if one.ready else ():
+            where = f"{need.field}: " if need.field else ""
             if self._settings.gateway_credentials is None:
-                return one.without(CREDENTIAL_FORBIDDEN, forbidden(need.secret))
+                return one.without(CREDENTIAL_FORBIDDEN, where + forbidden(need.secret))
             try:
                 secret = await self._kube.get(SECRETS, need.namespace, need.secret)
             except KubeError as fault:
                 if fault.status == 403:
-                    return one.without(CREDENTIAL_FORBIDDEN, forbidden(need.secret))
+                    return one.without(CREDENTIAL_FORBIDDEN, where + forbidden(need.secret))
                 raise
             value = key_of(secret, need.key)
             if value is None:
                 what = f"has no usable value {need.key!r}" if secret is not None else "is not there"
-                why = f"the Secret {need.secret} {what} in the namespace {need.namespace}"
+                why = f"{where}the Secret {need.secret} {what} in the namespace {need.namespace}"
                 return one.without(CREDENTIAL_MISSING, why)
+            why = self._refusal(need, value)
+            if why:
+                return one.without(ALERT_FORBIDDEN, why)
             read[need.name] = value
         keys |= read
         return one
+
+    def _refusal(self, need: Needed, value: str) -> str:
+        """Why a value of a Secret, base64, is not the URL of an alert; nothing of it is said."""
+        if not need.target:
+            return ""
+        url, allowed = base64.b64decode(value).decode(), frozenset(self._settings.allowed_upstreams)
+        return routines.refusal(need.field, need.target, url, allowed)
 
     async def _kept(self, found: list[Wanted], keys: dict[str, str]) -> list[Wanted]:
         """The gateways' Secret holds exactly these keys, or nothing that needs one is ready."""
@@ -340,7 +376,8 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
     generation = int(one.body["metadata"].get("generation", 1))
     seen = conditions.begin(generation)
     if one.ready and one.waits:
-        one = one.without(PROGRAM_WAITS, one.waits[: conditions.MESSAGE_LIMIT])
+        reason = AGENT_MISSING if isinstance(one.entry, RoutineEntry) else PROGRAM_WAITS
+        one = one.without(reason, one.waits[: conditions.MESSAGE_LIMIT])
     if one.ready and one.refused:
         one = one.without(OAUTH_REFUSED, one.refused[: conditions.MESSAGE_LIMIT])
     mark = conditions.mark_true if one.ready else conditions.mark_false
@@ -348,7 +385,7 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
     shown = one.body.get("status") or {}
     fresh = {"observedGeneration": generation, "conditions": shown_conditions(seen, shown.get("conditions") or ())}
     if isinstance(one.entry, RoutineEntry):
-        fresh |= _runs(one.entry.spec, standing)
+        fresh |= telling.runs(one.entry.spec, standing)
     return fresh if any(shown.get(name) != value for name, value in fresh.items()) else None
 
 
@@ -360,21 +397,6 @@ def _troubled(one: Wanted, standing: Standing | None) -> Wanted:
         why = f"stopped after {standing.failures} failed runs in a row ({standing.error}): `moorage routines resume {one.name}`"
         return one.without(STOPPED, why)
     return one.without(SUSPENDED, "no due time is run") if standing.suspended else one
-
-
-def _runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:
-    """What a routine's status says of its runs; a field that has nothing to say is taken away."""
-    said = spec["schedule"] or (f"every {spec['every']}" if spec["every"] else f"at {spec['at']}")
-    found: Object = {
-        "schedule": said if spec["timeZone"] == "UTC" or not spec["schedule"] else f"{said} {spec['timeZone']}"
-    }
-    standing = standing or Standing()
-    found["nextRun"] = telling.instant(standing.next)
-    found["lastRun"] = telling.instant(standing.last)
-    found["lastOutcome"] = standing.outcome or None
-    found["lastResponse"] = standing.response or None
-    found["failures"] = standing.failures
-    return found
 
 
 def _place(body: Mapping[str, Any]) -> tuple[str, str]:

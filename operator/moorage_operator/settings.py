@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from moorage_api.upstream_places import ALLOWED
+
 PREFIX = "MOORAGE_"
 
 
@@ -64,6 +66,10 @@ class Settings(BaseSettings):
     """The Secret of the operator's namespace that gateways mount, for the keys of model endpoints and toolboxes. None: those that need one
     are not published."""
 
+    allowed_upstreams: Annotated[tuple[str, ...], NoDecode] = ()
+    """As the gateways': hosts, as `host:port`, comma separated, where alerts of routines may go although the address is private, or is
+    spoken to without TLS."""
+
     resync_seconds: float = Field(default=300.0, gt=0)
     """Between two looks at everything, whatever was told."""
 
@@ -116,6 +122,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_upstreams", mode="before")
+    @classmethod
+    def _split_places(cls, value: Any) -> Any:
+        return cls._split(value.lower() if isinstance(value, str) else value)
+
+    @field_validator("allowed_upstreams")
+    @classmethod
+    def _are_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(ALLOWED.fullmatch(each) is None for each in value):
+            raise ValueError("must be hosts with a port, as hooks.example:443 or 10.0.0.5:8080, comma separated")
+        return value
 
     @field_validator("gateway_pods", mode="before")
     @classmethod

@@ -1,4 +1,5 @@
-"""Events of a routine's failed runs, beside its object: what `kubectl describe` and `kubectl get events` show. Layer: pure.
+"""What the object of a routine says of its runs, and events of failed ones beside it: what `kubectl get`, `kubectl describe` and
+`kubectl get events` show. Layer: pure.
 
 An event is named by its run: said again, by an operator that ended before it wrote the status, it is there already.
 """
@@ -44,6 +45,21 @@ def failure(body: Mapping[str, Any], standing: Standing | None, now: float) -> O
         "lastTimestamp": at,
         "source": {"component": "moorage-operator"},
     }  # fmt: skip
+
+
+def runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:
+    """What a routine's status says of its runs; a field that has nothing to say is taken away."""
+    said = spec["schedule"] or (f"every {spec['every']}" if spec["every"] else f"at {spec['at']}")
+    found: Object = {
+        "schedule": said if spec["timeZone"] == "UTC" or not spec["schedule"] else f"{said} {spec['timeZone']}"
+    }
+    standing = standing or Standing()
+    found["nextRun"] = instant(standing.next)
+    found["lastRun"] = instant(standing.last)
+    found["lastOutcome"] = standing.outcome or None
+    found["lastResponse"] = standing.response or None
+    found["failures"] = standing.failures
+    return found
 
 
 def instant(milliseconds: int) -> str | None:

@@ -11,7 +11,8 @@ import pytest
 
 from api import shown
 from api.test_kubectl import GOLDEN
-from api.world import Means, World, until, world_of
+from api.test_model_endpoints import secret
+from api.world import SECRETS, Means, World, until, world_of
 from cluster.node.control import ControlPlane
 from moorage_api.ledger import keys
 from moorage_api.ledger.routines import Standing
@@ -20,31 +21,57 @@ from moorage_operator.kube import ROUTINES
 pytestmark = [pytest.mark.api, pytest.mark.routines, pytest.mark.timeout(180)]
 
 DUE = 1_790_000_000_000
-WRONG = {
-    "mars": ({"timeZone": "Mars/Olympus"}, "Mars/Olympus"),
-    "never": ({"schedule": "0 6 31 2 *"}, "schedule"),
-    "unnamed": ({"input": "{{ nobody }}"}, "nobody"),
-    "untold": ({"alerts": [{"name": "ops", "url": {"secret": "absent", "key": "url"}}]}, "absent"),
-    "unfilled": ({"protocol": "invocations", "input": None, "body": {"deep": [{"since": "{{ nobody }}"}]}}, "nobody"),
+
+
+def alert(secret: str, key: str = "url", **more: Any) -> dict[str, Any]:
+    return {"alerts": [{"name": "ops", "url": {"secret": secret, "key": key}, **more}]}
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "mars": ({"timeZone": "Mars/Olympus"}, "spec.timeZone: 'Mars/Olympus'"),
+    "never": ({"schedule": "0 6 31 2 *"}, "spec.schedule: "),
+    "unnamed": ({"input": "{{ nobody }}"}, "spec.input: {{ nobody }}"),
+    "large": (
+        {"input": None, "items": [{"type": "message", "content": "x" * 300_000}]},
+        "spec.items: is larger than 256Ki",
+    ),
+    "untold": (alert("absent"), "spec.alerts[0].url: the Secret absent is not there"),
+    "plain": (alert("hooks", "plain"), "spec.alerts[0].url: the target ops is not allowed: is spoken to without TLS"),
+    "private": (
+        alert("hooks", "private"),
+        "spec.alerts[0].url: the target ops is not allowed: leads to a private address",
+    ),
+    "unfilled": (
+        {"protocol": "invocations", "input": None, "body": {"deep": [{"since": "{{ nobody }}"}]}},
+        "{{ nobody }}",
+    ),
+    "early": ({"agent": "nowhere"}, "spec.agent: there is no agent 'nowhere' yet"),
 }
-"""Name → what is wrong with it, and a word of what the operator says."""
-REFUSED = (
-    ({"alerts": [{"name": "ops", "type": "pager", "url": {"secret": "s", "key": "url"}}]}, "pager"),
-    ({"body": {"x": 1}}, "body and protocol invocations belong together"),
-    ({"protocol": "invocations", "input": None}, "body and protocol invocations belong together"),
-    ({"protocol": "invocations", "body": {}}, "input and items are for protocol responses"),
-    ({"input": None}, "exactly one of input and items"),
-)
-"""What the API server does not take, and a word of what it says."""
+"""Name → what is wrong with it, and what its condition says."""
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "paged": (alert("hooks", type="pager"), "pager"),
+    "huge": ({"input": "x" * 300_000}, r"spec\.input"),
+    "bodied": ({"body": {"x": 1}}, "body and protocol invocations belong together"),
+    "bodiless": ({"protocol": "invocations", "input": None}, "body and protocol invocations belong together"),
+    "both": ({"protocol": "invocations", "body": {}}, "input and items are for protocol responses"),
+    "silent": ({"input": None}, "exactly one of input and items"),
+    "never": ({"schedule": None}, "exactly one of schedule, every and at"),
+}
+"""Name → what the API server itself takes no such thing for, and a word of what it says."""
+HOOKS = {
+    "plain": "http://hooks.example.com/secret-part",
+    "private": "https://10.0.0.5/secret-part",
+    "named": "http://hooks.inside:8080/secret-part",
+}
 INVOKED = {"protocol": "invocations", "input": None, "body": {"Deep": [{"x": 1, "due": "{{ scheduledTime }}"}]}}
 
 
 def document(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     """An object as a person writes it."""
     whole = {"agent": "worker", "schedule": "0 6 * * 1-5", "timeZone": "Europe/Berlin", "input": "look", **spec}
-    whole = {field: value for field, value in whole.items() if value is not None}
     meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Routine", "metadata": meta, "spec": whole}
+    given = {field: value for field, value in whole.items() if value is not None}
+    return {"apiVersion": "moorage.dev/v1alpha1", "kind": "Routine", "metadata": meta, "spec": given}
 
 
 async def stands(world: World, name: str, **how: Any) -> None:
@@ -70,25 +97,36 @@ async def test_an_object_says_when_its_routine_is_due_how_its_last_run_ended_and
         async def kubectl(*words: str, given: str | None = None) -> str:
             return await asyncio.to_thread(plane.kubectl, *words, "--namespace", world.namespace, given=given)
 
-        for name, (spec, _) in WRONG.items():
-            await kubectl("apply", "-f", "-", given=json.dumps(document(name, world.namespace, **spec)))
-        for spec, word in REFUSED:
+        async def apply(name: str, **spec: Any) -> None:
+            await kubectl(
+                "apply", "--server-side", "-f", "-", given=json.dumps(document(name, world.namespace, **spec))
+            )
+
+        for name, (spec, word) in REFUSED.items():
             with pytest.raises(RuntimeError, match=word):
-                await kubectl("apply", "-f", "-", given=json.dumps(document("nowhere", world.namespace, **spec)))
-        for name, spec in (("triage", {}), ("invoked", INVOKED)):
-            await kubectl("apply", "-f", "-", given=json.dumps(document(name, world.namespace, **spec)))
-        world.start()
-        await until("both are published", lambda: _has(world, "dev/triage", "dev/invoked"))
-        for name, (_, word) in WRONG.items():
-            await until(f"{name} says {word}", lambda name=name, word=word: _says(world, name, word))  # type: ignore[misc]
+                await apply(name, **spec)
+        await world.kube.create(SECRETS, secret(world, "gateway-credentials", None))
+        await world.kube.create(SECRETS, secret(world, "hooks", HOOKS))
+        for name, (spec, _) in WRONG.items():
+            await apply(name, **spec)
+        await apply("triage", **alert("hooks", "named"))
+        world.start(MOORAGE_GATEWAY_CREDENTIALS="gateway-credentials", MOORAGE_ALLOWED_UPSTREAMS="hooks.inside:8080")
+        for name, said in {"triage": "spec.agent: ", **{name: said for name, (_, said) in WRONG.items()}}.items():
+            await until(f"{name} says {said}", lambda name=name, said=said: _says(world, name, said))  # type: ignore[misc]
             assert (await condition(world, name))["reason"]
-        assert set(await world.redis.hkeys(keys.ROUTINES)) == {b"dev/triage", b"dev/invoked"}, (
-            "what is wrong runs nowhere"
-        )
+        assert await world.redis.hkeys(keys.ROUTINES) == [], "what is wrong runs nowhere, nor what has no agent yet"
+        await apply("invoked", **INVOKED)
+        await world.apply("worker")
+        await until("both are published", lambda: _has(world, "dev/triage", "dev/invoked"))
         entry = json.loads(await world.redis.hget(keys.ROUTINES, "dev/invoked") or b"{}")
         assert entry["spec"]["body"] == INVOKED["body"] and entry["spec"]["protocol"] == "invocations"
         assert "POST /invocations" in await kubectl("explain", "routine.spec.protocol")
         await kubectl("delete", "routine", "invoked")
+        await until("and says so", lambda: _ready(world, "triage"))
+        await until("the other is gone again", lambda: _gone(world, "dev/invoked"))
+        assert await world.redis.hkeys(keys.ROUTINES) == [b"dev/triage"]
+        everything = await kubectl("get", "routines,events", "-o", "json") + world.logs()
+        assert "secret-part" not in everything and "10.0.0.5" not in everything
 
         await stands(world, "triage", next=DUE + 86_400_000, last=DUE, outcome="succeeded", response="caresp_1")
         await until("the run is told", lambda: _is(world, "triage", "lastOutcome", "succeeded"))
@@ -112,6 +150,10 @@ async def test_an_object_says_when_its_routine_is_due_how_its_last_run_ended_and
         )
         await until("it is told again", lambda: _is(world, "triage", "lastRun", "2026-09-23T14:13:20Z"))
         assert len(await events(kubectl)) == 2
+        await kubectl("delete", "hostedagent", "worker")
+        gone = "spec.agent: there is no agent 'worker' any more"
+        await until("its agent is gone", lambda: _says(world, "triage", gone))
+        assert await _has(world, "dev/triage"), "its runs fail, and people are told"
         await kubectl("delete", "routine", "triage")
         await until("it runs no more", lambda: _gone(world, "dev/triage"))
 
@@ -132,7 +174,11 @@ async def _gone(world: World, field: str) -> bool:
 
 async def _says(world: World, name: str, word: str) -> bool:
     found = await condition(world, name)
-    return found.get("status") == "False" and word in str(found.get("message"))
+    return found.get("status") == "False" and str(found.get("message")).startswith(word)
+
+
+async def _ready(world: World, name: str) -> bool:
+    return (await condition(world, name)).get("status") == "True"
 
 
 async def _is(world: World, name: str, field: str, wanted: Any) -> bool:

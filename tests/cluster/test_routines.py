@@ -41,7 +41,6 @@ from journey.test_routines import (
     test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more,
     test_a_run_past_its_time_is_ended_and_keeps_what_it_said,
     test_a_session_lasts_from_run_to_run_and_each_is_told_of_the_one_before,
-    test_an_agent_that_is_not_there_is_a_failure_that_says_so,
     test_chats_are_told_in_their_own_shape,
     test_nobody_is_told_where_failures_are_skipped,
     test_only_operators_of_the_tenant_see_routines,
@@ -60,7 +59,6 @@ __all__ = [
     "test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more",
     "test_a_run_past_its_time_is_ended_and_keeps_what_it_said",
     "test_a_session_lasts_from_run_to_run_and_each_is_told_of_the_one_before",
-    "test_an_agent_that_is_not_there_is_a_failure_that_says_so",
     "test_chats_are_told_in_their_own_shape",
     "test_nobody_is_told_where_failures_are_skipped",
     "test_only_operators_of_the_tenant_see_routines",
@@ -185,6 +183,7 @@ def test_kubectl_shows_when_it_is_due_and_how_it_ended(laptop: Scheduled) -> Non
     [
         ("mars", {"schedule": "0 6 * * *", "timeZone": "Mars/Olympus"}, "Mars/Olympus"),
         ("never", {"schedule": "0 6 31 2 *"}, "schedule"),
+        ("lost", {"schedule": "0 6 * * *", "agent": "nowhere"}, "spec.agent: there is no agent 'nowhere' yet"),
         ("unnamed", {"schedule": "0 6 * * *", "input": "{{ nobody }}"}, "nobody"),
         (
             "untold",

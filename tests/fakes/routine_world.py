@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as aioredis
 
 from fakes.valkey import Valkey
+from moorage_api import names
 from moorage_api.catalog import RoutineEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_api.kinds import Routine, parse_any
@@ -23,7 +24,6 @@ from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
-from moorage_gateway.routines.running import response_of
 from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routines.state import Alert, Run, State, Turn
 from moorage_gateway.store.memory import MemoryStore
@@ -74,6 +74,8 @@ class PlayedTurns:
     """Routines whose acceptances nobody is told of."""
     fails: set[str] = field(default_factory=set)
     """Routines whose agent reports a failure."""
+    longer: Callable[[int], int] = lambda _: 0
+    """What a turn lasts beyond `lasts_ms`, by its slot (ms)."""
 
     async def accept(self, tenant: str, known: Known, state: State, run: Run) -> str:
         self.times += 1
@@ -91,7 +93,7 @@ class PlayedTurns:
         found = self.accepted.get(response)
         if found is None:
             return Turn("missing")
-        if self.clock.ms < found[2] + self.lasts_ms:
+        if self.clock.ms < found[2] + self.lasts_ms + self.longer(found[1]):
             return Turn("open")
         return Turn("failed", "", "told to fail") if found[0] in self.fails else Turn("completed", "done")
 
@@ -106,7 +108,7 @@ class PlayedTurns:
 
     def response(self, tenant: str, known: Known, run: Run) -> str:
         """See Running."""
-        return response_of("0123456789abcdef", Run(id=f"{known.name}/{run.id}", slot=run.slot, number=run.number))
+        return names.derived_response_id("0123456789abcdef", known.spec.agent, known.name, run.id, str(run.number))
 
     async def carry(self, tenant: str, run: Run) -> None:
         """No steps are played."""

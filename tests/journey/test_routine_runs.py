@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ AGENT = {
     "spec": {"source": {"path": ".", "entrypoint": "host.py"}},
 }
 
+METADATA = {"secret": "meta", "key": "url"}
+
 
 def routine(name: str, **spec: Any) -> dict[str, Any]:
     whole = {"agent": "worker", "schedule": "0 6 1 1 *", "timeZone": "Europe/Berlin", "input": name, "owner": "dev"}
@@ -50,12 +53,16 @@ def routine(name: str, **spec: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("runs")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def platform(folder: Path) -> Iterator[Platform]:
     (folder / "host.py").write_text(HOST)
     (folder / "agent.yaml").write_text(yaml.safe_dump(AGENT))
     (folder / "routines.yaml").write_text(yaml.safe_dump_all([routine("hang"), routine("quick")]))
-    with started(folder) as made:
+    with started(folder, env=os.environ | {"META_URL": "http://169.254.169.254/secret-part"}) as made:
         poll("the agent serves", lambda: any(one["name"] == "worker" for one in made.agents), within=120)
         poll("its routines are there", lambda: made.call("/v1/routines/quick")[0] == 200)
         yield made
@@ -157,14 +164,62 @@ def test_what_cannot_be_applied_is_refused_with_its_field(platform: Platform, co
         ("metadata.name", "other", routine("refused")),
         ("kind", "refused", AGENT),
         ("spec.timeZone", "refused", routine("refused", timeZone="Europe/Nowhere")),
+        ("spec.schedule", "refused", routine("refused", schedule="0 6 31 2 *")),
+        ("spec.input", "refused", routine("refused", input="{{ nobody }}")),
+        ("spec.input", "refused", routine("refused", input="x" * 300_000)),
+        (
+            "spec.items",
+            "refused",
+            routine("refused", input=None, items=[{"type": "message", "content": "x" * 300_000}]),
+        ),
+        ("spec.alerts[0].url", "refused", routine("refused", alerts=[{"name": "ops", "url": METADATA}])),
     ):
         status, said = platform.call(f"/v1/routines/{name}", method="PUT", body=body)
-        assert (status, said["error"]["param"]) == (422, field), said
+        assert (status, said["error"]["param"]) == (422, field) and "secret-part" not in str(said), said
+    status, said = platform.call("/v1/routines/refused", method="PUT", body=routine("refused", input="x" * 2_000_000))
+    assert status == 413 and said["error"]["message"], said
+    assert platform.call("/v1/routines/refused")[0] == 404
     for method, body in (("PUT", routine("quick")), ("DELETE", None)):
         status, said = platform.call("/v1/routines/quick", method=method, body=body)
         assert status == 409 and "routines.yaml" in said["error"]["message"], said
     narrow = platform.call("/v1/keys", method="POST", body={"name": "narrow", "scopes": ["invoke", "deploy"]})[1]["key"]
     assert platform.call("/v1/routines/mine", method="PUT", body=routine("mine"), api_key=narrow)[0] == 403
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "never": ({"schedule": "0 6 31 2 *"}, "spec.schedule: "),
+    "mars": ({"timeZone": "Mars/Olympus"}, "spec.timeZone: "),
+    "unnamed": ({"input": "{{ nobody }}"}, "spec.input: "),
+    "large": ({"input": "x" * 300_000}, "spec.input: "),
+    "lost": ({"agent": "nowhere"}, "routine lost: spec.agent: there is no agent 'nowhere' yet"),
+    "untold": (
+        {"alerts": [{"name": "ops", "url": METADATA}]},
+        "routine untold: spec.alerts[0].url: the target ops is not allowed: leads to a metadata or link-local address",
+    ),
+}
+"""Name → what is wrong with it, and what is said of that beside its file's or its own name."""
+
+
+def test_what_is_wrong_in_a_file_of_the_folder_is_said_with_its_field_and_runs_nowhere(
+    platform: Platform, folder: Path
+) -> None:
+    for name, (spec, _) in WRONG.items():
+        (folder / name).mkdir()
+        (folder / name / "routines.yaml").write_text(yaml.safe_dump(routine(name, **spec)))
+    for name, (_, said) in WRONG.items():
+
+        def told(name: str = name, said: str = said) -> bool:
+            lines = platform.log.read_text().splitlines()
+            return any(said in line and name in line for line in lines)
+
+        poll(f"{name}: {said}", told)
+    (folder / "right").mkdir()
+    (folder / "right" / "routines.yaml").write_text(yaml.safe_dump(routine("right")))
+    poll("one that is right is known", lambda: platform.call("/v1/routines/right")[0] == 200)
+    assert not WRONG.keys() & {one["name"] for one in platform.call("/v1/routines")[1]["data"]}
+    assert "secret-part" not in platform.log.read_text()
+    for name in (*WRONG, "right"):
+        (folder / name / "routines.yaml").unlink()
 
 
 @pytest.mark.long

@@ -323,6 +323,47 @@ def test_two_at_once(laptop: Laptop, policy: str, outcome: str) -> None:
     assert ended["outcome"] == "cancelled"
 
 
+def test_a_due_time_waits_for_the_run_before_it_where_that_is_said(laptop: Laptop) -> None:
+    laptop.write("two-queue", input="wait", every="10s", concurrencyPolicy="queue")
+
+    def going(after: float = 0) -> dict[str, Any] | None:
+        run = laptop.platform.call("/v1/routines/two-queue")[1]["running"]
+        return run if run is not None and run["response_ids"] and slot_of(run) > after else None
+
+    first = poll("the first runs", going)
+    poll("a further one is due", lambda: time.time() > slot_of(first) + 11, within=30)
+    assert [run["id"] for run in laptop.runs("two-queue")] == [first["id"]], "it neither runs nor is passed over"
+    with laptop.platform.client("worker") as api:
+        api.responses.cancel(first["response_ids"][0])
+        second = poll("then it runs", lambda: going(slot_of(first)), within=60)
+        laptop.commands.run("routines", "suspend", "two-queue")
+        api.responses.cancel(second["response_ids"][0])
+    assert slot_of(second) == slot_of(first) + 10, (first, second)
+    ended = {run["id"]: run for run in laptop.ended("two-queue", 2)}
+    assert {run["outcome"] for run in ended.values()} == {"cancelled"}
+    assert ended[second["id"]]["started_at"] >= ended[first["id"]]["ended_at"]
+
+
+def slot_of(run: dict[str, Any]) -> float:
+    return datetime.fromisoformat(run["scheduled_time"]).timestamp()
+
+
+def test_a_due_time_that_passed_before_anybody_knew_of_it_is_run_or_named_as_missed(laptop: Laptop) -> None:
+    passed = (datetime.now(UTC) - timedelta(minutes=5)).replace(microsecond=0)
+    ways: dict[str, tuple[dict[str, Any], str]] = {
+        "past-latest": ({"missedRuns": "latest"}, "succeeded"),
+        "past-all": ({"missedRuns": "all"}, "succeeded"),
+        "past-skip": ({"missedRuns": "skip"}, "missed"),
+        "past-late": ({"missedRuns": "all", "startingDeadline": "1m"}, "missed"),
+    }
+    for name, (spec, _) in ways.items():
+        laptop.write(name, at=passed.isoformat(), **spec)
+    for name, (_, outcome) in ways.items():
+        (run,) = laptop.ended(name)
+        assert (run["outcome"], slot_of(run)) == (outcome, passed.timestamp()), run
+        assert bool(run["response_ids"]) == (outcome == "succeeded"), run
+
+
 def test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more(laptop: Laptop) -> None:
     laptop.write("long", input="wait")
     run = laptop.run("long")
@@ -344,12 +385,27 @@ def test_two_routines_of_one_owner_and_agent_that_are_due_at_once_are_both_run(l
     assert runs[0]["response_ids"] != runs[1]["response_ids"] and runs[0]["id"] != runs[1]["id"]
 
 
-def test_an_agent_that_is_not_there_is_a_failure_that_says_so(laptop: Laptop) -> None:
-    began = time.monotonic()
-    laptop.write("lost", agent="nowhere")
-    laptop.run("lost")
-    (run,) = laptop.ended("lost", within=90)
-    assert run["outcome"] == "failed" and "no agent named 'nowhere'" in run["error"], time.monotonic() - began
+def test_an_agent_that_is_not_there_yet_is_waited_for_and_one_that_went_is_a_failure_that_says_so(
+    laptop: Laptop,
+) -> None:
+    due = datetime.now(UTC).replace(microsecond=0)
+    spec = {"agent": "later", "at": due.isoformat(), "input": "early"}
+    laptop.keep({"apiVersion": AGENT["apiVersion"], "kind": "Routine", "metadata": {"name": "early"}, "spec": spec})
+    said = "routine early: spec.agent: there is no agent 'later' yet"
+    poll("it is said", lambda: said in laptop.platform.log.read_text(), within=30)
+    assert not laptop.is_there("early")
+    place = laptop.folder / "later"
+    place.mkdir()
+    (place / "host.py").write_text(HOST)
+    (place / "agent.yaml").write_text(yaml.safe_dump(AGENT | {"metadata": {"name": "later"}}))
+    poll("it is known", lambda: laptop.is_there("early"), within=60)
+    (run,) = laptop.ended("early", within=90)
+    assert (run["outcome"], run["scheduled_time"]) == ("succeeded", due.isoformat().replace("+00:00", "Z"))
+    (place / "agent.yaml").unlink()
+    poll("its agent is gone", lambda: laptop.platform.call("/v1/agents/later")[0] == 404, within=30)
+    laptop.run("early")
+    run = laptop.ended("early", 2, within=90)[0]
+    assert run["outcome"] == "failed" and "no agent named 'later'" in run["error"]
 
 
 def test_only_operators_of_the_tenant_see_routines(laptop: Laptop) -> None:

@@ -51,6 +51,7 @@ ROWS: dict[str, Row] = {
             f"{CALLS}::test_places_that_nobody_named_are_not_connected_to",
             f"{CALLS}::test_metadata_addresses_are_refused_though_somebody_named_them",
             f"{CALLS}::test_a_server_that_redirects_is_not_followed",
+            "unit/operating/test_endpoints.py::test_an_alert_target_that_is_not_allowed_is_refused_with_its_field_and_nothing_of_its_url",
             f"{EGRESS.format('addresses')}::test_no_form_of_an_address_is_dialled",
             f"{EGRESS.format('addresses')}::test_a_redirect_leads_nowhere",
         ),

@@ -230,10 +230,12 @@ ROWS: dict[str, Row] = {
         "a scheduler that is down when a routine is due: caught up by policy, exactly one run a due time",
         (
             "component/routines/test_slots_once.py::test_three_schedulers_killed_at_random_and_a_restarted_valkey_run_500_slots_once",
+            "component/routines/test_slots_of_policies.py::test_each_due_time_is_accounted_for_once_whatever_the_policies",
             "unit/routines/test_deciding.py::test_due_times_of_an_absence",
             "unit/routines/test_deciding.py::test_a_clock_that_jumps_back_runs_nothing_twice",
             f"{JOURNEY.format('routines')}::test_a_due_time_is_run_once_and_its_response_is_read_like_any_other",
             f"{JOURNEY.format('routines')}::test_due_times_that_passed_while_the_platform_was_down",
+            f"{JOURNEY.format('routines')}::test_a_due_time_that_passed_before_anybody_knew_of_it_is_run_or_named_as_missed",
         ),
     ),
     "F31": Row(

@@ -118,6 +118,13 @@ class RoutineSpec(Part):
         schedules.zone_of(value)
         return value
 
+    @field_validator("schedule")
+    @classmethod
+    def _is_an_expression(cls, value: str | None) -> str | None:
+        if value is not None:
+            schedules.cron(value, "UTC")
+        return value
+
     @field_validator("every")
     @classmethod
     def _is_long(cls, value: str | None) -> str | None:
@@ -208,15 +215,12 @@ class Routine(Part):
 
 
 def schedule_of(spec: RoutineSpec) -> schedules.Schedule:
-    """When it is due. Raises ValueError naming the field."""
+    """When it is due. Raises ValueError."""
     if spec.every is not None:
         return schedules.Every(int(quantities.seconds(spec.every) * 1000))
     if spec.at is not None:
         return schedules.At(instant(spec.at))
-    try:
-        return schedules.cron(spec.schedule or "", spec.time_zone)
-    except ValueError as why:
-        raise ValueError(f"spec.schedule: {why}") from None
+    return schedules.cron(spec.schedule or "", spec.time_zone)
 
 
 def instant(text: str) -> int:

@@ -169,6 +169,10 @@ class ProviderLedger:
         """Everything published."""
         return [AgentEntry.from_json(v) for v in fields(await self._runner.read("HGETALL", keys.CATALOG)).values()]
 
+    async def agents(self) -> set[str]:
+        """The fields of every agent published."""
+        return {text(name) for name in await self._runner.read("HKEYS", keys.CATALOG)}
+
     async def publish_endpoint(self, entry: EndpointEntry) -> bool:
         """One model endpoint; False when nothing changed."""
         out = await self._runner.run(session_scripts.PUBLISH, entry.field, entry.to_json(), keys.ENDPOINTS)

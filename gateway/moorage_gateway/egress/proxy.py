@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from moorage_api import addresses
 from moorage_api.catalog import AgentEntry
 from moorage_gateway.boundary.pod_tokens import NotProven
 from moorage_gateway.boundary.proofs import NotReady, Proofs
 from moorage_gateway.clock import Clock
-from moorage_gateway.egress import addresses, requests, rules
+from moorage_gateway.egress import requests, rules
 from moorage_gateway.egress.budgets import Account, Bounds, Budgets, Spent, Way
 from moorage_gateway.egress.connecting import Connector, Resolver, Streams, SystemConnector, SystemResolver
 from moorage_gateway.egress.counts import ANSWERED, EgressCounts, Why

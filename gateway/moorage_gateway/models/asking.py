@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from moorage_api.upstream_places import Forbidden, authority
 from moorage_api.wire.hop import HopError, HopPool, HopResponse, HopTimeout
-from moorage_gateway.models.places import Allowed, Forbidden, authority, check, found
+from moorage_gateway.models.places import Allowed, check, found
 
 KEPT_S = 30.0
 KEPT = 256

@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 
 from moorage_api.catalog import EndpointEntry
+from moorage_api.upstream_places import authority, named
 from moorage_gateway import token_requests
 from moorage_gateway.kept_token import Got, KeptToken
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import MOST, usable
-from moorage_gateway.models.places import authority, named
 from moorage_gateway.token_requests import Client, TokenFault
 
 ENDPOINTS = 1000

@@ -48,6 +48,8 @@ MOST_SHOWN = 500
 MOST_QUEUED = 10
 MOST_ENDING = 64
 """Replaced turns that are still to be cancelled; of more, the oldest end at their own deadlines."""
+MOST_NAMED = 64
+"""Due times that were not run and are still to be named; more than one look finds."""
 MOST_ALERTS = 64
 """Alerts of a routine that wait to be told; of more, the newest."""
 LONGEST_LOOK_MS = 3_600_000
@@ -150,6 +152,15 @@ def cancelled(state: State, response: str) -> State:
     return replace(state, ending=tuple(one for one in state.ending if one != response))
 
 
+def left(state: State) -> tuple[str, ...]:
+    """Turns that may run of a routine that was taken away."""
+    run = state.run
+    if run is None or run.phase == "waiting":
+        return state.ending
+    newest = run.claimed if run.phase == "starting" else run.responses[-1]
+    return (*state.ending, newest) if newest else state.ending
+
+
 def new_run() -> str:
     """An id of a run."""
     return secrets.token_hex(8)
@@ -214,7 +225,8 @@ class _Work:
         self._state = replace(self._state, cursor=found.cursor)
         if self._idle:
             return
-        self._ended += [self._never("missed", slot) for slot in found.missed]
+        for slot in found.missed:
+            self._never("missed", slot)
         for slot in found.run:
             self._due(slot)
 
@@ -275,7 +287,7 @@ class _Work:
                 self._over("replaced", Turn("cancelled", error="a later run took its place"))
                 self.begin(slot)
             case _:
-                self._ended.append(self._never("skipped", slot))
+                self._never("skipped", slot)
 
     def _failed(self, outcome: Outcome, turn: Turn) -> None:
         run = self._state.run
@@ -335,10 +347,11 @@ class _Work:
         ]  # fmt: skip
         self._state = replace(self._state, alerts=(*self._state.alerts, *alerts)[-MOST_ALERTS:])
 
-    def _never(self, outcome: Outcome, slot: int) -> Ended:
+    def _never(self, outcome: Outcome, slot: int) -> None:
         """A due time that was not run. Its id follows from it: said twice, it is one entry."""
         why = "the run before it went on" if outcome == "skipped" else "nobody could run it in time"
-        return Ended(id=f"run_{slot:016x}{outcome}", slot=slot, outcome=outcome, ended=self._now, error=why)
+        never = Ended(id=f"run_{slot:016x}{outcome}", slot=slot, outcome=outcome, ended=self._now, error=why)
+        self._state = replace(self._state, named=(*self._state.named, never)[-MOST_NAMED:])
 
     def _look(self) -> int:
         looks = [self._now + LONGEST_LOOK_MS]

@@ -7,7 +7,6 @@ that whoever accepts it a second time, after a loss too, meets the first one.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +25,6 @@ from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn, is
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
 
 LIMITS = request.JsonLimits(size=2**20, depth=64, containers=20_000)
-_LETTERS = names.ALPHABET
 
 
 class Running:
@@ -48,7 +46,7 @@ class Running:
             previous_response_id=None,
             conversation=None,
         )
-        response = response_of(place.partition, run)
+        response = names.derived_response_id(place.partition, run.id, str(run.number))
         if await self._turns.get(response, tenant=tenant) is not None:
             return response
         raw = orjson.dumps(asked(known, state, run))
@@ -75,14 +73,14 @@ class Running:
     def response(self, tenant: str, known: Known, run: Run) -> str:
         """The id that a run's newest try has, accepted or not."""
         partition = names.partition(tenant, known.spec.agent, owner(known), session_of(known, run))
-        return response_of(partition, run)
+        return names.derived_response_id(partition, run.id, str(run.number))
 
     async def carry(self, tenant: str, run: Run) -> None:
         """A try has failed and another follows: steps that were completed are given on to it. Raises LedgerError, StoreUnavailable."""
         partition = names.partition_of(run.responses[-1]) if run.responses else None
         if partition is None:  # none of its tries was accepted
             return
-        failed, following = (response_of(partition, replace(run, number=run.number + more)) for more in (0, 1))
+        failed, following = (names.derived_response_id(partition, run.id, str(run.number + more)) for more in (0, 1))
         await self._carrying.give(tenant, failed, following)
 
     async def look(self, tenant: str, response: str) -> Turn:
@@ -112,16 +110,6 @@ def session_of(known: Known, run: Run) -> str:
 def trace_of(tenant: str, run: str) -> str:
     """The trace of a run: all its tries are in it."""
     return hashlib.sha256(f"trace/{tenant}/{run}".encode()).hexdigest()[:32]
-
-
-def response_of(partition: str, run: Run) -> str:
-    """The id of a try's response: a pure function of the run, its try and its session."""
-    number = int.from_bytes(hashlib.sha256(f"{partition}/{run.id}/{run.number}".encode()).digest(), "big")
-    letters = ""
-    for _ in range(32):
-        number, at = divmod(number, len(_LETTERS))
-        letters += _LETTERS[at]
-    return f"caresp_{partition}00{letters}"
 
 
 def asked(known: Known, state: State, run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from moorage_api.catalog import RoutineEntry
 from moorage_api.errors import ApiError
-from moorage_api.ledger.routines import RoutineLedger, TakenRoutine
+from moorage_api.ledger.routines import HOLD_MS, RoutineLedger, TakenRoutine
 from moorage_api.ledger.script import LedgerError, Lost
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
@@ -143,7 +143,7 @@ class Scheduler:
 
     async def _work(self, taken: TakenRoutine, now: int) -> None:
         if not taken.spec:
-            await self._forget(taken)
+            await self._forget(taken, now)
             return
         try:
             entry = RoutineEntry.from_json(taken.spec)
@@ -160,7 +160,7 @@ class Scheduler:
         if state.kept != state.hold:
             await self._holds.keep(taken.entry.tenant, taken.entry.name, state)
             state = replace(state, kept=state.hold)
-        state = await self._tell(taken, state, now)
+        state = await self._tell(taken, await self._named(taken.entry, state), now)
         run = state.run
         turn = None
         if run is not None and run.phase == "running":
@@ -169,11 +169,7 @@ class Scheduler:
                 return  # the history has it, and with that its record may be gone
         decision = decide(taken.known, state, now, turn, run_id=self._run_id)
         await self._carry(taken.entry, run, decision)
-        after = decision.state.run
-        if run is not None and run.phase == "starting" and (after is None or after.id != run.id):
-            # Whoever claimed it may have accepted its turn already, and died before the state said so.
-            begun = self._running.response(taken.entry.tenant, taken.known, run)
-            decision = deciding.also_ending(decision, begun, now)
+        decision = self._claimed(taken, run, decision, now)
         version = await self.write(taken.entry, taken.known, taken.version, decision)
         if version is None:
             return
@@ -192,6 +188,18 @@ class Scheduler:
         found = await self._ledger.look(taken.entry.field)
         return found is None or found.version != taken.version
 
+    def _claimed(self, taken: _Taken, before: Run | None, decision: Decision, now: int) -> Decision:
+        """Which turn is to be accepted, said before it is; one that was said before, and is another one, is to be cancelled: whoever said
+        so may have accepted it, and died before the state knew."""
+        after = decision.state.run
+        if after is not None and decision.start:
+            after = replace(after, claimed=self._running.response(taken.entry.tenant, taken.known, after))
+            decision = replace(decision, state=replace(decision.state, run=after))
+        if before is None or before.phase != "starting" or not before.claimed:
+            return decision
+        same = after is not None and after.claimed == before.claimed
+        return decision if same else deciding.also_ending(decision, before.claimed, now)
+
     async def _carry(self, entry: RoutineEntry, before: Run | None, decision: Decision) -> None:
         """A try that failed leaves its steps to the next one, before the state says that there is a next one."""
         after = decision.state.run
@@ -208,11 +216,7 @@ class Scheduler:
         task.add_done_callback(lambda _: self._ending.discard(response))
 
     async def _until_cancelled(self, entry: RoutineEntry, response: str) -> None:
-        try:
-            await self._running.cancel(entry.tenant, response)
-        except ApiError as fault:
-            if fault.status != 404:  # it is gone
-                raise
+        await self._cancelled(entry.tenant, response)
         for _ in range(TRIES):
             found = await self._ledger.look(entry.field)
             if found is None or not found.state:
@@ -228,6 +232,14 @@ class Scheduler:
                     await self._running.forget(entry.tenant, (response,))
                 return
 
+    async def _cancelled(self, tenant: str, response: str) -> None:
+        """It runs no more. Raises ApiError where that cannot be told."""
+        try:
+            await self._running.cancel(tenant, response)
+        except ApiError as fault:
+            if fault.status != 404:  # it is gone, or never was
+                raise
+
     async def _tell(self, taken: _Taken, state: State, now: int) -> State:
         """Tries the alerts whose time has come."""
         due = [alert for alert in state.alerts if alert.at <= now]
@@ -238,18 +250,26 @@ class Scheduler:
         return after(state, outcomes, now)
 
     async def write(self, entry: RoutineEntry, known: Known, version: int, decision: Decision) -> int | None:
-        """What ended, then the state; its version, None when another look was faster."""
+        """What ended, then the state, then what is not run; its version, None when another look was faster."""
         for run in decision.ended:
             await self._history.add(entry.tenant, entry.name, run)
         state, shown = decision.state, deciding.standing(known, decision.state)
         if not await self._ledger.put(entry.field, version, state.to_json(), decision.look, shown):
             return None
-        if decision.ended:
-            with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable):  # the next look does it
+            await self._named(entry, state)
+            if decision.ended or state.named:
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
                 over = (each for run in decision.ended for each in run.responses if each not in state.ending)
                 await self._running.forget(entry.tenant, over)
         return version + 1
+
+    async def _named(self, entry: RoutineEntry, state: State) -> State:
+        """The history says of due times that they were not run. Twice says the same; before the state says so, another look might still
+        run them."""
+        for never in state.named:
+            await self._history.add(entry.tenant, entry.name, never)
+        return replace(state, named=()) if state.named else state
 
     async def _accept(self, taken: _Taken, state: State) -> None:
         """The claimed run becomes a turn; one that is refused for good has failed."""
@@ -325,15 +345,17 @@ class Scheduler:
             state = replace(state, cursor=newest[0].slot, last=newest[0].last)
         return await self._holds.over(entry.tenant, entry.name, state)
 
-    async def _forget(self, taken: TakenRoutine) -> None:
-        """Taken away: what runs is cancelled."""
+    async def _forget(self, taken: TakenRoutine, now: int) -> None:
+        """Taken away: what runs is cancelled, and what somebody may be accepting just now once more when that must be over."""
         tenant, _, name = taken.field.partition("/")
         state = State.from_json(taken.state)
-        running = state.run is not None and state.run.phase == "running"
-        for response in (*state.ending, *(state.run.responses[-1:] if state.run is not None and running else ())):
-            with suppress(ApiError):
-                await self._running.cancel(tenant, response)
+        for response in deciding.left(state):
+            await self._cancelled(tenant, response)
         tries = state.run.responses if state.run is not None else ()
         await self._running.forget(tenant, (*state.ending, *tries))
+        if state.run is not None and state.run.phase == "starting":
+            later = replace(state, run=None, ending=deciding.left(state))
+            await self._ledger.put(taken.field, taken.version, later.to_json(), now + HOLD_MS)
+            return
         await self._holds.forget(tenant, name)
         await self._ledger.put(taken.field, taken.version, "", None)

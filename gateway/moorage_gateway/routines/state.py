@@ -36,6 +36,9 @@ class Run:
     phase: Phase = "starting"
     responses: tuple[str, ...] = ()
     """Ids of the turns or invocations, in order; the last is that of this try once it is accepted."""
+    claimed: str = ""
+    """The id that the turn or invocation of this try has, accepted or not, from before it is: whatever becomes of the manifest, it can be
+    cancelled."""
     began: int = 0
     until: int = 0
     """When this try's time is over; 0 before it was accepted."""
@@ -103,6 +106,9 @@ class State:
     ending: tuple[str, ...] = ()
     """Responses of replaced runs that are still to be cancelled: whoever looks does it, until it is done."""
 
+    named: tuple[Ended, ...] = ()
+    """Due times that are not run, of which the history may not say so yet: it does after the state that decided so, and not before."""
+
     kept: str = ""
     """`hold` as the object store was told it last."""
 
@@ -131,6 +137,7 @@ class State:
             alerts=tuple(Alert(**each) for each in data.pop("alerts", ())),
             dead=tuple(Alert(**each) for each in data.pop("dead", ())),
             ending=tuple(data.pop("ending", ())),
+            named=tuple(Ended.of(each) for each in data.pop("named", ())),
             **data,
         )
 
@@ -157,9 +164,12 @@ class Ended:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """The entry behind `to_json`. Raises ValueError or TypeError."""
-        found: dict[str, Any] = orjson.loads(data)
-        found["responses"] = tuple(found["responses"])
-        return cls(**found)
+        return cls.of(orjson.loads(data))
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Self:
+        """From its fields. Raises ValueError, KeyError or TypeError."""
+        return cls(**{**data, "responses": tuple(data["responses"])})
 
     @property
     def last(self) -> Last:
@@ -180,7 +190,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a look. `ended` is written before the state is: twice says the same, since it is named by the run."""
+    """What follows from a look. `ended`: runs that are over, written before the state is: twice says the same, since it is named by the
+    run."""
 
     state: State
     look: int

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage_api.errors import ApiError
-from moorage_gateway.models import places
+from moorage_api.upstream_places import authority
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.openapi import Api, DocumentError, read
 from moorage_gateway.request import JsonLimits, parse_json
@@ -111,7 +111,7 @@ class Documents:
 
     async def _fetched(self, url: str, server: str, opening: Opening) -> bytes:
         """The document's text. What opens the API goes nowhere else."""
-        near = url[:8] == server[:8] and places.authority(url) == places.authority(server)
+        near = url[:8] == server[:8] and authority(url) == authority(server)
         given = opening if near else Opening()
         asked = request("GET", given.url(url), {"accept": "application/json", **dict(given.headers)})
         try:

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from moorage_api import tokens
+from moorage_api.upstream_places import authority, named
 from moorage_api.wire.stdio import CALL, ID_HEADER, MAX_MESSAGE, Fault
-from moorage_gateway.models import places
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.tools.messages import Reading, listed, result_of
 from moorage_gateway.tools.opening import Opening
@@ -42,7 +42,7 @@ class Programs:
 
     def __init__(self, known: Callable[[], frozenset[str]], key: Callable[[], str | None]) -> None:
         self._key = key
-        self.connections = Upstreams(lambda: frozenset(places.named(*places.authority(url)) for url in known()))
+        self.connections = Upstreams(lambda: frozenset(named(*authority(url)) for url in known()))
 
     def shown(self, place: StdioPlace) -> str | None:
         """What is shown at this place; None before the provider has published its key."""

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from component.egress.forms import LITERALS, NEVER, NOT_GLOBAL, ODD_HOSTS, PRIVATE, PUBLIC
-from moorage_gateway.egress import addresses, requests, rules
+from moorage_api import addresses
+from moorage_gateway.egress import requests, rules
 
 pytestmark = [pytest.mark.component, pytest.mark.isolation]
 

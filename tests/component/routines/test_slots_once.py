@@ -141,6 +141,46 @@ async def test_a_turn_that_was_accepted_before_anybody_said_so_is_cancelled_when
     assert world.turns.cancelled[0] == next(iter(world.turns.accepted))
 
 
+async def test_a_turn_that_was_accepted_before_anybody_said_so_is_cancelled_when_its_routine_is_taken_away(
+    world: RoutineWorld,
+) -> None:
+    world.turns.faults, world.turns.lasts_ms = 0.0, 3_600_000
+    world.turns.unheard.add("r")
+    await world.publish("r", **WHOLE)
+    await world.start(0)
+    async with asyncio.timeout(20):
+        while not world.turns.accepted:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        await world.kill(0)  # it accepted the turn, and the state does not know
+        await world.ledger.unpublish("dev", "r")
+        await world.start(1)
+        while await world.ledger.earliest() is not None:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+    assert set(world.turns.cancelled) == set(world.turns.accepted), "and of the routine nothing is left"
+
+
+async def test_a_turn_that_was_accepted_before_anybody_said_so_is_cancelled_when_the_manifest_names_another_agent(
+    world: RoutineWorld,
+) -> None:
+    world.turns.faults, world.turns.lasts_ms = 0.0, 3_600_000
+    world.turns.unheard.add("r")
+    await world.publish("r", **WHOLE)
+    await world.start(0)
+    async with asyncio.timeout(20):
+        while not world.turns.accepted:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+        (first,) = world.turns.accepted
+        world.turns.unheard.clear()
+        await world.publish("r", **WHOLE | {"agent": "b"})
+        while not world.turns.cancelled or len(world.turns.accepted) < 2:
+            await world.tick(1)
+            await asyncio.sleep(0.01)
+    assert set(world.turns.cancelled) == {first}
+
+
 async def test_what_is_stopped_or_suspended_by_hand_stays_so_though_redis_was_emptied(
     world: RoutineWorld, server: Valkey
 ) -> None:

@@ -38,9 +38,9 @@ def test_the_smallest_one_has_all_its_defaults() -> None:
 @pytest.mark.parametrize(
     ("spec", "field", "said"),
     [
-        ({"schedule": "61 * * * *"}, "spec", "minute"),
-        ({"schedule": "0 0 30 2 *"}, "spec", "day"),
-        ({"schedule": "* * * *"}, "spec", "4 fields"),
+        ({"schedule": "61 * * * *"}, "spec.schedule", "minute"),
+        ({"schedule": "0 0 30 2 *"}, "spec.schedule", "day"),
+        ({"schedule": "* * * *"}, "spec.schedule", "4 fields"),
         ({"timeZone": "Europe/Nowhere"}, "spec.timeZone", "not a time zone"),
         ({"schedule": None}, "spec", "exactly one of schedule, every and at"),
         ({"every": "1h"}, "spec", "schedule and every"),

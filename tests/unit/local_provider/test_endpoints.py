@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from moorage_api.catalog import credential_name, tool_credential_name
-from moorage_api.kinds import ModelEndpoint, Toolbox
+from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_local.endpoints import Endpoints, variable
-from moorage_local.manifests import FoundEndpoint, FoundToolbox, read_folder
+from moorage_local.manifests import FoundEndpoint, FoundRoutine, FoundToolbox, read_folder
 
 pytestmark = pytest.mark.unit
 
@@ -123,3 +123,43 @@ spec: {upstreams: [{name: a, mcp: {url: "https://a.example/mcp"}}]}
     (tmp_path / "models.yaml").write_text(TEXT % ("one", "https://a.example/v1"))
     found = read_folder(tmp_path)
     assert (sorted(found.toolboxes), sorted(found.endpoints), found.errors) == (["one"], ["one"], ())
+
+
+def routine(url_key: str = "url", agent: str = "worker") -> FoundRoutine:
+    document = {
+        "apiVersion": "moorage.dev/v1alpha1", "kind": "Routine", "metadata": {"name": "r"},
+        "spec": {
+            "agent": agent, "every": "1h", "input": "x",
+            "alerts": [{"name": "ops", "url": {"secret": "ops", "key": url_key}}],
+        },
+    }  # fmt: skip
+    return FoundRoutine(Routine.model_validate(document, by_alias=True, by_name=False), Path("/f/routines.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9000/hook", None),
+        ("https://hooks.example.com/x", None),
+        ("http://169.254.169.254/secret-part", "a metadata or link-local address"),
+        ("ftp://hooks.example.com/secret-part", "does not begin with https://"),
+        ("https://secret-part[", "cannot be read"),
+    ],
+)
+async def test_an_alert_may_go_where_the_environment_says_and_to_no_metadata(url: str, said: str | None) -> None:
+    made = Endpoints("dev", {"OPS_URL": url}, None)
+    sentences = made.use({}, routines={"r": routine()})
+    if said is None:
+        assert sentences == [] and made.refusal(routine().routine) is None
+        return
+    (sentence,) = sentences
+    assert sentence.startswith("routine r: spec.alerts[0].url: the target ops is not allowed: ") and said in sentence
+    assert "secret-part" not in sentence
+
+
+async def test_a_routine_without_its_agent_is_told_of_with_its_field() -> None:
+    made = Endpoints("dev", {"OPS_URL": "https://hooks.example.com/x"}, None)
+    made.use({}, routines={"r": routine(agent="nowhere")})
+    assert made.without_agent({"nowhere"}) == []
+    (sentence,) = made.without_agent({"worker"})
+    assert sentence.startswith("routine r: spec.agent: there is no agent 'nowhere' yet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from moorage_api.upstream_places import Forbidden
 from moorage_gateway.models import places, protocols
 
 pytestmark = pytest.mark.unit
@@ -121,7 +122,7 @@ def test_where_a_stream_tells_its_end_is_found_however_it_is_cut(before: bytes, 
 )
 def test_metadata_addresses_are_refused_whoever_names_them(address: str) -> None:
     shown = f"[{address}]" if ":" in address else address
-    with pytest.raises(places.Forbidden):
+    with pytest.raises(Forbidden):
         places.check(f"https://{shown}/v1", frozenset({f"{shown}:443"}))
 
 
@@ -130,5 +131,5 @@ def test_private_addresses_need_to_be_named_with_their_port(address: str) -> Non
     shown = f"[{address}]" if ":" in address else address
     places.check(f"http://{shown}:9000/v1", frozenset({f"{shown}:9000"}))
     for allowed in (frozenset[str](), frozenset({f"{shown}:9001"}), frozenset({"other:9000"})):
-        with pytest.raises(places.Forbidden):
+        with pytest.raises(Forbidden):
             places.check(f"https://{shown}:9000/v1", allowed)

@@ -151,14 +151,18 @@ class Seen:
 
 
 class Catalog:
-    """The catalog's endpoints and toolboxes."""
+    """The catalog's endpoints and toolboxes. `there`: its agents."""
 
     def __init__(self) -> None:
         self.routines = Timed()
         self.consents = Seen()
         self.held: dict[str, EndpointEntry] = {}
         self.boxes: dict[str, ToolboxEntry] = {}
+        self.there = {"acme/triage"}
         self.published = 0
+
+    async def agents(self) -> set[str]:
+        return set(self.there)
 
     async def toolboxes(self) -> list[ToolboxEntry]:
         return list(self.boxes.values())
@@ -183,10 +187,11 @@ class Catalog:
         del self.held[f"{tenant}/{name}"]
 
 
-def operator(cluster: Cluster, *, credentials: str | None = "gw") -> Endpoints:
+def operator(cluster: Cluster, *, credentials: str | None = "gw", upstreams: str = "") -> Endpoints:
     settings = Settings(
         redis_url=SecretStr("redis://x"), token_key=SecretStr("a" * 64), namespace="platform", namespaces=tuple(TENANTS),
         sandbox_image="i", sandbox_url="http://g:8081", gateway_cidr="10.0.0.0/8", gateway_credentials=credentials,
+        allowed_upstreams=upstreams,  # type: ignore[arg-type]
     )  # fmt: skip
     return Endpoints(cluster, settings, now=lambda: 100.0, tenants=TENANTS)  # type: ignore[arg-type]
 
@@ -411,3 +416,67 @@ async def test_what_an_authorization_server_does_not_take_is_in_the_status_of_it
     catalog.consents.of.clear()
     await looking.look(catalog)  # type: ignore[arg-type]
     assert cluster.said("box")[:2] == ("True", "Serving")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "http://hooks.example.com/T0/secret-part",
+            "without TLS: use https, or have the platform name it (allowedUpstreams)",
+        ),
+        ("https://10.0.0.5/secret-part", "a private address"),
+        ("https://127.0.0.1:8443/secret-part", "loopback"),
+        ("https://169.254.169.254/secret-part", "a metadata or link-local address"),
+        ("https://secret-part@hooks.example.com/x", "two readers"),
+        ("https://secret-part[", "cannot be read"),
+        ("https:///secret-part", "https:// and a host"),
+        ("//secret-part", "https:// and a host"),
+        ("secret-part", "https:// and a host"),
+    ],
+)
+async def test_an_alert_target_that_is_not_allowed_is_refused_with_its_field_and_nothing_of_its_url(
+    url: str, said: str
+) -> None:
+    alerts = [{"name": name, "url": {"secret": "hooks", "key": name}} for name in ("good", "bad")]
+    cluster, catalog = Cluster(routine(alerts=alerts), routine("other")), Catalog()
+    cluster.secrets["team", "hooks"] = {"good": encoded("https://hooks.example.com/a"), "bad": encoded(url)}
+    await operator(cluster).look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "AlertForbidden")
+    assert message.startswith("spec.alerts[1].url: the target bad is not allowed: ") and said in message, message
+    assert "secret-part" not in json.dumps(cluster.bodies) and "hooks.example" not in message
+    assert list(catalog.routines.held) == ["acme/other"] and cluster.secrets["platform", "gw"] == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "upstreams"),
+    [
+        ("https://hooks.example.com/T0/B1", ""),
+        ("http://hooks.team:8080/x", "hooks.team:8080"),
+        ("https://10.0.0.5/x", "other.example:1, 10.0.0.5:443"),
+    ],
+)
+async def test_an_alert_target_is_allowed_by_https_or_by_the_platforms_own_settings(url: str, upstreams: str) -> None:
+    cluster = Cluster(routine(alerts=[{"name": "ops", "url": {"secret": "hooks", "key": "ops"}}]))
+    catalog, cluster.secrets["team", "hooks"] = Catalog(), {"ops": encoded(url)}
+    await operator(cluster, upstreams=upstreams).look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("nightly")[:2] == ("True", "Serving") and set(catalog.routines.held) == {"acme/nightly"}
+
+
+async def test_a_routine_waits_for_its_agent_and_stays_when_that_goes() -> None:
+    cluster, catalog = Cluster(routine()), Catalog()
+    catalog.there = {"rival/triage"}  # another tenant's
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "AgentMissing") and not catalog.routines.held
+    assert message == "spec.agent: there is no agent 'triage' yet: due times count from when there is one"
+    catalog.there.add("acme/triage")
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("nightly")[:2] == ("True", "Serving") and set(catalog.routines.held) == {"acme/nightly"}
+    catalog.there.clear()
+    await made.look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "AgentMissing") and "any more: runs fail" in message
+    assert set(catalog.routines.held) == {"acme/nightly"}, "people are told of what does not run"

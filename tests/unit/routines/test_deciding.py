@@ -43,7 +43,7 @@ def running(state: State, *, until: int = 0) -> State:
 
 
 def slots(decision: Decision) -> list[tuple[int, str]]:
-    return [((one.slot - T0) // MINUTE, one.outcome) for one in decision.ended]
+    return [((one.slot - T0) // MINUTE, one.outcome) for one in (*decision.ended, *decision.state.named)]
 
 
 def test_a_due_time_is_claimed_once_and_the_next_look_is_the_next_one() -> None:
@@ -81,7 +81,7 @@ def test_a_clock_that_jumps_back_runs_nothing_twice() -> None:
 def test_due_times_of_an_absence(policy: str, run: list[int]) -> None:
     routine, now = known(missedRuns=policy), T0 + 96 * MINUTE + 50_000
     found, minutes = look(routine, State(spec=routine.digest, timing=routine.timing, cursor=T0), now), []
-    assert [one.outcome for one in found.ended] == ["missed"] * 10, "of the rest the newest ten are named"
+    assert [one.outcome for one in found.state.named] == ["missed"] * 10, "of the rest the newest ten are named"
     while found.state.run is not None:
         minutes.append((found.state.run.slot - T0) // MINUTE)
         found = look(routine, running(found.state), now, DONE)
@@ -95,9 +95,9 @@ def test_only_the_last_of_a_day_of_downtime_is_made_up_for() -> None:
         routine, State(spec=routine.digest, timing=routine.timing, cursor=six - 3 * 86_400_000 - 1), six + 3_600_000
     )
     assert found.state.run is not None and found.state.run.slot == six
-    assert [one.slot for one in found.ended] == [six - day * 86_400_000 for day in (3, 2, 1)]
+    assert [one.slot for one in found.state.named] == [six - day * 86_400_000 for day in (3, 2, 1)]
     too_late = look(routine, State(spec=routine.digest, timing=routine.timing, cursor=six - 1), six + 13 * 3_600_000)
-    assert too_late.state.run is None and [one.outcome for one in too_late.ended] == ["missed"]
+    assert too_late.state.run is None and [one.outcome for one in too_late.state.named] == ["missed"]
 
 
 @pytest.mark.parametrize(
