@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -90,9 +91,30 @@ def main() -> int:
     return 1 if broken or totals["failed"] or not totals["passed"] else 0
 
 
+def marks(expression: str) -> list[str]:
+    """The marks that a test must have for an expression to pick it; none where it says `or`, whose tests may be anywhere."""
+    words = [] if re.search(r"\bor\b|\(", expression) else re.sub(r"\bnot\s+\w+", "", expression).split()
+    return [word for word in words if word != "and"]
+
+
+def files(expression: str) -> list[str]:
+    """The test files that name all those marks. pytest would import every file of the suite to pick one tier's tests, once a worker;
+    that a mark stands in the text of its own file is a test's to hold (`tests/packaging/test_tiers.py`)."""
+    names = [re.compile(rf"\bmark\.{name}\b") for name in marks(expression)]
+    found = [(path, path.read_text("utf-8")) for path in sorted((ROOT / "tests").rglob("test_*.py")) if path.is_file()]
+    return [str(path.relative_to(ROOT)) for path, text in found if all(name.search(text) for name in names)]
+
+
+def named(rest: list[str]) -> bool:
+    """Whether the further arguments say themselves where the tests are."""
+    return any(not each.startswith("-") and (ROOT / each.partition("::")[0]).exists() for each in rest)
+
+
 def run(tier: Tier, report: Path, rest: list[str]) -> int:
     """One pytest process."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", tier.expression, f"--junitxml={report}", *rest]
+    if not named(rest):
+        command += files(tier.expression)
     if tier.workers and not any(a.startswith("-n") for a in rest):
         command += ["-n", str(min(tier.workers, os.cpu_count() or 1)), "--dist", tier.dist]
     print(f"== {tier.name}: {tier.expression}", flush=True)
