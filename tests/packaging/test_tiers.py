@@ -63,3 +63,11 @@ def test_an_expression_is_given_every_file_that_may_have_its_tests(expression: s
 def test_who_names_tests_is_given_no_others() -> None:
     assert run.named(["--", "tests/unit"]) and run.named(["-x", "tests/packaging/test_tiers.py::test_x"])
     assert not run.named(["-x", "-k", "valkey", "--durations=20"])
+
+
+@pytest.mark.parametrize("tier", run.TIERS, ids=lambda tier: tier.name)
+def test_what_a_tier_begins_with_is_there_and_nothing_is_lost(tier: run.Tier) -> None:
+    paths = run.files(tier.expression)
+    given = run.in_order(paths, tier.first)
+    assert sorted(given) == sorted(paths)
+    assert [Path(path).stem for path in given[: len(tier.first)]] == [f"test_{name}" for name in tier.first]

@@ -97,8 +97,8 @@ async def test_a_plain_request_passes_once_and_without_what_the_agent_says_of_it
         (b"CONNECT \x00:443 HTTP/1.1\r\n\r\n", b"400"),
         (b"GET http://a@b/ HTTP/1.1\r\n\r\n", b"400"),
         (b"POST http://a/ HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
-        (b"GET /v1/models HTTP/1.1\r\n\r\n", b"404"),
-        (b"GET https://a/ HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
+        (b"GET https://a/ HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 20_000, b"431"),
     ],
 )
