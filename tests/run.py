@@ -37,7 +37,7 @@ TIERS = (
     Tier("component", "component and not long and not isolation and not crash and not tenancy and not sim", workers=2),
     Tier("races", "races and not long", workers=2),
     Tier("provider", "provider and not long", workers=2, dist="loadfile"),
-    Tier("isolation", "isolation and not long", workers=2, dist="loadfile", first=("hogs", "ways_out", "unready")),
+    Tier("isolation", "isolation and not long", workers=2, dist="loadfile", first=("hogs", "ways_out")),
     Tier("tenancy", "tenancy and not long", workers=2, dist="loadfile", first=("sessions",)),
     Tier("packaging", "packaging and not long", workers=2),
     Tier(
