@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import openai
 
+from fakes import environments
 from fakes.objects import FolderObjects, Objects, bytes_of, files_below
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -217,6 +218,7 @@ def started(
         root = state or Path(scratch) / "s"
         log = Path(scratch) / "dev.log"
         command = [str(BIN / "moorage"), "dev", str(folder), "--json", "--no-demo", "--port", "0", "--state", str(root)]
+        environments.lay(folder, root)
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 [*prefix, *command, *options], stdout=subprocess.PIPE, stderr=errors, env=os.environ | (env or {})
@@ -225,6 +227,7 @@ def started(
         try:
             line = _line(process, log, within)
             said = json.loads(line)
+            environments.keep(folder, root)
             platform = Platform(process, said["url"], said["api_key"], said["agents"], root, log)
             yield platform
         finally:

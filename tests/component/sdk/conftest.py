@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from fakes.trust import trusted
+
 DEADLINE = 20.0
 
 
@@ -97,7 +99,7 @@ def answers(agent: AgentProcess) -> bool:
     """Whether its health path answers at all."""
     assert agent.process.poll() is None, f"the agent ended: {agent.log}"
     try:
-        httpx2.get(f"{agent.url}/readiness", timeout=2)
+        httpx2.get(f"{agent.url}/readiness", timeout=2, verify=trusted())
     except httpx2.TransportError:
         return False
     return True
