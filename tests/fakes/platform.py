@@ -11,7 +11,6 @@ import os
 import re
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import openai
 
 from fakes import environments
 from fakes.objects import FolderObjects, Objects, bytes_of, files_below
+from fakes.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENTS = ROOT / "tests" / "agents"
@@ -243,16 +243,6 @@ def started(
                     process.wait(timeout=10)
             if process.stdout is not None:
                 process.stdout.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _line(process: subprocess.Popen[bytes], log: Path, within: float) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from fakes.ports import free_port
 from fakes.trust import trusted
 
 DEADLINE = 20.0
@@ -72,8 +73,7 @@ def run_agent(tmp_path: Path) -> Iterator[Run]:
         folder = tmp_path / f"agent-{len(started)}"
         folder.mkdir()
         (folder / "host.py").write_text(source)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "host.py"],
