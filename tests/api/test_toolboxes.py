@@ -47,7 +47,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     """A namespace of an API server that knows Toolboxes."""
     api_server.kubectl("create", "namespace", NAMESPACE)
     yield api_server
-    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=60s")
+    api_server.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.mark.parametrize(
