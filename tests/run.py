@@ -59,7 +59,13 @@ TIERS = (
     ),
     Tier("crash", "crash and not long", workers=2, dist="loadfile", first=("sweep", "sandbox_kills", "gateway_kills")),
     Tier("sim", "sim and not long", workers=2),
-    Tier("api", "api and not long"),
+    Tier(
+        "api",
+        "api and not long",
+        workers=2,
+        dist="loadfile",
+        first=("operator", "crash_points", "doctor", "toolboxes", "routines"),
+    ),
 )
 """`api` runs on a real API server and etcd without a node wherever these can be had, and says why it does not elsewhere."""
 CLUSTER = Tier("cluster", "cluster and not long")
