@@ -220,7 +220,7 @@ class Outside:
     def marked(self) -> list[tuple[str, str]]:
         """(where, marker) of every marker that was seen on the wire or on the near side."""
         found = [tuple(line.rsplit(" ", 1)) for line in self.canary.read_text().splitlines() if line[:5] != "naive"]
-        for path in [*self.drop.iterdir(), *Path(f"/proc/{self.near}/root/dev/shm").iterdir()]:
+        for path in [*self.drop.iterdir(), *Path(f"/proc/{self.near}/root", "dev/shm").iterdir()]:
             if path.is_file():
                 found += [
                     (f"file {path.name}", each) for each in re.findall(MARK, f"{path.name} {path.read_text('latin-1')}")
