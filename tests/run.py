@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,12 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Tier:
-    """One pytest run. `workers`: how many processes share it; timing-sensitive tiers run alone. `dist`: what goes to one worker."""
+    """One pytest run. `workers`: how many processes share it. `dist`: what goes to one worker; where that is a file (each has a platform of
+    its own), `first` names those that take longest: begun last, one of them would keep a single worker busy at the end."""
 
     name: str
     expression: str
     workers: int = 0
     dist: str = "loadgroup"
+    first: tuple[str, ...] = ()
 
 
 TIERS = (
@@ -34,13 +37,35 @@ TIERS = (
     Tier("component", "component and not long and not isolation and not crash and not tenancy and not sim", workers=2),
     Tier("races", "races and not long", workers=2),
     Tier("provider", "provider and not long", workers=2, dist="loadfile"),
-    Tier("isolation", "isolation and not long"),
-    Tier("tenancy", "tenancy and not long"),
-    Tier("packaging", "packaging and not long", workers=2, dist="loadfile"),
-    Tier("journey", "journey and not long and not crash and not tenancy", workers=2, dist="loadfile"),
-    Tier("crash", "crash and not long"),
+    Tier("isolation", "isolation and not long", workers=2, dist="loadfile", first=("hogs", "ways_out")),
+    Tier("tenancy", "tenancy and not long", workers=2, dist="loadfile", first=("sessions",)),
+    Tier("packaging", "packaging and not long", workers=2),
+    Tier(
+        "journey",
+        "journey and not long and not crash and not tenancy",
+        workers=2,
+        dist="loadfile",
+        first=(
+            "framework_toolboxes",
+            "routines",
+            "frameworks",
+            "models",
+            "dev",
+            "steps",
+            "cli",
+            "agent_calls",
+            "checkpoints",
+        ),
+    ),
+    Tier("crash", "crash and not long", workers=2, dist="loadfile", first=("sweep", "sandbox_kills", "gateway_kills")),
     Tier("sim", "sim and not long", workers=2),
-    Tier("api", "api and not long"),
+    Tier(
+        "api",
+        "api and not long",
+        workers=2,
+        dist="loadfile",
+        first=("operator", "crash_points", "doctor", "toolboxes", "routines"),
+    ),
 )
 """`api` runs on a real API server and etcd without a node wherever these can be had, and says why it does not elsewhere."""
 CLUSTER = Tier("cluster", "cluster and not long")
@@ -73,6 +98,7 @@ def main() -> int:
     reasons: dict[str, int] = {}
     broken = []
     with TemporaryDirectory() as scratch:
+        os.environ["MOORAGE_TEST_ENVIRONMENTS"] = str(Path(scratch, "environments"))  # fakes/environments.py
         for tier in tiers:
             began = time.monotonic()
             report = Path(scratch) / f"{tier.name}.xml"
@@ -91,11 +117,39 @@ def main() -> int:
     return 1 if broken or totals["failed"] or not totals["passed"] else 0
 
 
+def marks(expression: str) -> list[str]:
+    """The marks that a test must have for an expression to pick it; none where it says `or`, whose tests may be anywhere."""
+    words = [] if re.search(r"\bor\b|\(", expression) else re.sub(r"\bnot\s+\w+", "", expression).split()
+    return [word for word in words if word != "and"]
+
+
+def files(expression: str) -> list[str]:
+    """The test files that name all those marks. pytest would import every file of the suite to pick one tier's tests, once a worker;
+    that a mark stands in the text of its own file is a test's to hold (`tests/packaging/test_tiers.py`)."""
+    names = [re.compile(rf"\bmark\.{name}\b") for name in marks(expression)]
+    found = [(path, path.read_text("utf-8")) for path in sorted((ROOT / "tests").rglob("test_*.py")) if path.is_file()]
+    return [str(path.relative_to(ROOT)) for path, text in found if all(name.search(text) for name in names)]
+
+
+def in_order(paths: list[str], first: tuple[str, ...]) -> list[str]:
+    """The files of those names before the others."""
+    begun = [f"test_{name}" for name in first]
+    return sorted(paths, key=lambda path: begun.index(Path(path).stem) if Path(path).stem in begun else len(begun))
+
+
+def named(rest: list[str]) -> bool:
+    """Whether the further arguments say themselves where the tests are."""
+    return any(not each.startswith("-") and (ROOT / each.partition("::")[0]).exists() for each in rest)
+
+
 def run(tier: Tier, report: Path, rest: list[str]) -> int:
     """One pytest process."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", tier.expression, f"--junitxml={report}", *rest]
+    if not named(rest):
+        command += in_order(files(tier.expression), tier.first)
     if tier.workers and not any(a.startswith("-n") for a in rest):
         command += ["-n", str(min(tier.workers, os.cpu_count() or 1)), "--dist", tier.dist]
+        command += ["--no-loadscope-reorder"] * bool(tier.first)
     print(f"== {tier.name}: {tier.expression}", flush=True)
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

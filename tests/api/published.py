@@ -28,7 +28,7 @@ def namespace(api: ControlPlane | Given, name: str) -> Iterator[ControlPlane | G
     """The API server, with a namespace for as long as the context lasts."""
     api.kubectl("create", "namespace", name)
     yield api
-    api.kubectl("delete", "namespace", name, "--wait=true", "--timeout=60s")
+    api.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def shown(api: ControlPlane | Given, short: str, body: dict[str, Any]) -> str:

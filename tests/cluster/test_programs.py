@@ -67,7 +67,12 @@ def release(
         made.apply("caller", toolboxes=["all"])
         made.until_ready("caller", within=120)
         poll("its program serves", lambda: ready(made), within=120)
-        poll("the gateways know it", lambda: told(made, "hello") == "hello", within=120)
+        said: list[str] = []
+        try:
+            poll("the gateways know it", lambda: said.append(told(made, "hello")) or said[-1] == "hello", within=120)
+        except AssertionError as fault:
+            shown = made.kubectl("get", "toolbox", "all", "-o", "jsonpath={.status}")
+            raise AssertionError(f"{fault}: {said[-1:]}\n{shown}\n{made.logs()}") from fault
         yield made
 
 

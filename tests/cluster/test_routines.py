@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,6 +37,7 @@ from journey.test_routines import (
     seen_after,
     test_a_crash_is_the_same_turn_and_no_failure,
     test_a_due_time_is_run_once_and_its_response_is_read_like_any_other,
+    test_a_due_time_waits_for_the_run_before_it_where_that_is_said,
     test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why,
     test_a_routine_that_always_crashes_is_stopped_beside_others_that_run_and_resumed_by_hand,
     test_a_run_by_hand_waits_for_none_and_what_is_taken_away_runs_no_more,
@@ -53,6 +55,7 @@ from tree import ROOT
 
 __all__ = [
     "test_a_crash_is_the_same_turn_and_no_failure",
+    "test_a_due_time_waits_for_the_run_before_it_where_that_is_said",
     "test_a_due_time_is_run_once_and_its_response_is_read_like_any_other",
     "test_a_reported_failure_is_tried_again_in_a_new_turn_that_is_told_why",
     "test_a_routine_that_always_crashes_is_stopped_beside_others_that_run_and_resumed_by_hand",
@@ -216,6 +219,7 @@ def test_the_example_runs_as_it_was_applied(laptop: Scheduled, tmp_path: Path) -
     release = laptop.release
     release.kubectl("apply", "-f", str(folder))
     release.until_ready("triage", within=120)
+    poll("the gateways know its routine", lambda: laptop.is_there("nightly-triage"), within=60)
     first, second = (laptop.commands.json("routines", "run", "nightly-triage", "--wait") for _ in range(2))
     assert first["outcome"] == "succeeded" and "3 new issues, 2 of them urgent; 2 commits." in first["output"], first
     assert second["outcome"] == "succeeded" and "1 issues and 1 commits are new." in second["output"], second
@@ -256,15 +260,24 @@ def test_a_run_of_thirty_steps_goes_on_from_where_its_pod_was_deleted(
         laptop.write(name, agent="thirty", input=name, timeoutMinutes=8)
         laptop.release.until_ready("thirty")
         laptop.run(name)
-        (run,) = laptop.ended(name, within=420)
+        (run,) = poll(f"{name} ran", lambda name=name: over(laptop, name), within=420)
         laptop.release.until_whole()
         response = laptop.output(run["response_ids"][0], "thirty")
         judge(effects, one, run, response, laptop.platform.record("thirty", response.id)["attempts"])
         print(f"{name}: {', '.join(map(str, one.struck))}")
 
 
+def over(laptop: Scheduled, name: str) -> list[dict[str, Any]]:
+    """Runs that have ended, as far as there is a gateway to say so."""
+    try:
+        return [run for run in laptop.runs(name) if run["outcome"] is not None]
+    except OSError:
+        return []
+
+
 def test_due_times_that_passed_while_no_gateway_ran(laptop: Scheduled) -> None:
     release, gateways = laptop.release, "deployment/moorage-gateway"
+    release.until_whole()
     for policy in POLICIES:
         laptop.write(
             f"late-{policy}", every=f"{PERIOD_S}s", missedRuns=policy, concurrencyPolicy="queue", historyLimit=50

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fakes.ports import free_port
+
 AGENT = Path(__file__).with_name("scripted_agent.py")
 
 
@@ -83,8 +85,7 @@ class FakeInit:
             getattr(self, f"_{call['op']}")(call)
 
     def _spawn(self, call: dict) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         env = {**os.environ, **call["env"], **self.env, "PORT": str(port), "SANDBOX_MARK": self.mark}
         read, write = os.pipe2(os.O_CLOEXEC)
         self.process = subprocess.Popen(

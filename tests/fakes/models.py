@@ -3,7 +3,8 @@
 Limits: chat completions, Responses and messages only; one process, a thread a connection; tools only as `model_tools` says, no checks of a
 body's shape. Every answer carries a counter, so that a question asked twice shows, and counts 11 tokens in, of which 3 are cached, and one
 a word out; a streamed chat completion only where it is asked to, and of what it says twice the last counts. The last text of a request
-steers it, unless `script` reads another out of the whole request, and the calls of tools that are made:
+steers it, unless `script` reads another out of the whole request, and the calls of tools that are made (a NAME is of letters, digits and
+`-`, so that one ends where a text says it within JSON):
 
     pause NAME        waits, before its head, until `release(NAME)`
     hold NAME         sends the first half, then waits until `release(NAME)`
@@ -114,7 +115,7 @@ def _handler(models: Models) -> type[Handler]:
                 self.redirect(f"{models.url}/redirected")
                 return
             calls = model_tools.asked(order, body, number)
-            if not calls and (found := re.search(r"pause (\S+)", text)):
+            if not calls and (found := re.search(r"pause ([\w-]+)", text)):
                 models.gate(found[1]).wait(WAIT_S)
             words = f"answer {number} to {text}".split(" ")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -151,7 +152,7 @@ def _handler(models: Models) -> type[Handler]:
             pace = int(found[1]) / 1000 if (found := re.search(r"slow (\d+)", text)) else 0.0
             for n, event in enumerate(events):
                 if n == len(events) // 2:
-                    if found := re.search(r"hold (\S+)", text):
+                    if found := re.search(r"hold ([\w-]+)", text):
                         models.gate(found[1]).wait(WAIT_S)
                     if "cut" in text:
                         self.close_connection = True

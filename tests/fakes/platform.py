@@ -11,7 +11,6 @@ import os
 import re
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,9 @@ from typing import Any, ClassVar
 
 import openai
 
+from fakes import environments
 from fakes.objects import FolderObjects, Objects, bytes_of, files_below
+from fakes.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENTS = ROOT / "tests" / "agents"
@@ -217,6 +218,7 @@ def started(
         root = state or Path(scratch) / "s"
         log = Path(scratch) / "dev.log"
         command = [str(BIN / "moorage"), "dev", str(folder), "--json", "--no-demo", "--port", "0", "--state", str(root)]
+        environments.lay(folder, root)
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 [*prefix, *command, *options], stdout=subprocess.PIPE, stderr=errors, env=os.environ | (env or {})
@@ -225,6 +227,7 @@ def started(
         try:
             line = _line(process, log, within)
             said = json.loads(line)
+            environments.keep(folder, root)
             platform = Platform(process, said["url"], said["api_key"], said["agents"], root, log)
             yield platform
         finally:
@@ -240,16 +243,6 @@ def started(
                     process.wait(timeout=10)
             if process.stdout is not None:
                 process.stdout.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _line(process: subprocess.Popen[bytes], log: Path, within: float) -> bytes:

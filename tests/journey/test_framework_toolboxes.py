@@ -70,7 +70,8 @@ called = pytest.mark.parametrize("framework", CALLED, indirect=True)
 def platform_of(models: Models, tools: Tools, framework: str, folder: Path) -> Iterator[Platform]:
     """One for each framework: its environment is most of the start."""
     shutil.copytree(OURS / framework, folder / "ours", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(SHOWN / framework / "requirements.txt", folder / "ours")
+    for lists in ("requirements.in", "requirements.txt"):  # as beside the example: equal lists are one environment
+        shutil.copy(SHOWN / framework / lists, folder / "ours")
     shutil.copy(OURS / "own_tools.py", folder / "ours")
     if framework in CALLED:
         ignored = shutil.ignore_patterns("__pycache__", "workspace")

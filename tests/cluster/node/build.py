@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.node import plan
+
+BUILD_SECONDS = 1800.0
 
 
 class Missing(Exception):
@@ -61,14 +67,36 @@ def _built(module: Path, name: str, flags: str = "") -> Path:
     go = _go()
     built.parent.mkdir(parents=True, exist_ok=True)
     fresh = built.with_name(f"{name}.{os.getpid()}")
-    subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", str(fresh), "."],
-        cwd=module,
-        env={**os.environ, "CGO_ENABLED": "0"},
-        check=True,
-    )
-    os.replace(fresh, built)
+    with _alone(built.with_name(f"{name}.lock")):
+        if built.exists():
+            return built
+        subprocess.run(
+            [go, "build", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", str(fresh), "."],
+            cwd=module,
+            env={**os.environ, "CGO_ENABLED": "0"},
+            check=True,
+        )
+        os.replace(fresh, built)
     return built
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time, for each build takes every core for minutes; a process that ends lets go. Raises Missing."""
+    deadline = time.monotonic() + BUILD_SECONDS
+    with file.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Missing(
+                        f"another process has been building for {BUILD_SECONDS:g} s; it holds {file}"
+                    ) from None
+                time.sleep(0.2)
+            else:
+                yield
+                return
 
 
 def _place(module: Path, name: str) -> Path:

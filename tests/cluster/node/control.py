@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from cluster.node import build, configs, identity, plan
 from cluster.node.api import Api
 from cluster.node.children import Children
+from fakes.ports import free_port
 
 HOST = "127.0.0.1"
 READY_SECONDS = 90.0
@@ -52,7 +52,7 @@ class ControlPlane:
     """See the module. `kubeconfig`: the administrator's; `operator_kubeconfig`: of the operator under test."""
 
     def __init__(self, folder: Path) -> None:
-        self.place = plan.Place(folder, HOST, _free_port())
+        self.place = plan.Place(folder, HOST, free_port())
         self.kubeconfig = self.place.kubeconfig
         self.operator_kubeconfig = identity.kubeconfig(self.place, "operator")
         self.audit = self.place.logs / "audit.log"
@@ -93,8 +93,8 @@ class ControlPlane:
         place.make()
         identity.make(place, CLIENTS)
         (place.config / "audit.json").write_text(json.dumps(AUDIT))
-        etcd = _free_port()
-        children.start("etcd", configs.etcd(place, etcd, _free_port()))
+        etcd = free_port()
+        children.start("etcd", configs.etcd(place, etcd, free_port()))
         audit = [f"--audit-policy-file={place.config}/audit.json", f"--audit-log-path={self.audit}"]
         # A loopback address is no endpoint that the Service `kubernetes` may name.
         lone = ["--endpoint-reconciler-type=none", *audit]
@@ -104,7 +104,7 @@ class ControlPlane:
         for manifest in manifests:
             self.kubectl("apply", "--server-side", "-f", str(manifest))
             self.kubectl("wait", "--for=condition=Established", "-f", str(manifest), "--timeout=30s")
-        few = [f"--controllers={CONTROLLERS}", f"--secure-port={_free_port()}"]
+        few = [f"--controllers={CONTROLLERS}", f"--secure-port={free_port()}"]
         children.start("controller-manager", [*configs.controllers(place, kube), *few])
 
     def _is_ready(self) -> bool:
@@ -140,9 +140,3 @@ def kubectl(kubeconfig: Path, *arguments: str, given: str | None = None) -> str:
     if done.returncode:
         raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])

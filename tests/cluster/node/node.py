@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from cluster.node.api import Api
 from cluster.node.children import Children
 from cluster.node.policies import Enforcer
 from cluster.node.volumes import Provisioner
+from fakes.ports import free_port
 
 READY_SECONDS = 90.0
 DRAIN_SECONDS = 30.0
@@ -93,8 +93,8 @@ class Node:
 
     def _start(self, kube: Path, name_server: Path) -> None:
         place, children = self.place, self._children
-        self._etcd_port = _free_port()
-        children.start("etcd", configs.etcd(place, self._etcd_port, _free_port()))
+        self._etcd_port = free_port()
+        children.start("etcd", configs.etcd(place, self._etcd_port, free_port()))
         children.start("containerd", ["containerd", "--config", place.config / "containerd.toml"])
         self.start_apiserver(kube)
         self._until("containerd answers", lambda: self.ctr("version").returncode == 0)
@@ -252,10 +252,3 @@ def _remove_groups(group: Path) -> None:
             _remove_groups(child)
     with suppress(OSError):
         group.rmdir()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from fakes import pod_tokens as cluster
+from fakes.catalogs import learned
 from fakes.valkey import Valkey
 from moorage_api import names, tokens
 from moorage_api.ledger.provider import ProviderLedger
@@ -99,9 +99,7 @@ async def world(valkey: Valkey, tmp_path: Path) -> AsyncIterator[World]:
         provider = ProviderLedger(client)
         await provider.set_pod_tokens(cluster.published())
         await provider.set_token_key(KEY)
-        async with asyncio.timeout(30):
-            while gateway.core.catalog.pod_tokens is None or gateway.core.catalog.token_key is None:
-                await asyncio.sleep(0.02)
+        await learned([gateway], lambda known: known.pod_tokens is not None and known.token_key is not None, within=30)
         yield World(gateway, tmp_path, index)
     finally:
         await gateway.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from fakes.catalogs import learned
+from fakes.trust import trusted
 from fakes.valkey import Valkey
 from moorage_api import names, tokens
 from moorage_api.catalog import AgentEntry, RevisionEntry
@@ -37,7 +38,7 @@ class Port:
     """A gateway's sandbox port, and two sessions of two tenants, each in a sandbox of its own."""
 
     def __init__(self, url: str, ledger: LedgerClient) -> None:
-        self.http = httpx2.AsyncClient(base_url=url, timeout=WITHIN)
+        self.http = httpx2.AsyncClient(base_url=url, timeout=WITHIN, verify=trusted())
         self.sessions, self.provider = SessionLedger(ledger), ProviderLedger(ledger)
         self.epochs: dict[str, int] = {}
 
@@ -84,9 +85,7 @@ async def port(valkey: Valkey, ledger: LedgerClient, tmp_path: Path) -> AsyncIte
     await made.provider.publish(
         AgentEntry("acme", "a", (RevisionEntry("r1"),), frozenset({"responses"}), "moorage", {})
     )
-    async with asyncio.timeout(WITHIN):
-        while gateway.core.catalog.token_key is None:
-            await asyncio.sleep(0.02)
+    await learned([gateway], lambda known: known.token_key is not None)
     yield made
     await made.http.aclose()
     await gateway.stop()

@@ -16,6 +16,7 @@ import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 from fakes import pod_tokens as cluster
+from fakes.catalogs import learned
 from fakes.raw_http import exchange
 from fakes.two_containers import SANDBOX, TwoContainers
 from fakes.valkey import Valkey
@@ -65,12 +66,10 @@ class Platform:
         await self.provider.set_token_key(KEY)
         entry = AgentEntry(cluster.TENANT, "a", (RevisionEntry("r1"),), frozenset({"responses"}), "moorage", {})
         await self.provider.publish(entry)
-        catalog = self.gateway.core.catalog
-
-        async def told() -> bool:
-            return None not in (catalog.pod_tokens, catalog.token_key, catalog.get(cluster.TENANT, "a"))
-
-        await until("the gateway was told", told)
+        await learned(
+            [self.gateway],
+            lambda known: None not in (known.pod_tokens, known.token_key, known.get(cluster.TENANT, "a")),
+        )
 
     async def acquire(self) -> Route:
         """The session's sandbox, as a turn gets it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import venv
 from pathlib import Path
 
@@ -169,11 +171,21 @@ async def test_a_zygote_is_bounded_while_it_imports(ward: Ward) -> None:
 
 
 async def test_a_failed_zygote_leaves_no_process(ward: Ward) -> None:
-    before = {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_alive(pid)}
-    await failure(ward, "import os\nif os.fork() == 0:\n    import time; time.sleep(600)\nraise ValueError('x')")
-    mine = [
-        pid
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-        if pid not in before and is_alive(pid) and b"host.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    assert mine == []
+    entry = f"e{secrets.token_hex(8)}.py"
+    good = await ward.zygote(ward.spec(entry))
+    assert good.pid in processes_of(entry)
+    await good.close()
+    await failure(
+        ward, "import os\nif os.fork() == 0:\n    import time; time.sleep(600)\nraise ValueError('x')", entry=entry
+    )
+    assert processes_of(entry) == []
+
+
+def processes_of(entry: str) -> list[int]:
+    """Those that run it, their forks among them; other tests' processes come and go beside them."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if entry.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and is_alive(pid):
+                found.append(pid)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from fakes.catalogs import learned
 from fakes.models import Models, serving
+from fakes.trust import trusted
 from fakes.valkey import Valkey
 from moorage_api import tokens
 from moorage_api.catalog import AgentEntry, EndpointEntry, RevisionEntry, credential_name
@@ -25,6 +26,7 @@ from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import Acceptance, TurnLedger
 from moorage_api.wire import calls as wire
 from moorage_gateway.app import Gateway, create_gateway
+from moorage_gateway.catalog import Catalog
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import Settings
 
@@ -38,16 +40,6 @@ def models() -> Iterator[Models]:
     """The scripted server."""
     with serving() as made:
         yield made
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    """A server of the test's own: some kill it."""
-    server = Valkey()
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 @dataclass
@@ -116,9 +108,7 @@ class Desk:
         made = await create_gateway(settings, access_sink=lambda _: None)
         await made.start()
         self.gateways.append(made)
-        async with asyncio.timeout(WITHIN):
-            while made.core.catalog.token_key is None or made.core.catalog.get("acme", "a") is None:
-                await asyncio.sleep(0.02)
+        await learned([made], lambda known: known.token_key is not None and known.get("acme", "a") is not None)
         return made
 
     async def publish(self, name: str = "m", *, agent_models: list[str] | None = None, **spec: Any) -> None:
@@ -137,10 +127,7 @@ class Desk:
         await self.provider.publish(
             AgentEntry("acme", "a", (RevisionEntry("r1"),), frozenset({"responses"}), "moorage", listed)
         )
-        async with asyncio.timeout(WITHIN):
-            while any(g.core.catalog.endpoint("acme", name) != entry or g.core.catalog.get("acme", "a") is None
-                      or g.core.catalog.get("acme", "a").spec != listed for g in self.gateways):  # fmt: skip
-                await asyncio.sleep(0.02)
+        await learned(self.gateways, lambda known: known.endpoint("acme", name) == entry and _spec(known) == listed)
 
     def put_key(self, name: str, text: str) -> None:
         """As the chart's mounted Secret has it."""
@@ -205,6 +192,11 @@ class Desk:
         return await self.ask(self.call(text, **over), at=at)
 
 
+def _spec(known: Catalog) -> Any:
+    """Of the agent, None as long as it is not known."""
+    return None if (entry := known.get("acme", "a")) is None else entry.spec
+
+
 def token(sandbox: str, tenant: str) -> str:
     """As the provider signs it."""
     return tokens.sign(tokens.Identity(sandbox, tenant, "a", "r1", "v"), KEY)
@@ -213,7 +205,7 @@ def token(sandbox: str, tenant: str) -> str:
 @pytest.fixture
 async def desk(valkey: Valkey, ledger: LedgerClient, models: Models, tmp_path: Path) -> AsyncIterator[Desk]:
     """One gateway, one endpoint `m`, one attempt."""
-    async with httpx2.AsyncClient(timeout=WITHIN) as http:
+    async with httpx2.AsyncClient(timeout=WITHIN, verify=trusted()) as http:
         made = Desk(models, valkey, tmp_path, ledger, http)
         await made.provider.set_token_key(KEY)
         await made.publish()

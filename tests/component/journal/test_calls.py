@@ -338,18 +338,6 @@ async def test_models_are_allowed_or_put_in(desk: Desk) -> None:
     assert none.status == 200 and desk.models.asked[-1]["body"]["model"] == "m-2"
 
 
-async def test_redis_away_makes_a_call_wait_and_nothing_is_asked_twice(desk: Desk) -> None:
-    asking = asyncio.ensure_future(desk.chat("pause redis"))
-    await until(lambda: desk.models.times("pause redis"))
-    desk.valkey.stop(kill=True)
-    desk.models.release("redis")
-    desk.valkey.start()
-    assert (await asking).text == "answer 1 to pause redis"
-    await desk.attempt()
-    assert (await desk.chat("pause redis")).replayed
-    assert desk.models.times("pause redis") == 1
-
-
 async def test_a_call_costs_two_commands_and_a_replay_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     client = desk.gateways[0].core.client

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.reviewed import PLANTED
-from fakes.platform import free_ports, poll
+from fakes.platform import poll
+from fakes.ports import free_port
 
 pytestmark = pytest.mark.component
 EXAMPLE = Path(__file__).parents[3] / "examples" / "review-agent"
@@ -28,7 +29,7 @@ def serve(tmp_path):
     processes = []
 
     def start(*options):
-        (port,) = free_ports(1)
+        port = free_port()
         command = [
             sys.executable,
             "-m",

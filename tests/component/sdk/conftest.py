@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from fakes.ports import free_port
+from fakes.trust import trusted
+
 DEADLINE = 20.0
 
 
@@ -70,8 +73,7 @@ def run_agent(tmp_path: Path) -> Iterator[Run]:
         folder = tmp_path / f"agent-{len(started)}"
         folder.mkdir()
         (folder / "host.py").write_text(source)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "host.py"],
@@ -97,7 +99,7 @@ def answers(agent: AgentProcess) -> bool:
     """Whether its health path answers at all."""
     assert agent.process.poll() is None, f"the agent ended: {agent.log}"
     try:
-        httpx2.get(f"{agent.url}/readiness", timeout=2)
+        httpx2.get(f"{agent.url}/readiness", timeout=2, verify=trusted())
     except httpx2.TransportError:
         return False
     return True

@@ -73,6 +73,15 @@ def test_a_kubectl_that_hangs_is_ended_with_all_it_started(stand: Stand, tmp_pat
         poll(f"{pid} has ended", lambda pid=pid: _ended(pid), within=10)
 
 
+def _open(port: int) -> bool:
+    """Whether anybody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 2).close()
+    except OSError:
+        return False
+    return True
+
+
 def _ended(pid: int) -> bool:
     """Whether it runs no more; one that nobody has asked after has."""
     try:
@@ -150,7 +159,9 @@ def test_the_probes_pods_find_everything_open_where_nothing_is_denied_and_nothin
 
     listener = subprocess.Popen([sys.executable, "-c", probe_objects.LISTEN])
     try:
-        assert call(10) == 13
+        for port in (probe_objects.ALLOWED, probe_objects.IN, probe_objects.OUT):
+            poll(f"it listens at {port}", lambda port=port: _open(port))
+        assert call(2) == 13
     finally:
         listener.kill()
         listener.wait()

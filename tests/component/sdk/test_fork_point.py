@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from fakes.ports import free_ports
 
 pytestmark = pytest.mark.component
 
@@ -52,14 +53,6 @@ def agent(items, ctx):
 
 HostedAgent(agent=agent).serve()
 """
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def rollup(pid: int, name: str) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from component.shim.test_boundary import agent, door, gateways, hang_up, refuse, seen, world
 from fakes.shim_world import until
 from moorage_api.wire import calls as wire
 
 __all__ = ["agent", "gateways", "world"]
+
+pytestmark = pytest.mark.component
 
 PLACE = "/steps/progress"
 

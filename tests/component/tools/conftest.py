@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -13,14 +12,17 @@ import httpx2
 import pytest
 
 from component.journal.conftest import KEY, WITHIN, Desk, Said
+from fakes.catalogs import learned
 from fakes.http_api import HttpApi
 from fakes.http_api import serving as serving_api
 from fakes.models import Models
 from fakes.models import serving as serving_models
 from fakes.tools import Tools, serving
+from fakes.trust import trusted
 from fakes.valkey import Valkey
 from moorage_api.catalog import AgentEntry, RevisionEntry, ToolboxEntry, tool_credential_name
 from moorage_api.kinds import Toolbox
+from moorage_gateway.catalog import Catalog
 from moorage_gateway.ledger_client import LedgerClient
 
 SECRET = "tok-the-canary-0123456789"
@@ -49,15 +51,7 @@ class Box(Desk):
         await self.provider.publish(
             AgentEntry("acme", "a", (RevisionEntry("r1"),), frozenset({"responses"}), "moorage", agent)
         )
-        async with asyncio.timeout(WITHIN):
-            while any(
-                (held := gateway.core.catalog.toolbox("acme", name)) is None
-                or held.spec != made.wire_spec()
-                or (entry := gateway.core.catalog.get("acme", "a")) is None
-                or entry.spec != agent
-                for gateway in self.gateways
-            ):
-                await asyncio.sleep(0.02)
+        await learned(self.gateways, lambda known: _known(known, name) == (made.wire_spec(), agent))
 
     def upstream(self, **more: Any) -> dict[str, Any]:
         """The newer server as an upstream."""
@@ -97,6 +91,12 @@ class Box(Desk):
         return result["content"][0]["text"], result["isError"]
 
 
+def _known(catalog: Catalog, name: str) -> tuple[Any, Any]:
+    """The specs of a toolbox and of the agent, None for what is not known yet."""
+    held, entry = catalog.toolbox("acme", name), catalog.get("acme", "a")
+    return None if held is None else held.spec, None if entry is None else entry.spec
+
+
 @pytest.fixture
 def tools() -> Iterator[Tools]:
     """A server of the newer era."""
@@ -126,16 +126,6 @@ def models() -> Iterator[Models]:
 
 
 @pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    """A server of the test's own."""
-    server = Valkey()
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture
 def settings() -> dict[str, str]:
     """Of the gateway; `allowed_upstreams` beside the servers here."""
     return {}
@@ -153,7 +143,7 @@ async def box(
     settings: dict[str, str],
 ) -> AsyncIterator[Box]:
     """One gateway, one toolbox `t` with the newer server, one attempt."""
-    async with httpx2.AsyncClient(timeout=WITHIN) as http:
+    async with httpx2.AsyncClient(timeout=WITHIN, verify=trusted()) as http:
         made = Box(models, valkey, tmp_path, ledger, http, tools=tools, old=old, api=api)
         await made.provider.set_token_key(KEY)
         await made.publish()

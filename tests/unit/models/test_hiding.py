@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from moorage_gateway.models import hiding
 
+pytestmark = pytest.mark.unit
+
 KEY = 'sk-/a"b-0123456789'
 
 
