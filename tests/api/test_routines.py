@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unfilled": (
         {"protocol": "invocations", "input": None, "body": {"deep": [{"since": "{{ nobody }}"}]}},
-        "{{ nobody }}",
+        "spec.body: {{ nobody }}",
     ),
     "early": ({"agent": "nowhere"}, "spec.agent: there is no agent 'nowhere' yet"),
 }
