@@ -89,7 +89,7 @@ def ready(release: Installed) -> bool:
 def told(release: Installed, text: str, session: str = "") -> str:
     """What the tool says to the agent that was asked to call it."""
     found = release.ask("caller", f"tool {text}", session or f"session-{uuid.uuid4().hex[:8]}", timeout=120)
-    return str(found.output_text)
+    return str(found.output_text or found.error)
 
 
 def program(release: Installed) -> dict[str, Any]:

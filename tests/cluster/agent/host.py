@@ -35,7 +35,6 @@ def asked(text):
 def called(text):
     """What the tool `do` of the toolbox `all` says, as a client of MCP gets it."""
     head = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-    head["authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
     params = {"name": "do", "arguments": {"text": text}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
     request = urllib.request.Request(f"{os.environ['MOORAGE_TOOLBOXES_URL']}/all/mcp", body, head)
