@@ -1,8 +1,8 @@
 """The journeys of one machine on a cluster: the same files, the stock clients, the agents of `tests/agents` in pods, over both stores.
 
 Left out, for they bring up a platform of their own with `moorage dev`: `test_dev` and `test_review_agent` (the laptop's own door; the
-review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_routines` and
-`test_routine_triage` (`tests/cluster/test_routines.py` has their like), and the journeys of boundary
+review agent is called in `test_sources` and `test_installed`), `test_checkpoints` (`test_sleeping` is its like here), `test_routines`,
+`test_routine_invocations` and `test_routine_triage` (`tests/cluster/test_routines.py` has their like), and the journeys of boundary
 calls (`test_agent_calls`, `test_approvals`, `test_consents`, `test_framework_toolboxes`, `test_frameworks`, `test_models`, `test_replay`,
 `test_review_tools`, `test_stdio_tools`, `test_steps`, `test_tools`): their clients come from the package index, their servers listen on
 loopback, and parts of the platform are killed. A model is asked, and its key changed, in `test_installed`.
@@ -59,6 +59,7 @@ OF_THEIR_OWN = (
     "replay",
     "review_agent",
     "review_tools",
+    "routine_invocations",
     "routine_runs",
     "routine_triage",
     "routines",

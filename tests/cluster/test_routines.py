@@ -25,6 +25,7 @@ from crash.sweep.rows import posting
 from fakes.effects import Effects, counting
 from fakes.platform import poll
 from fakes.tools import Tools
+from journey import test_routine_invocations
 from journey.test_routines import (
     HOST,
     KEY,
@@ -111,7 +112,7 @@ def desk(effects: Effects) -> Iterator[Tools]:
 
 @pytest.fixture(scope="module")
 def image(node: Node, sandbox_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The journeys' agent, the one of thirty steps, and the example's."""
+    """The journeys' agents, the one of thirty steps, and the example's."""
     context = tmp_path_factory.mktemp("image")
     own, sweep = ROOT / "tests/cluster/routines", ROOT / "tests/crash/sweep/agents"
     for file in (own / "host.py", sweep / "reading.py", sweep / "work.py", sweep / "in_pod.py"):
@@ -120,6 +121,7 @@ def image(node: Node, sandbox_image: str, tmp_path_factory: pytest.TempPathFacto
     agents = context / "agents"
     agents.mkdir()
     (agents / "worker.py").write_text(HOST)
+    (agents / "invoked.py").write_text(test_routine_invocations.HOST)
     shutil.copy(own / "thirty.py", agents)
     shutil.copy(EXAMPLE / "host.py", agents / "triage.py")
     archive = plan.cache() / "routines-test.oci.tar"
@@ -152,7 +154,10 @@ def laptop(
         pool = {"pool": {"min": 2, "max": 30}, "session": SESSION}
         release.apply("worker", env=[running("worker")], **pool)
         release.apply("thirty", env=[running("thirty")], toolboxes=["all"], **(pool | {"pool": {"min": 1, "max": 2}}))
-        for agent in ("worker", "thirty"):
+        release.apply(
+            "invoked", env=[running("invoked")], protocols=["invocations"], **(pool | {"pool": {"min": 1, "max": 4}})
+        )
+        for agent in ("worker", "thirty", "invoked"):
             release.until_ready(agent, within=180)
         made = Scheduled(release, tmp_path_factory.mktemp("home"))
         begin_what_takes_a_minute(made)
@@ -234,6 +239,21 @@ def test_the_example_runs_as_it_was_applied(laptop: Scheduled, tmp_path: Path) -
     assert re.search(row, table, re.M), table
     assert laptop.output(said, "triage").output_text == second["output"]
     release.kubectl("delete", "-f", str(folder), "--wait=false")
+
+
+def test_a_run_by_invocation_that_is_cut_off_is_made_again_only_where_that_is_said(laptop: Scheduled) -> None:
+    invoked = {"agent": "invoked", "protocol": "invocations", "input": None}
+    laptop.write("cut-off", body={"do": "die"}, **invoked)
+    laptop.write("tried-again", body={"do": "first dies"}, onFailure="retry", retries={"backoff": "1s"}, **invoked)
+    for name in ("cut-off", "tried-again"):
+        laptop.run(name)
+    (lost,), (run,) = (laptop.ended(name, within=150) for name in ("cut-off", "tried-again"))
+    assert (lost["outcome"], lost["tries"]) == ("failed", 1) and "interrupted" in lost["error"], lost
+    assert (run["outcome"], run["tries"]) == ("succeeded", 2), run
+    said = json.loads(run["output"])
+    assert (
+        said["times"] == 2 and said["headers"]["x-client-routine"] == "tried-again" and len(run["invocation_ids"]) == 2
+    )
 
 
 @pytest.mark.timeout(2400)

@@ -121,6 +121,7 @@ class Laptop:
     def write(self, name: str, **spec: Any) -> None:
         """One routine, with everything that is not said."""
         whole = {"agent": "worker", "input": name, **spec}
+        whole = {field: value for field, value in whole.items() if value is not None}
         if not {"schedule", "every", "at"} & set(whole):
             whole["schedule"] = "0 0 1 1 *"  # not while this test runs
         document = {
