@@ -70,7 +70,7 @@ def labels(toolbox: str, upstream: str = "") -> dict[str, str]:
 
 def policy(program: Program, settings: Settings) -> Object:
     """Of all programs of a toolbox: in, the gateways; out, nothing. No agent's name has a dot: this is no agent's own policy."""
-    name = f"moorage-{program.toolbox}.programs"
+    name = guard(program.toolbox)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -164,8 +164,13 @@ def _told(program: Program, settings: Settings) -> str:
     return json.dumps(said, separators=(",", ":"), sort_keys=True)
 
 
+def guard(toolbox: str) -> str:
+    """The name of policy and account of a toolbox' programs."""
+    return f"moorage-{toolbox}.programs"
+
+
 def _account(program: Program) -> str:
-    return f"moorage-{program.toolbox}.programs"
+    return guard(program.toolbox)
 
 
 def _hash(said: Any) -> str:

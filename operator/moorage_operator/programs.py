@@ -30,6 +30,8 @@ from moorage_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 LAST_LINES = 5
+NOTED = 100
+"""Refusals of the cluster that are told."""
 
 _GUARDS = {marks.OURS: marks.MANAGER, marks.PART: marks.PROGRAM}
 
@@ -51,7 +53,7 @@ class Programs:
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
-        self._noted = ""
+        self._noted: set[str] = set()
 
     async def look(self, wanted: Iterable[Program]) -> dict[tuple[str, str, str], Standing]:
         """One look at all of them, by namespace, toolbox and upstream. Raises KubeError."""
@@ -77,8 +79,11 @@ class Programs:
         for kind in (POLICIES, ACCOUNTS):
             for namespace in self._settings.namespaces:
                 async for body in self._kube.each(kind, namespace, labels=_GUARDS):
-                    if (namespace, marks.text(body, "labels", marks.TOOLBOX)) in kept:
-                        found[kind, namespace, str(body["metadata"]["name"])] = body
+                    toolbox, name = marks.text(body, "labels", marks.TOOLBOX), str(body["metadata"]["name"])
+                    if name != program_objects.guard(toolbox):
+                        continue  # somebody's own, with our labels
+                    if (namespace, toolbox) in kept:
+                        found[kind, namespace, name] = body
                     else:
                         await self._unguarded(kind, body)
         return found
@@ -92,8 +97,8 @@ class Programs:
         except KubeError as fault:
             if not fault.status:
                 raise
-            if self._noted != fault.message:  # once, not at every look
-                self._noted = fault.message
+            if fault.message not in self._noted and len(self._noted) < NOTED:  # once, not at every look
+                self._noted.add(fault.message)
                 log.warning("%s of a toolbox without programs stays: %s", meta["name"], fault.message)
 
     async def _standing(self, one: Program, body: Mapping[str, Any] | None, guards: Guards) -> Standing:

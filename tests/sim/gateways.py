@@ -17,6 +17,7 @@ from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_gateway.activation import Activation
 from moorage_gateway.journal import journaling
+from moorage_gateway.journal.carrying import Carrying
 from moorage_gateway.journal.spilling import Spill
 from moorage_gateway.lifecycle import Lifecycle
 from moorage_gateway.recovery import Recovery
@@ -178,9 +179,16 @@ class Gateway:
             JournalLedger(runner).progress,
             history,
         )
-        spill = Spill(world.store.port(self.point), clock)  # type: ignore[arg-type]
+        port = world.store.port(self.point)
+        spill = Spill(port, clock)  # type: ignore[arg-type]
+
+        async def carries(response: str) -> bool:
+            return False  # no turn of this world is a further try of another
+
+        carrying = Carrying(JournalLedger(runner), spill, port, carries)  # type: ignore[arg-type]
         self.journaling = parts["journaling"](
-            JournalLedger(runner), self.recovery, spill, clock, calm=calm, limits=journaling.Limits(), observer=NoObserver()
+            JournalLedger(runner), self.recovery, spill, clock, calm=calm, limits=journaling.Limits(), observer=NoObserver(),
+            carrying=carrying,
         )  # fmt: skip
         limits = Limits(timeout_s=300.0, acquire_s=60.0, queue=world.queue)
         self.keeper = parts["keeper"](

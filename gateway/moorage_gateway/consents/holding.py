@@ -139,9 +139,11 @@ class Holding:
 
     async def aclose(self) -> None:
         """What is being renewed is written first, for `ASK_S`."""
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(self._tasks, timeout=ASK_S)
+        until = self._clock.monotonic() + ASK_S
+        # A renewal begins the task that saves what came.
+        while self._tasks and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        late = set(self._tasks)
         for task in late:
             task.cancel()
         if late:
@@ -234,16 +236,18 @@ class Holding:
             raise
 
     async def _renewed_alone(self, subject: Subject, terms: Terms, held: _Held) -> Consent | None:
+        if held.unsaved is not None or len(self._unsaved) >= MOST_UNSAVED:  # its lock is our own, and is not waited for
+            raise StoreUnavailable("renewed tokens wait for the store to take them")
         async with AsyncExitStack() as lock:
             hold = await lock.enter_async_context(self.alone(subject))
-            if held.unsaved is not None or len(self._unsaved) >= MOST_UNSAVED:
-                raise StoreUnavailable("renewed tokens wait for the store to take them")
             consent = await self._read(subject, held)
             if consent is None or not consent.counts(terms.binding) or self._good(consent, held):
                 return consent if consent is not None and consent.counts(terms.binding) else None
             if consent.tokens is None or not consent.tokens.refresh:
                 held.rests_until = self._clock.monotonic() + REST_S
                 return consent if self._usable(consent, held) else None
+            if not await hold.longer():  # a slow store has cost us the lock: whoever has it shows the refresh token
+                raise StoreUnavailable("another gateway renews this user's token")
             tokens = await self._asked(subject, terms, consent.tokens)
             version = max(consent.version + 1, hold.now)
             if tokens is None:

@@ -27,8 +27,8 @@ WRITE_S = 20.0
 """For one try."""
 AGAIN_S, PAUSE_S = 0.5, 10.0
 """Between two tries, twice as long each time. A try and a pause are shorter than the lock lasts (`LOCK_MS`)."""
-LOOK_S = 0.05
-"""Between two looks at a lock that another one holds."""
+LOOK_S, RARE_S = 0.05, 1.0
+"""Between two looks at a lock that another one holds, twice as long each time."""
 LOCKED_S = 12.0
 """For whoever holds the lock: longer than a token server is waited for. Who holds it still has something to save."""
 
@@ -52,12 +52,13 @@ class Hold:
 @asynccontextmanager
 async def alone(ledger: ConsentLedger, clock: Clock, subject: Subject) -> AsyncIterator[Hold]:
     """Nobody else writes this user's tokens meanwhile. Raises LedgerError; StoreUnavailable where another one does for `LOCKED_S`."""
-    holder, deadline = secrets.token_hex(16), clock.monotonic() + LOCKED_S
+    holder, deadline, pause = secrets.token_hex(16), clock.monotonic() + LOCKED_S, LOOK_S
     try:  # also around the lock: who is cancelled after Redis took it leaves none behind, and only its holder's is taken off
         while not (now := await ledger.lock(subject.place, holder)):
             if clock.monotonic() >= deadline:
                 raise StoreUnavailable("another gateway has a token of this user that the store does not take")
-            await clock.sleep(LOOK_S)
+            await clock.sleep(pause)
+            pause = min(2 * pause, RARE_S)
         yield Hold(ledger, subject, holder, now)
     finally:
         try:

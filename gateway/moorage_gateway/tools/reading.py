@@ -14,6 +14,8 @@ FOREVER_S = 3600.0
 """The deadline of the whole call stands around each wait."""
 
 _CHALLENGES = (401, 403)
+_MOST_CHALLENGE = 2_048
+"""Characters of a challenge that are looked at: the search takes the square of them, and a head may be 64 KiB."""
 _BEARER = re.compile(r'(?i:\bbearer)\b.*?\berror="?(insufficient_scope|invalid_token)\b')
 
 
@@ -41,7 +43,9 @@ async def answered(upstreams: Upstreams, asked: Request) -> AsyncIterator[Coming
 
 def bearer_error(coming: Coming) -> str:
     """What a server says of the token that it was shown (RFC 6750, 3.1); empty: nothing."""
-    found = _BEARER.search(coming.header("www-authenticate")) if coming.status in _CHALLENGES else None
+    found = (
+        _BEARER.search(coming.header("www-authenticate")[:_MOST_CHALLENGE]) if coming.status in _CHALLENGES else None
+    )
     return found[1] if found is not None else ""
 
 

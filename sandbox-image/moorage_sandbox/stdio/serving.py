@@ -141,7 +141,7 @@ async def _read(reader: asyncio.StreamReader) -> _Head | None:
         raise _Bad("it is no request")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     length = headers.get("content-length", "0")
-    if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BODY:
+    if "transfer-encoding" in headers or not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY:
         raise _Bad(f"its body has a content-length of at most {MAX_BODY}")
     return _Head(parts[0], parts[1], headers.get("authorization", "").removeprefix("Bearer "), int(length))
 
