@@ -28,6 +28,7 @@ from moorage_sandbox.server import Answer, Request
 PREFIX = "/relay"
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 RUN_SECONDS = names.RUN_SECONDS.encode()
+ANSWERED = names.ANSWERED.encode()
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for the agent of a run that was given up: that of a cancelled turn."""
 
@@ -107,7 +108,10 @@ class Relay:
         answer.send(502, orjson.dumps(body))
 
     async def _pass_on(self, response: HopResponse, answer: Answer) -> None:
-        answer.start(response.status, prompt.end_to_end(response.headers))
+        headers = prompt.end_to_end(response.headers)
+        if response.status >= 400:  # its body may read like a refusal of ours
+            headers.append((ANSWERED, b"agent"))
+        answer.start(response.status, headers)
         try:
             while True:
                 if not response.arrived:

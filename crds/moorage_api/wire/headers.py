@@ -10,6 +10,9 @@ EPOCH = "x-moorage-epoch"
 RUN_SECONDS = (
     "x-moorage-run-seconds"  # gateway → shim, of a routine's invocation: how long it may last; dropped before the agent
 )
+ANSWERED = (
+    "x-moorage-answered"  # shim → gateway, of a relayed answer that may look like the shim's own: it is the agent's
+)
 TURN = "x-moorage-turn"
 ATTEMPT = "x-moorage-attempt"
 AGENT_RESPONSE_ID = "x-agent-response-id"

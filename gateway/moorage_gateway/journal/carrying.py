@@ -66,8 +66,10 @@ class Carrying:
         self._known: OrderedDict[str, _Results] = OrderedDict()
 
     async def give(self, tenant: str, response: str, following: str) -> None:
-        """What `following` begins with: what `response` completed, and what it was given and did not ask for. Done again, it says the same,
-        and after a loss of Redis it takes nothing away."""
+        """What `following` begins with: what `response` completed, and what it was given and did not ask for. Once: the turn that gives has
+        ended, and after a loss of Redis its journal would say less."""
+        if await self._store.get(_key(tenant, following)) is not None:
+            return
         found, met = await self._made(tenant, response)
         for print_, results in (await self._read(tenant, response)).items():
             found.setdefault(print_, []).extend(results[met.get(print_, 0) :])

@@ -15,6 +15,7 @@ from moorage_api.wire import headers as wire
 Headers = list[tuple[bytes, bytes]]
 
 REFUSAL = b"x-moorage-refusal"  # marks an answer as the shim's own
+_ANSWERED = wire.ANSWERED.encode()
 REFUSAL_BYTES = 64 * 1024
 LOG_LINES, LOG_LINE = 8, 400
 
@@ -111,6 +112,8 @@ def may_be_refusal(status: int, headers: Headers) -> bool:
         return False
     length = b""
     for name, value in headers:
+        if name == _ANSWERED:
+            return False
         if name == REFUSAL:
             return True
         if name == b"content-length":
@@ -121,7 +124,7 @@ def may_be_refusal(status: int, headers: Headers) -> bool:
 def read_refusal(body: bytes) -> Refused | None:
     """The refusal in a shim's body; None for any other body, which is the agent's own answer.
 
-    An agent that imitates one gains a second try of its own request, or another wording of its own failure.
+    Of a shim that does not say which answers are its agent's: one that imitates a refusal gains a second try of its own request.
     """
     try:
         detail = orjson.loads(body)

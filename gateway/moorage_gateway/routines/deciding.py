@@ -201,6 +201,8 @@ class _Work:
         match turn.status:
             case "completed":
                 self._over("succeeded", turn)
+            case "failed" | "cancelled" if run.called_off:
+                self._over("cancelled", turn)
             case "failed":
                 self._failed("timed_out" if late else "failed", turn)
             case "cancelled":
@@ -251,8 +253,11 @@ class _Work:
         """See `called_off`."""
         if run.phase == "waiting":
             self._over("cancelled", Turn("cancelled", error=run.error))
-        elif run.responses[-1] not in self._state.ending:
-            self._state = replace(self._state, ending=(*self._state.ending, run.responses[-1])[-MOST_ENDING:])
+            return
+        ending = self._state.ending
+        if run.responses[-1] not in ending:
+            ending = (*ending, run.responses[-1])[-MOST_ENDING:]
+        self._state = replace(self._state, ending=ending, run=replace(run, called_off=True))
 
     def decision(self) -> Decision:
         return Decision(

@@ -110,18 +110,36 @@ class Invoking:
             raise ApiError(Kind.UNPROCESSABLE, f"Agent '{known.spec.agent}' does not serve invocations.")
         body = sending.body_of(known, state, run)
         if not await self._leases.take(name):
+            if await self._records.get(tenant, name) is None:  # not persisted yet
+                raise ApiError(Kind.UNAVAILABLE, "Another gateway begins this invocation.", retry_after=1)
             return name
-        if await self._records.get(tenant, name) is not None:  # sent, or about to be, by one that is gone
-            await self._leases.free(name)
-            return name
-        await self._records.put(tenant, name, Invocation.of(run))
-        if await self._leases.keep(name) == "HELD":  # the store took its time: what it says now, a look finds out
+        if not await self._persisted(tenant, run, name):
             return name
         going = _Going(tenant, name, run, known.spec.timeout_minutes * 60.0)
         self._going[name] = going
         asked = sending.asked_of(tenant, known, run, place, name, body)
         going.task = asyncio.create_task(self._guarded(going, place, asked), name=f"invocation {name}")
         return name
+
+    async def _persisted(self, tenant: str, run: Run, name: str) -> bool:
+        """Whether it is to be sent. The lease stays with whoever sends it, and is let go where that is nobody."""
+        sent = False
+        try:
+            if await self._records.get(tenant, name) is None:  # else sent, or about to be, by one that is gone
+                await self._records.put(tenant, name, Invocation.of(run))
+                match await self._leases.keep(name):
+                    case "OK":
+                        sent = True
+                    case "CANCEL":
+                        why = "it was cancelled"
+                        await self._records.put(tenant, name, Invocation(run.id, run.number, "cancelled", "", why))
+                    case "HELD":  # the store took its time: what it says now, a look finds out
+                        pass
+        finally:
+            if not sent:
+                with suppress(LedgerError):
+                    await self._leases.free(name)
+        return sent
 
     def response(self, tenant: str, known: Known, run: Run) -> str:
         """The id that a run's newest try has, accepted or not."""
@@ -132,13 +150,13 @@ class Invoking:
         if name in self._going or name in self._beginning:  # the lease is our own
             return Turn("open")
         found = await self._records.get(tenant, name)
-        if found is None:
-            return Turn("failed", error=f"{INTERRUPTED}: its record is gone")
-        if found.status != "open":
+        if found is not None and found.status != "open":
             return found.turn
-        if self._calm() > 0 or not await self._leases.take(name):
+        if self._calm() > 0 or not await self._leases.take(name):  # somebody waits for it, or is about to write it down
             return Turn("open")
         found = await self._records.get(tenant, name) or found
+        if found is None:
+            return Turn("failed", error=f"{INTERRUPTED}: its record is gone")
         if found.status == "open":
             found = Invocation(
                 found.run, found.number, "failed", error=f"{INTERRUPTED}: the gateway that waited for it is gone"
@@ -227,7 +245,7 @@ class Invoking:
         try:
             return await self._leases.keep(name)
         except Lost:
-            with suppress(LedgerError):
+            with suppress(LedgerError, StoreUnavailable):
                 await self._recovery.recover()
         except LedgerError:
             log.info("the lease of %s is renewed later", name)

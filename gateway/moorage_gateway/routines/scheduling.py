@@ -104,8 +104,10 @@ class Scheduler:
                 try:
                     rest = await self._round()
                 except Lost:
-                    await self._recovery.recover()
-                    continue
+                    rest = PAUSE_S
+                    with suppress(LedgerError, StoreUnavailable):
+                        await self._recovery.recover()
+                        continue
                 except LedgerError:
                     rest = PAUSE_S
                 with suppress(TimeoutError):
@@ -294,7 +296,7 @@ class Scheduler:
             return
         found = await self._ledger.look(taken.entry.field)
         now = State.from_json(found.state).run if found is not None else None
-        if now is None or (now.id, now.number) != (run.id, run.number):  # meanwhile another one took its place
+        if now is None or now.claimed != response or now.phase == "waiting":  # meanwhile another one took its place
             await self._running.cancel(taken.entry.tenant, response)
 
     async def _refused(self, taken: _Taken, state: State, run: Run, why: str) -> None:

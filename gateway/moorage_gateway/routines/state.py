@@ -46,6 +46,8 @@ class Run:
     """When the next try begins (`waiting`)."""
     error: str = ""
     """Why the try before failed."""
+    called_off: bool = False
+    """Somebody ended it: however its try ends, no other is made."""
 
 
 @dataclass(frozen=True)

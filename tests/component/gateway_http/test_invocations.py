@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,26 @@ async def test_an_agents_own_conflict_passes_as_it_is(gateway: FakeGateway, shim
     assert reply.statuses == [409]
     assert reply.data.endswith(b'{"error":"stale_epoch","agent":"says so itself"}')
     assert len(shim.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(503, {"error": "not_ready"}), (401, {"error": "unauthenticated"}), (502, {"error": "unknown"})],
+)
+async def test_what_a_shim_calls_its_agents_answer_is_no_refusal_whatever_it_reads_like(
+    gateway: FakeGateway, shim: Shim, status: int, body: dict[str, Any]
+) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await shim.body(receive)
+        data = json.dumps(body).encode()
+        headers = [(b"content-length", str(len(data)).encode()), (b"x-moorage-answered", b"agent")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+    shim.serve = serve
+    reply = await exchange(gateway.listener.port, call(gateway, body=b"x"))
+    assert reply.statuses == [status] and reply.data.endswith(json.dumps(body).encode())
+    assert len(shim.calls) == 1 and b"x-moorage-answered" not in reply.data
 
 
 async def test_an_answer_that_breaks_off_is_not_taken_for_whole(gateway: FakeGateway, shim: Shim) -> None:

@@ -176,3 +176,17 @@ async def test_a_result_that_is_gone_is_not_made_again(tries: Tries) -> None:
     await tries.next()
     said = await begin(tries.desk, "large")
     assert said.refused == "no" and said.json["error"]["code"] == "journal_lost"
+
+
+async def test_telling_it_again_after_a_loss_takes_nothing_away(tries: Tries) -> None:
+    await step(tries.desk, "first", None, 1)
+    await tries.fail()
+    await tries.next()
+    assert await tries.meets("first") == 1
+    await step(tries.desk, "second", None, 2)
+    await tries.fail()
+    for kept in ("j:", "jl:", "jn:"):
+        await tries.desk.ledger.read("DEL", f"{kept}{tries.desk.turn}")
+    await tries.give()  # its journal is gone, what it was given is not
+    await tries.next()
+    assert [await tries.meets("first"), await tries.meets("second")] == [1, 2]

@@ -400,3 +400,38 @@ async def ticking(world: RoutineWorld, holds: Callable[[], bool]) -> None:
         while not holds():
             await world.tick(1)
             await asyncio.sleep(0.01)
+
+
+class Away(MemoryStore):
+    """Takes no object while `away`."""
+
+    away = False
+
+    async def put(self, key: str, data: bytes) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+        await super().put(key, data)
+
+
+async def test_one_that_could_not_be_persisted_is_begun_by_whoever_looks_next_and_has_not_failed(
+    gateways: Gateways,
+) -> None:
+    store = gateways.store = Away()
+    first, second = await gateways.one(), await gateways.one()
+    go = holding(gateways.shim, 200, b"done")
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        await first.accept("dev", KNOWN, State(cursor=0), RUN)
+    store.away = False
+    name = await second.accept("dev", KNOWN, State(cursor=0), RUN)
+    go.set()
+    assert (await second.ended("dev", name)).status == "completed" and len(gateways.shim.bodies) == 1
+
+
+async def test_a_lease_without_a_record_is_no_persisted_invocation_and_none_that_failed(gateways: Gateways) -> None:
+    first, second = await gateways.one(), await gateways.one()
+    name = first.response("dev", KNOWN, RUN)
+    assert await RunLeases(gateways.clients[0]).take(name)  # it is about to write it down
+    with pytest.raises(ApiError):
+        await second.accept("dev", KNOWN, State(cursor=0), RUN)
+    assert (await second.look("dev", name)).status == "open"

@@ -213,12 +213,15 @@ def test_a_run_that_is_called_off_is_cancelled_once_it_has_ended_and_not_tried_a
     assert called_off(routine, fresh(routine), T0) is None and called_off(routine, claimed, T0 + MINUTE) is None
     going = running(claimed)
     decision = called_off(routine, going, T0 + MINUTE + 5)
-    assert decision is not None and decision.state.run == going.run and decision.ended == ()
-    assert going.run is not None and decision.state.ending == going.run.responses
+    assert going.run is not None and decision is not None and decision.ended == ()
+    assert decision.state.run == replace(going.run, called_off=True) and decision.state.ending == going.run.responses
     assert called_off(routine, decision.state, T0 + MINUTE + 6) == replace(decision, look=T0 + MINUTE + 6 + START_MS)
     over = look(routine, decision.state, T0 + MINUTE + 9, Turn("cancelled", "half"))
     assert over.state.run is None and [(one.outcome, one.output) for one in over.ended] == [("cancelled", "half")]
     assert over.state.failures == 0 and over.state.alerts == ()
+    # It may fail just then, or its time be over: no further try is made of either.
+    for at, turn in ((T0 + MINUTE + 9, FAILED), (going.run.until + 1, Turn("cancelled", "half"))):
+        assert slots(look(routine, decision.state, at, turn)) == [(1, "cancelled")]
     waiting = look(routine, going, T0 + MINUTE + 9, FAILED).state
     stopped = called_off(routine, waiting, T0 + MINUTE + 10)
     assert stopped is not None and stopped.state.run is None and slots(stopped) == [(1, "cancelled")]
