@@ -41,6 +41,8 @@ class Exchange:
             await self.drip(int(self.target.partition("?")[2]))
         elif path == "/headers":
             self.answer(200, json.dumps({"headers": self.headers, "target": self.target}).encode())
+        elif path == "/refuse":  # as a shim would
+            self.answer(503, b'{"error":"not_ready"}')
         elif path == "/hold":
             await self.hold()
         elif path == "/exit":

@@ -435,3 +435,16 @@ async def test_a_lease_without_a_record_is_no_persisted_invocation_and_none_that
     with pytest.raises(ApiError):
         await second.accept("dev", KNOWN, State(cursor=0), RUN)
     assert (await second.look("dev", name)).status == "open"
+
+
+async def test_one_that_was_cancelled_as_it_was_persisted_is_not_sent(gateways: Gateways) -> None:
+    class Cancelling(MemoryStore):
+        async def put(self, key: str, data: bytes) -> None:
+            await super().put(key, data)
+            await RunLeases(gateways.clients[1]).stop(name)
+
+    gateways.store = Cancelling()
+    first, second = await gateways.one(), await gateways.one()
+    name = first.response("acme", KNOWN, RUN)
+    assert await first.accept("acme", KNOWN, State(), RUN) == name
+    assert (await second.look("acme", name)).status == "cancelled" and not gateways.shim.bodies

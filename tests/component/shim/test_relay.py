@@ -31,6 +31,13 @@ async def test_head_and_target_arrive_without_what_belongs_to_one_hop(world):
     assert not {"x-moorage-secret", "x-listed"} & set(found)
 
 
+async def test_an_agents_own_refusal_is_told_from_the_shims(world):
+    for path, status, said in (("/refuse", 503, b"agent"), ("/headers", 200, None)):
+        answer = await world.relay("GET", path)
+        await answer.read(10_000)
+        assert (answer.status, dict(answer.headers).get(b"x-moorage-answered")) == (status, said)
+
+
 async def test_chunks_of_the_agent_arrive_one_by_one(world):
     answer = await world.relay("GET", "/drip?3")
     for number in range(3):

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,7 +31,7 @@ from moorage_gateway.consents.records import MOST_LOOKED, ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.consents.shapes import GIVEN, REVOKED, Consent, Subject, Terms
 from moorage_gateway.core import Core
-from moorage_gateway.store import StoreError
+from moorage_gateway.store import Store, StoreError, StoreUnavailable
 from moorage_gateway.store.memory import MemoryStore
 
 pytestmark = pytest.mark.component
@@ -389,6 +389,72 @@ async def test_what_the_store_does_not_take_for_too_long_is_saved_at_the_next_ca
     assert await holding.token(subject, terms) == f"{ACCESS}-4"
     await holding.aclose()
     assert await holding_of(core).token(subject, terms) == f"{ACCESS}-4" and len(auth.granted("refresh_token")) == 1
+
+
+class Watched:
+    """The gateway's store, with something done around what is read and written."""
+
+    def __init__(self, store: Store, *, read: Callable[[], Awaitable[Any]] | None = None, put_s: float = 0.0) -> None:
+        self._store = store
+        self._read = read
+        self._put_s = put_s
+        self.put_ended = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def get(self, key: str) -> bytes | None:
+        found = await self._store.get(key)
+        if self._read is not None:
+            await self._read()
+        return found
+
+    async def put(self, key: str, data: bytes) -> None:
+        await asyncio.sleep(self._put_s)
+        await self._store.put(key, data)
+        self.put_ended = True
+
+
+async def test_what_is_being_renewed_when_a_gateway_ends_is_saved_first(desk: Box, auth: Authorization) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    store = Watched(core.store, put_s=0.2)
+    records = ConsentRecords(store, Sealing([KEYS]))  # type: ignore[arg-type]
+    holding = Holding(records, ConsentLedger(core.runner), core.upstreams, SystemClock())
+    auth.expires_in, auth.gate = 3600, threading.Event()
+    asked = asyncio.create_task(holding.token(subject, terms))
+    await asyncio.to_thread(auth.holding.wait, WITHIN)
+    ended = asyncio.create_task(holding.aclose())
+    await asyncio.sleep(0)
+    auth.gate.set()
+    await ended
+    assert store.put_ended
+    await asyncio.gather(asked, return_exceptions=True)
+
+
+async def test_who_lost_the_lock_while_the_store_was_slow_shows_no_refresh_token(
+    desk: Box, auth: Authorization
+) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core = desk.gateways[0].core
+    subject, terms = await known(core)
+    reads = 0
+
+    async def lost() -> None:
+        nonlocal reads
+        reads += 1
+        if await desk.ledger.read("DEL", f"oauth:lock:{subject.place}"):
+            assert await ConsentLedger(core.runner).lock(subject.place, "0" * 32)
+
+    records = ConsentRecords(Watched(core.store, read=lost), Sealing([KEYS]))  # type: ignore[arg-type]
+    holding = Holding(records, ConsentLedger(core.runner), core.upstreams, Hasty())
+    with pytest.raises(StoreUnavailable):
+        await holding.token(subject, terms)
+    assert reads and not auth.granted("refresh_token")
+    await holding.aclose()
 
 
 async def test_a_renewal_that_fails_costs_nothing_while_the_token_counts(desk: Box, auth: Authorization) -> None:
