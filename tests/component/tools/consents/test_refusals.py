@@ -1,0 +1,109 @@
+"""What an authorization server does not take: whether a user is asked anew, or the manifest's author is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from component.tools.conftest import SECRET, Box
+from component.tools.consents.consenting import (
+    Browser,
+    consented,
+    key,
+    link_of,
+    upstream,
+)
+from fakes.authorization import Authorization
+from moorage_gateway.auth import INVOKE, OPERATOR
+
+pytestmark = pytest.mark.component
+
+
+async def test_a_consent_that_its_user_ends_over_there_is_asked_for_anew(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    auth.withdraw()
+    assert (await desk.run("get", tool="get_one"))[0].startswith("consent_required:")
+    headers = await key(desk, "ann", INVOKE)
+    listed = await desk.http.get(f"{desk.gateways[0].public_url}/v1/oauth/consents", headers=headers)
+    assert listed.json()["data"] == []
+
+
+async def problem(box: Box) -> str | None:
+    """What operators are told of the toolbox."""
+    url, headers = f"{box.gateways[0].public_url}/v1/toolboxes", await key(box, "boss", OPERATOR)
+    (found,) = (await box.http.get(url, headers=headers)).json()["data"]
+    (server,) = found["upstreams"]
+    assert (server["problem"] is None) == (server["problem_at"] is None)
+    return None if server["problem"] is None else str(server["problem"])
+
+
+@pytest.mark.parametrize("code", ["invalid_scope", "interaction_required"])
+async def test_a_renewal_for_which_the_user_is_needed_asks_for_a_consent(
+    desk: Box, auth: Authorization, code: str
+) -> None:
+    await consented(desk)
+    auth.expire()
+    auth.answer = (400, {"error": code})
+    assert (await desk.run("r", tool="get_one"))[0].startswith("consent_required:")
+    auth.answer = None
+    assert await problem(desk) is None
+    await Browser().consents(await link_of(desk, "again"))
+    assert (await desk.run("y"))[1] is False
+
+
+async def test_what_the_manifest_has_wrong_is_told_to_its_author_and_asks_nobody(
+    desk: Box, auth: Authorization
+) -> None:
+    await consented(desk)
+    auth.expire()
+    answers: list[tuple[int, dict[str, Any], str]] = [
+        (401, {"error": "invalid_client"}, "401 invalid_client: `clientId`, `clientSecret` or `auth`"),
+        (401, {}, "answered 401: `clientId`, `clientSecret` or `auth`"),
+        (400, {"error": "unauthorized_client"}, "allow it codes and refresh tokens"),
+        (400, {"error": "unsupported_grant_type"}, "`tokenUrl`"),
+        (400, {"error": "invalid_target", "error_description": SECRET}, "`resource`"),
+    ]
+    for number, (status, said, says) in enumerate(answers):
+        auth.answer = (status, said)
+        text, error = await desk.run(f"r{number}", tool="get_one")
+        assert error and says in text and "No user can mend that" in text and "link=" not in text
+        told = await problem(desk)
+        assert told is not None and says in told and SECRET not in told
+    auth.answer = (503, {"error": "temporarily_unavailable"})
+    assert "No user can mend" not in (await desk.run("later", tool="get_one"))[0]
+    auth.answer = None
+    assert await desk.run("x", tool="get_one") == ("get_one 1: x", False), "the consent counts on"
+    assert await problem(desk) is None
+
+
+async def test_a_manifest_that_says_otherwise_has_its_old_fault_no_more(desk: Box, auth: Authorization) -> None:
+    auth.refuses = "invalid_scope"
+    ended = await Browser().consents(await link_of(desk))
+    assert ended.status_code == 403 and "Tell whoever runs this platform" in ended.text
+    assert "its authorization server answered invalid_scope: it does not know all of `scopes`" in str(
+        await problem(desk)
+    )
+    await desk.toolbox("t", upstream(desk, auth, scopes=["tickets"]))
+    assert await problem(desk) is None
+
+
+async def test_what_a_server_says_of_good_tokens_is_its_manifests_fault(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    desk.tools.narrow = True
+    text, error = await desk.run("r", tool="get_one")
+    assert error and "it answered 403" in text
+    assert "insufficient_scope: `scopes` do not suffice" in str(await problem(desk))
+    desk.tools.narrow, desk.tools.tokens = False, set()
+    text, error = await desk.run("s", tool="get_one")
+    assert error and "it answered 401" in text and len(auth.granted("refresh_token")) == 1
+    assert "invalid_token: it does not take tokens that were just given" in str(await problem(desk))
+
+
+async def test_a_token_that_is_not_taken_back_is_told(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    auth.revoking = (400, {"error": "unsupported_token_type"})
+    url = f"{desk.gateways[0].public_url}/v1/oauth/consents/t/one"
+    assert (await desk.http.delete(url, headers=await key(desk, "ann", INVOKE))).status_code == 200
+    assert "its revocationUrl answered 400 unsupported_token_type" in str(await problem(desk))
+    await link_of(desk, "over all the same")
