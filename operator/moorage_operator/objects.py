@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from moorage_api.built import CODE as CODE_IN
 from moorage_api.built import CODE_AT, ENVIRONMENT, ENVIRONMENT_AT, INDEX, INDEX_AT, INDEX_VARIABLES, Built
 from moorage_api.kinds.agent import HostedAgentSpec
+from moorage_api.kinds.quantities import octets
 from moorage_api.kinds.values import PACKAGE_INDEX
 from moorage_api.provider.base import Revision
 from moorage_api.wire.shim import ALIVE
@@ -148,7 +149,7 @@ def pod(
         marks.SHIM: json.dumps(shim, separators=(",", ":"), sort_keys=True),
         marks.SPEC: json.dumps(revision.wire_spec, separators=(",", ":"), sort_keys=True),
     }
-    first = [] if used and spec.workspace.file_system else [_folders(revision)]
+    first = [] if used and spec.workspace.file_system else [_folders(revision, settings)]
     volumes = _volumes(spec, volume)
     if program.built is not None:
         meta["annotations"][marks.BUILT] = program.built.to_json()
@@ -201,11 +202,16 @@ def _volumes(spec: HostedAgentSpec, volume: str) -> list[Object]:
     ]
 
 
-def _folders(revision: Revision) -> Object:
+def _folders(revision: Revision, settings: Settings) -> Object:
     command = ["python3", "-c", FOLDERS, revision.spec.workspace.mount]
     return parts.container("folders", Program.of(revision).image, command, {"volume": "/volume"}, None) | {
-        "resources": parts.resources("50m", "64Mi", "500m", "256Mi"),
+        "resources": _asked(settings, "500m", "256Mi"),
     }
+
+
+def _asked(settings: Settings, most_cpu: str, most_memory: str) -> Object:
+    """What runs before the agent asks for no more than it does: a pod keeps room for the greater of both as long as it lives."""
+    return parts.resources(settings.sandbox_cpu_request, settings.sandbox_memory_request, most_cpu, most_memory)
 
 
 def _indexed(spec: HostedAgentSpec) -> bool:
@@ -222,7 +228,7 @@ def _fetched(made: Built | None, settings: Settings, *, index: bool) -> Object:
     ]  # fmt: skip
     mounts = {"told": "/etc/moorage", "code": "/code"}
     return parts.container("code", settings.sandbox_image, command, mounts, settings) | {
-        "resources": parts.resources("50m", "64Mi", "1", "512Mi"),
+        "resources": _asked(settings, "1", "512Mi"),
     }
 
 
@@ -254,9 +260,9 @@ def _agent(revision: Revision, sandbox: str, settings: Settings) -> Object:
         one["volumeMounts"].append({"name": "code", "mountPath": INDEX_AT, "subPath": INDEX, "readOnly": True})
     one["env"] = [{"name": name, "value": text} for name, text in sorted(variables.items())]
     given = spec.resources
-    one["resources"] = parts.resources("50m", "64Mi", given.cpu, given.memory)
+    one["resources"] = _asked(settings, given.cpu, given.memory)
     if settings.ephemeral_storage:
-        one["resources"]["requests"][parts.DISK] = "64Mi"
+        one["resources"]["requests"][parts.DISK] = parts.at_most("64Mi", given.ephemeral_storage, octets)
         one["resources"]["limits"][parts.DISK] = given.ephemeral_storage
     return one
 

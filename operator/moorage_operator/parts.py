@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moorage_api.kinds.agent import HostedAgentSpec
-from moorage_api.kinds.quantities import octets
+from moorage_api.kinds.quantities import millicores, octets
 from moorage_operator.kube import Object
 from moorage_operator.settings import Settings
 
@@ -78,8 +78,14 @@ def told(annotation: str, file: str) -> Object:
 
 
 def resources(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Object:
-    """Requests and limits."""
-    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
+    """Requests and limits. A pod that asks for more than its limit is refused: what may have less asks for less."""
+    asked = {"cpu": at_most(cpu, most_cpu, millicores), "memory": at_most(memory, most_memory, octets)}
+    return {"requests": asked, "limits": {"cpu": most_cpu, "memory": most_memory}}
+
+
+def at_most(wanted: str, limit: str, measure: Callable[[str], int]) -> str:
+    """The smaller of two quantities, as it was written."""
+    return wanted if measure(wanted) <= measure(limit) else limit
 
 
 def with_room(inner: Object) -> Object:

@@ -41,6 +41,13 @@ class Settings(BaseSettings):
     sandbox_image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     """`imagePullPolicy` of the stock image."""
 
+    sandbox_cpu_request: str = Field(default="50m", pattern=r"^[1-9][0-9]{0,5}m$")
+    """CPU that a node keeps for an agent's container, in thousandths of a core; its shim asks for 20m besides. With the memory, it decides
+    how many sessions a node holds that are awake; where a manifest's limit is lower, that counts."""
+
+    sandbox_memory_request: str = Field(default="64Mi", pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")
+    """Memory that a node keeps for an agent's container; 32Mi more for its shim."""
+
     sandbox_url: str = Field(pattern=r"^http://[^/]+$")
     """Where shims find a gateway at first: the sandbox port of the gateways' Service, as `http://host:port`."""
 

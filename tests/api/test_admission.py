@@ -25,7 +25,12 @@ async def made(world: World) -> dict[str, Pod]:
     world.start()
     await world.apply("hello", pool={"min": 1, "max": 1})
     await world.apply("sourced", source=source("main"), pool={"min": 1, "max": 1})
-    own = {"workspace": {"fileSystem": False, "size": "16Mi"}, "egress": ["package-index"]}
+    small = {
+        "cpu": "20m",
+        "memory": "48Mi",
+        "ephemeralStorage": "32Mi",
+    }  # less than a pod asks for where more is allowed
+    own = {"workspace": {"fileSystem": False, "size": "16Mi"}, "egress": ["package-index"], "resources": small}
     await world.apply("scratch", pool={"min": 1, "max": 1}, **own)
     for agent in ("hello", "sourced", "scratch"):
         await world.until_ready(agent, warm=1)

@@ -72,6 +72,7 @@ class Operated(Served):
             "MOORAGE_HEALTH_HOST": "127.0.0.1",
             "MOORAGE_HEALTH_PORT": "0",
             "MOORAGE_EPHEMERAL_STORAGE": "false",
+            "MOORAGE_SANDBOX_CPU_REQUEST": "5m",  # by 50m, two cores are full of 28 pods, and the next waits until one sleeps
         }
 
     def start(self) -> subprocess.Popen[bytes]:

@@ -152,6 +152,15 @@ def test_every_container_asks_for_disk_and_the_pod_for_as_much_as_its_folders_ma
     assert limits["agent"] == octets("1Gi"), "as its manifest says"
 
 
+def test_a_pod_asks_for_what_the_operator_is_told_and_never_for_more_than_its_limits() -> None:
+    told = settings(MOORAGE_SANDBOX_CPU_REQUEST="5m", MOORAGE_SANDBOX_MEMORY_REQUEST="48Mi")
+    made = objects.pod(revision(), "sb-1", "ws-1", {"sandbox": "sb-1"}, told)["spec"]
+    asked = {one["name"]: one["resources"]["requests"]["cpu"] for one in [*made["initContainers"], *made["containers"]]}
+    assert asked.pop("shim") == "20m" and set(asked.values()) == {"5m"} and len(asked) >= 2
+    few = pod(resources={"cpu": "20m", "memory": "40Mi", "ephemeralStorage": "32Mi"})["spec"]["containers"][0]
+    assert few["resources"]["requests"] == few["resources"]["limits"]
+
+
 def test_where_a_node_cannot_measure_disk_no_container_asks_for_it() -> None:
     made = objects.pod(revision(), "sb-1", "ws-1", {}, settings(MOORAGE_EPHEMERAL_STORAGE="false"))
     assert "ephemeral-storage" not in json.dumps(made["spec"])
