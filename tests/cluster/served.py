@@ -84,6 +84,16 @@ class Served(ABC):
         """Names of those that are ready."""
         return sorted(one["metadata"]["name"] for one in self.pods(agent) if pods.seen(one).state == "ready")
 
+    def until_ready_pods(self, agent: str, count: int) -> list[str]:
+        """They, once they are as many. An agent is Ready before: a gateway hears from a shim sooner than the kubelet."""
+
+        def all_there() -> list[str]:
+            found = self.ready_pods(agent)
+            return found if len(found) == count else []
+
+        found: list[str] = poll(f"{count} pods of {agent} are ready", all_there, within=60)
+        return found
+
     def sandbox(self, agent: str, session: str) -> str:
         """The sandbox of a session, as an operator's key shows it; "" without one."""
         found = self.client.get(f"/sessions?agent={agent}", cast_to=dict[str, Any])["data"]

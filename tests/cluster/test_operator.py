@@ -46,7 +46,7 @@ def test_an_applied_agent_answers_in_a_pod_of_its_own(world: Operated) -> None:
     seen = json.loads(world.ask("looker", "look", "looker-session-1").output_text)
     assert seen["workspace"] == ["notes.txt", "seed.txt"], "seeded from the image"
 
-    poll("the pool is full again", lambda: len(world.ready_pods("looker")) == 4, within=60)
+    world.until_ready_pods("looker", 4)
     shown = world.kubectl("get", "hostedagents", "looker", "--no-headers").split()
     assert shown[:2] == ["looker", "True"] and shown[-2] == f"{world.desk.url}/v1/agents/looker/responses"
     wanted = {"warm": 2, "active": 0, "idle": 2, "hibernated": 0}
@@ -91,10 +91,9 @@ def test_a_killed_agent_and_a_deleted_pod_cost_the_caller_nothing(world: Operate
 def test_what_was_edited_by_hand_is_put_right(world: Operated) -> None:
     world.apply("guarded")
     world.until_ready("guarded")
-    before = world.ready_pods("guarded")
+    before = world.until_ready_pods("guarded", 1)
     world.kubectl("delete", "pod", *before, "--wait=true", "--grace-period=0", "--force")
-    poll("the pool is full again", lambda: len(world.ready_pods("guarded")) == 1, within=60)
-    assert world.ready_pods("guarded") != before
+    assert world.until_ready_pods("guarded", 1) != before
     world.kubectl("delete", "networkpolicy", "moorage-guarded", "--wait=true")
     poll(
         "the policy is back",
@@ -198,7 +197,8 @@ def test_another_operator_finds_everything_as_it_is(world: Operated) -> None:
     assert world.ask("steady", "one", "steady-session-1").output_text == "one "
     wanted = {"warm": 2, "active": 0, "idle": 1, "hibernated": 0}
     poll("the pool is full again", lambda: world.agent("steady")["status"]["sessions"] == wanted, within=60)
-    before, version = world.ready_pods("steady"), world.agent("steady")["metadata"]["resourceVersion"]
+    before = world.until_ready_pods("steady", 3)
+    version = world.agent("steady")["metadata"]["resourceVersion"]
     world.processes[-1].send_signal(signal.SIGKILL)
     world.processes[-1].wait()
     fresh = world.start()
@@ -206,7 +206,7 @@ def test_another_operator_finds_everything_as_it_is(world: Operated) -> None:
     world.until_ready("after")
     assert fresh.poll() is None
     assert world.agent("steady")["metadata"]["resourceVersion"] == version, "an unchanged object was written"
-    assert world.ready_pods("steady") == before
+    assert world.ready_pods("steady") == before  # the kubelet's word: no operator changes that
     assert world.ask("steady", "two", "steady-session-1").output_text == "one two "
 
 
