@@ -3,6 +3,9 @@
 `asked.tsv`: a line is the tool that was drawn (`server/name`, by `sample.py`), a tab, and how an agent's model would ask for it: it knows
 its task and names the service, not the tool. All were written before anything was measured, and none was changed after.
 
+`further.tsv` is of the same shape, about other tools of the same corpus, written later by somebody who knew neither the ranker nor what it
+finds. A third of its tools, by another digest, is for tuning; that was settled before any of it was searched for.
+
 `tuning.tsv` is of the same shape, about the tools of `tuning.jsonl`, which are of other services: all of it is for tuning.
 
 What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
@@ -54,8 +57,13 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def questions() -> list[Question]:
-    """All about `tools`."""
+    """The first ones about `tools`."""
     return _read("asked.tsv", tools(), lambda name: hashlib.sha256(name.encode()).digest()[0] % 2 == 0)
+
+
+def further_questions() -> list[Question]:
+    """All about `tools` that were written later."""
+    return _read("further.tsv", tools(), lambda name: hashlib.sha256(name.encode()).digest()[1] % 3 != 0)
 
 
 def tuning_questions() -> list[Question]:
