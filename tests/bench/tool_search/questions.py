@@ -35,8 +35,10 @@ class Question:
 
 
 def tools(file: str = "tools.jsonl") -> list[dict[str, Any]]:
-    """All tools of the corpus: server, name, description, names of parameters."""
-    return [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
+    """All tools of the corpus: server, name, description, names of parameters, and the `title` of the server."""
+    titles = dict(line.split("\t") for line in (_HERE / "titles.tsv").read_text("utf-8").splitlines())
+    found = [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
+    return [tool | {"title": titles[tool["server"]]} for tool in found]
 
 
 def tuning_tools() -> list[dict[str, Any]]:
