@@ -72,7 +72,10 @@ class Meaning:
         words = words or [word for word in question.words if stem(word) not in servers] or list(question.words)
         scores: np.ndarray = np.zeros(len(self._starts))
         if words and len(self._starts):
-            near = self._near(words, (0.0, OTHER_NAME))
+            thing = question.about(known) or words
+            every = list(dict.fromkeys((*words, *thing)))
+            raw = self._near(every)
+            near = self._raised(raw[:, : len(words)].copy(), words, (0.0, OTHER_NAME))
             nearest = np.maximum.reduceat(near[self._flat] * self._counts, self._starts, axis=0)
             weights = np.array([self._weight(stem(word)) for word in words])
             back = np.add.reduceat(near.max(1)[self._flat] * self._named, self._starts) / self._names
@@ -81,11 +84,12 @@ class Meaning:
             scores = np.maximum(scores, 0)
         if not scores.any():
             return scores
-        scores += self._beside(question, servers, question.about(known) or words)
+        scores += self._beside(question, servers)
+        scores += ABOUT * self._about(self._raised(raw[:, [every.index(word) for word in thing]], thing, SAME), thing)
         return scores
 
-    def _beside(self, question: Question, servers: Sequence[str], thing: Sequence[str]) -> np.ndarray:
-        """What counts beside words that are near: whose a tool is, what it does, and what with."""
+    def _beside(self, question: Question, servers: Sequence[str]) -> np.ndarray:
+        """What counts beside words that are near: whose a tool is, and what it does."""
         found: np.ndarray = np.zeros(len(self._starts))
         for word in servers:
             found[self._groups.servers[word]] += SERVER
@@ -96,22 +100,30 @@ class Meaning:
         does = np.zeros(len(found))
         for doing in question.doings & self._groups.doings.keys():
             does[self._groups.doings[doing]] = DOING
-        near = np.maximum.reduceat(self._near(thing, SAME)[self._things], self._first, axis=0)
-        weights = np.array([self._rare.get(stem(word), UNKNOWN) for word in thing])
-        found += does + ABOUT * (near @ weights / float(weights.sum()))
+        found += does
         return found
 
-    def _near(self, words: Sequence[str], same: tuple[float, float]) -> np.ndarray:
-        """How near each word of the vocabulary is to each of these, 0 to 1; `same`: at least, for the same one and for its other names."""
+    def _about(self, near: np.ndarray, thing: Sequence[str]) -> np.ndarray:
+        """How near what a tool is about is to the thing that the question names; `near`: the vocabulary to its words."""
+        weights = np.array([self._rare.get(stem(word), UNKNOWN) for word in thing])
+        nearest = np.maximum.reduceat(near[self._things], self._first, axis=0)
+        found: np.ndarray = nearest @ weights / float(weights.sum())
+        return found
+
+    def _near(self, words: Sequence[str]) -> np.ndarray:
+        """How near each word of the vocabulary is to each of these, 0 to 1."""
         asked = np.stack([self._table.embed(word) for word in words])
         # Not `@`: its library starts threads for a matrix of this size, which wait for a core longer than one needs for all of it.
         near: np.ndarray = np.einsum("vd,qd->vq", self._vectors, asked)
-        near = np.maximum(near - np.float32(FAR), 0) / np.float32(1 - FAR)
+        return np.maximum(near - np.float32(FAR), 0) / np.float32(1 - FAR)
+
+    def _raised(self, near: np.ndarray, words: Sequence[str], least: tuple[float, float]) -> np.ndarray:
+        """The same, but no word is farther than this from itself, and from other names of its thing."""
         for number, word in enumerate(map(stem, words)):
-            for name, least in ((word, same[0]), *((other, same[1]) for other in THINGS.get(word, ()))):
+            for name, value in ((word, least[0]), *((other, least[1]) for other in THINGS.get(word, ()))):
                 places = self._called.get(name)
-                if places and least:
-                    near[places, number] = np.maximum(near[places, number], least)
+                if places and value:
+                    near[places, number] = np.maximum(near[places, number], value)
         return near
 
     def _weight(self, word: str) -> float:
