@@ -58,6 +58,8 @@ class Tools(GatedServer):
         """Bearer tokens that are accepted; None: everybody is."""
         self.narrow = False
         """Whether it finds too few scopes in each."""
+        self.title = ""
+        """What it calls itself in its answer to a handshake."""
         super().__init__(_handler(self), host)
 
     @property
@@ -129,7 +131,7 @@ def _handler(tools: Tools) -> type[Handler]:
                     found = {
                         "protocolVersion": "2025-11-25",
                         "capabilities": {"tools": {}},
-                        "serverInfo": {"name": "f", "version": "1"},
+                        "serverInfo": {"name": "f", "version": "1", "title": tools.title},
                     }
                     self.answer_json(200, {"jsonrpc": "2.0", "id": number, "result": found}, mcp_session_id=session)
                 case "server/discover" if tools.era == "new":
@@ -137,6 +139,9 @@ def _handler(tools: Tools) -> type[Handler]:
                         "supportedVersions": ["2026-07-28"],
                         "capabilities": {"tools": {}},
                         "resultType": "complete",
+                        "_meta": {
+                            "io.modelcontextprotocol/serverInfo": {"name": "f", "version": "1", "title": tools.title}
+                        },
                     }
                     self.answer_json(200, {"jsonrpc": "2.0", "id": number, "result": found})
                 case "tools/list":

@@ -24,10 +24,11 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True)
 class Api:
-    """What was read. `refused`: `METHOD path` → why it is no tool."""
+    """What was read. `refused`: `METHOD path` → why it is no tool; `title`: what the API calls itself, empty where it does not say."""
 
     operations: tuple[Operation, ...]
     refused: dict[str, str]
+    title: str = ""
 
 
 def read(document: Any, reserved: Reserved = NOTHING) -> Api:
@@ -66,7 +67,9 @@ def read(document: Any, reserved: Reserved = NOTHING) -> Api:
                 found[name] = operation(schemas, name, method, str(path), listed, described)
             except SchemaError as fault:
                 refused[where] = _line(str(fault))
-    return Api(tuple(found.values()), refused)
+    told = document.get("info")
+    title = told.get("title") if isinstance(told, Mapping) else None
+    return Api(tuple(found.values()), refused, title if isinstance(title, str) else "")
 
 
 def _line(text: str) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moorage_gateway.tool_search.asking import Question
+from moorage_gateway.tool_search.compounds import Compounds
 from moorage_gateway.tool_search.lexical import Lexical
 from moorage_gateway.tool_search.meaning import Meaning
 from moorage_gateway.tool_search.table import Table
-from moorage_gateway.tool_search.texts import Groups, Text, Tool
-from moorage_gateway.tool_search.words import Question
+from moorage_gateway.tool_search.texts import Groups, Text, Tool, beginning
+from moorage_gateway.tool_search.words import prose
 
 DEEP = 100
 """Ranks of each list that count."""
@@ -27,16 +29,17 @@ MOST_WORDS = 64
 class Index:
     """Finds the tools of one toolbox version."""
 
-    def __init__(self, tools: Sequence[Tool], lexical: Lexical, meaning: Meaning) -> None:
+    def __init__(self, tools: Sequence[Tool], compounds: Compounds, lexical: Lexical, meaning: Meaning) -> None:
         self.tools = tuple(tools)
-        self._lexical, self._meaning = lexical, meaning
+        self._compounds, self._lexical, self._meaning = compounds, lexical, meaning
 
     @classmethod
     def of(cls, tools: Sequence[Tool], table: Table) -> Index:
         """The index of these tools; under 1 ms a tool."""
-        texts = [Text.of(tool) for tool in tools]
+        compounds = Compounds((prose(beginning(tool)) for tool in tools), table.knows)
+        texts = [Text.of(tool, compounds) for tool in tools]
         groups = Groups(texts)
-        return cls(tools, Lexical(texts, groups), Meaning(texts, groups, table))
+        return cls(tools, compounds, Lexical(texts, groups), Meaning(texts, groups, table))
 
     def search(self, query: str, most: int) -> list[Tool]:
         """The tools that fit the question best, best first."""
@@ -45,11 +48,14 @@ class Index:
 
     def by_words(self, query: str) -> list[int]:
         """Numbers of the tools that share a word with it, best first."""
-        return _best(self._lexical.scores(_question(query)), -np.inf)
+        return _best(self._lexical.scores(self._question(query)), -np.inf)
 
     def by_meaning(self, query: str) -> list[int]:
         """Numbers of the tools that are nearest to it, nearest first; none when it has no known word."""
-        return _best(self._meaning.scores(_question(query)), 0.0)
+        return _best(self._meaning.scores(self._question(query)), 0.0)
+
+    def _question(self, query: str) -> Question:
+        return Question.of(" ".join(query[:MOST_QUERY].split()[:MOST_WORDS]), self._compounds)
 
 
 def fused(lists: Sequence[Sequence[int]], shares: Sequence[float]) -> list[int]:
@@ -59,10 +65,6 @@ def fused(lists: Sequence[Sequence[int]], shares: Sequence[float]) -> list[int]:
         for rank, number in enumerate(each, 1):
             scores[number] = scores.get(number, 0.0) + share / (FLAT + rank)
     return sorted(scores, key=lambda number: (-scores[number], number))
-
-
-def _question(query: str) -> Question:
-    return Question.of(" ".join(query[:MOST_QUERY].split()[:MOST_WORDS]))
 
 
 def _best(scores: np.ndarray, none: float) -> list[int]:

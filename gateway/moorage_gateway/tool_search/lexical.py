@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moorage_gateway.tool_search.asking import Question
+from moorage_gateway.tool_search.doings import DOINGS
 from moorage_gateway.tool_search.texts import Groups, Text, rarities
-from moorage_gateway.tool_search.words import DOINGS, THINGS, Question, stem
+from moorage_gateway.tool_search.things import THINGS
+from moorage_gateway.tool_search.words import stem
 
 K1 = 0.8
 """How soon a repeated word counts less."""
@@ -19,10 +22,12 @@ SAID, SAID_LENGTH = 0.5, 0.4
 """The same, of the description."""
 VERB = 0.5
 """What a verb counts as a word: as a doing it counts by itself."""
-DOING = 3.0
+DOING = 3.5
 """Added where the tool does what is to be done."""
-SERVER = 4.0
+SERVER = 3.0
 """Added where the question names the tool's server."""
+TITLE = 1.0
+"""Added for a word that only one server has in what it calls itself; less for one that several have."""
 OTHER_NAME = 0.7
 """What another name of a thing counts."""
 UNASKED = 0.15
@@ -56,9 +61,9 @@ class Lexical:
 
     def scores(self, question: Question) -> np.ndarray:
         """Of each tool; minus infinity where it shares nothing with the question."""
-        scores, unasked = np.zeros(len(self._unasked)), self._unasked.copy()
+        scores, told, unasked = np.zeros(len(self._unasked)), np.zeros(len(self._unasked)), self._unasked.copy()
         for word, weight in self._weights(question).items():
-            if word in self._whole:
+            if word in self._whole and word not in self._groups.of_many:
                 numbers, values = self._whole[word]
                 scores[numbers] += weight * values
             if word in self._names:
@@ -67,11 +72,13 @@ class Lexical:
         for word in question.stems:
             if word in self._groups.servers:
                 scores[self._groups.servers[word]] += SERVER
-        met = scores > 0
+            if word in self._groups.titles:
+                numbers, tells = self._groups.titles[word]
+                told[numbers] += TITLE * tells
         does = np.zeros(len(scores))
         for doing in question.doings & self._groups.doings.keys():
             does[self._groups.doings[doing]] = DOING
-        found: np.ndarray = np.where(met, scores + does - UNASKED * unasked, -np.inf)
+        found: np.ndarray = np.where(scores > 0, scores + told + does - UNASKED * unasked, -np.inf)
         return found
 
     def _weights(self, question: Question) -> dict[str, float]:

@@ -5,13 +5,16 @@ How near the means of all words are counts beside it: the table is made for that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from moorage_gateway.tool_search.asking import Question
+from moorage_gateway.tool_search.doings import DOINGS
 from moorage_gateway.tool_search.table import Table
 from moorage_gateway.tool_search.texts import Groups, Text, rarities
-from moorage_gateway.tool_search.words import DOINGS, Question, stem
+from moorage_gateway.tool_search.things import THINGS
+from moorage_gateway.tool_search.words import stem
 
 FAR = 0.07
 """Nearness (cosine) that is none."""
@@ -21,12 +24,20 @@ VERB = 0.8
 """What a verb of the question counts: as a doing it counts by itself."""
 BACK = 0.25
 """What it counts how near the question is to each word of the tool's name."""
-DOING = 0.1
+DOING = 0.2
 """Added where the tool does what is to be done."""
 WHOLE = 1.5
 """What it counts how near the means of all words of both are."""
-SERVER = 0.5
+SERVER = 0.3
 """Added where the question names the tool's server."""
+TITLE = 0.2
+"""Added for a word that only one server has in what it calls itself; less for one that several have."""
+ABOUT = 0.3
+"""What it counts how near the first thing that the question names is to what the tool's name is about."""
+OTHER_NAME = 0.6
+"""How near another name of a thing is, where the table has it farther."""
+SAME = (1.0, 0.85)
+"""How near the same word, and another name of a thing, are to what a tool is about."""
 UNKNOWN = 5.0
 """Rarity of a word that no tool has."""
 
@@ -39,33 +50,32 @@ class Meaning:
         stems = [[stem(word) for word in (*text.name, *text.said)] for text in texts]
         self._rare = rarities(stems)
         vocabulary: dict[str, int] = {}
-        flat: list[int] = []
-        counts: list[float] = []
-        self._starts = np.zeros(len(texts), np.int64)
-        for number, text in enumerate(texts):
-            self._starts[number] = len(flat)
-            weights = dict.fromkeys(text.said, SAID) | dict.fromkeys(text.name, 1.0)
-            for word, weight in (weights or {"": 0.0}).items():  # each tool has a place
-                flat.append(vocabulary.setdefault(word, len(vocabulary)))
-                counts.append(weight)
-        self._flat, self._counts = np.array(flat, np.int64), np.array(counts, np.float32)[:, None]
+        weights = [dict.fromkeys(text.said, SAID) | dict.fromkeys(text.name, 1.0) or {"": 0.0} for text in texts]
+        self._flat, self._starts = _places(weights, vocabulary)
+        self._counts = np.array([weight for each in weights for weight in each.values()], np.float32)[:, None]
+        self._things, self._first = _places([text.about or ("",) for text in texts], vocabulary)
         self._wholes = _wholes(texts, table)
         self._named = (self._counts[:, 0] == 1.0).astype(np.float32)
         self._names = np.maximum(np.add.reduceat(self._named, self._starts), 1) if texts else np.zeros(0)
         self._vectors = (
             np.stack([table.embed(word) for word in vocabulary]) if vocabulary else np.zeros((0, table.dimensions))
         )
+        self._called: dict[str, list[int]] = {}
+        for word, number in vocabulary.items():
+            self._called.setdefault(stem(word), []).append(number)
 
     def scores(self, question: Question) -> np.ndarray:
         """Of each tool, from 0."""
         servers = [word for word in question.stems if word in self._groups.servers]
-        words = [word for word in question.words if stem(word) not in servers] or list(question.words)
+        known = self._groups.of_many.union(servers)
+        words = [word for word in question.words if stem(word) not in known]
+        words = words or [word for word in question.words if stem(word) not in servers] or list(question.words)
         scores: np.ndarray = np.zeros(len(self._starts))
         if words and len(self._starts):
-            asked = np.stack([self._table.embed(word) for word in words])
-            # Not `@`: its library starts threads for a matrix of this size, which wait for a core longer than one needs for all of it.
-            near = np.einsum("vd,qd->vq", self._vectors, asked)
-            near = np.maximum(near - np.float32(FAR), 0) / np.float32(1 - FAR)
+            thing = question.about(known) or words
+            every = list(dict.fromkeys((*words, *thing)))
+            raw = self._near(every)
+            near = self._raised(raw[:, : len(words)].copy(), words, (0.0, OTHER_NAME))
             nearest = np.maximum.reduceat(near[self._flat] * self._counts, self._starts, axis=0)
             weights = np.array([self._weight(stem(word)) for word in words])
             back = np.add.reduceat(near.max(1)[self._flat] * self._named, self._starts) / self._names
@@ -74,15 +84,60 @@ class Meaning:
             scores = np.maximum(scores, 0)
         if not scores.any():
             return scores
+        scores += self._beside(question, servers)
+        scores += ABOUT * self._about(self._raised(raw[:, [every.index(word) for word in thing]], thing, SAME), thing)
+        return scores
+
+    def _beside(self, question: Question, servers: Sequence[str]) -> np.ndarray:
+        """What counts beside words that are near: whose a tool is, and what it does."""
+        found: np.ndarray = np.zeros(len(self._starts))
         for word in servers:
-            scores[self._groups.servers[word]] += SERVER
-        does = np.zeros(len(scores))
+            found[self._groups.servers[word]] += SERVER
+        for word in question.stems:
+            if word in self._groups.titles:
+                numbers, tells = self._groups.titles[word]
+                found[numbers] += TITLE * tells
+        does = np.zeros(len(found))
         for doing in question.doings & self._groups.doings.keys():
             does[self._groups.doings[doing]] = DOING
-        return scores + does
+        found += does
+        return found
+
+    def _about(self, near: np.ndarray, thing: Sequence[str]) -> np.ndarray:
+        """How near what a tool is about is to the thing that the question names; `near`: the vocabulary to its words."""
+        weights = np.array([self._rare.get(stem(word), UNKNOWN) for word in thing])
+        nearest = np.maximum.reduceat(near[self._things], self._first, axis=0)
+        found: np.ndarray = nearest @ weights / float(weights.sum())
+        return found
+
+    def _near(self, words: Sequence[str]) -> np.ndarray:
+        """How near each word of the vocabulary is to each of these, 0 to 1."""
+        asked = np.stack([self._table.embed(word) for word in words])
+        # Not `@`: its library starts threads for a matrix of this size, which wait for a core longer than one needs for all of it.
+        near: np.ndarray = np.einsum("vd,qd->vq", self._vectors, asked)
+        return np.maximum(near - np.float32(FAR), 0) / np.float32(1 - FAR)
+
+    def _raised(self, near: np.ndarray, words: Sequence[str], least: tuple[float, float]) -> np.ndarray:
+        """The same, but no word is farther than this from itself, and from other names of its thing."""
+        for number, word in enumerate(map(stem, words)):
+            for name, value in ((word, least[0]), *((other, least[1]) for other in THINGS.get(word, ()))):
+                places = self._called.get(name)
+                if places and value:
+                    near[places, number] = np.maximum(near[places, number], value)
+        return near
 
     def _weight(self, word: str) -> float:
         return (VERB if word in DOINGS else 1.0) * self._rare.get(word, UNKNOWN)
+
+
+def _places(texts: Sequence[Iterable[str]], vocabulary: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each word of each text, which has one, and where each text begins; new words are added to the vocabulary."""
+    flat: list[int] = []
+    starts = np.zeros(len(texts), np.int64)
+    for number, words in enumerate(texts):
+        starts[number] = len(flat)
+        flat += [vocabulary.setdefault(word, len(vocabulary)) for word in words]
+    return np.array(flat, np.int64), starts
 
 
 def _wholes(texts: Sequence[Text], table: Table) -> np.ndarray:

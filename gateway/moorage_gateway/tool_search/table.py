@@ -35,6 +35,10 @@ class Table:
         """Numbers a vector."""
         return int(self._vectors.shape[1])
 
+    def knows(self, word: str) -> bool:
+        """Whether a word is a token of its own."""
+        return word in self._vocabulary
+
     def tokens(self, text: str) -> int:
         """How many tokens a text has: for counting what a list of tools costs a model."""
         return len(pieces(text, self._vocabulary))

@@ -50,6 +50,7 @@ class AgentUpstream:
         self._most = most
         self._asks = asks
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""

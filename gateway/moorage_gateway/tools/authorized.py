@@ -49,13 +49,14 @@ class Authorized:
         self._again = again
         self._now = now
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
 
         async def listed(server: ToolServer, left: float) -> list[Any]:
             found = await server.tools(left)
-            self.left_out = server.left_out
+            self.left_out, self.title = server.left_out, server.title
             return found
 
         try:

@@ -49,11 +49,12 @@ def checked(found: Any) -> dict[str, Any] | None:
 @dataclass(frozen=True)
 class Told:
     """The tools of one server as agents are told of them. `wrong`: definitions left out because they are none. `held`: names of tools, as
-    agents know them, whose definition is not the one that was approved."""
+    agents know them, whose definition is not the one that was approved. `title`: what the server calls itself."""
 
     tools: list[dict[str, Any]]
     wrong: int
     held: list[str]
+    title: str = ""
 
 
 def named(names: Names, upstream: Upstream, found: list[Any]) -> Told:

@@ -18,7 +18,7 @@ from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.reading import answered, bearer_error, request, whole
 from moorage_gateway.tools.results import MOST_TEXT
 from moorage_gateway.tools.rpc import PARAMS
-from moorage_gateway.tools.servers import CALL_ID, Sending, ToolFault, ToolRefusal
+from moorage_gateway.tools.servers import CALL_ID, MOST_TITLE, Sending, ToolFault, ToolRefusal
 
 _SAFE = frozenset({"GET", "HEAD"})
 
@@ -48,6 +48,7 @@ class ApiUpstream:
         self._upstreams = upstreams
         self._documents = documents
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
@@ -58,7 +59,7 @@ class ApiUpstream:
             raise ToolFault(
                 f"its OpenAPI document did not come within {seconds:.3g} s", sent=False, late=True
             ) from None
-        self.left_out = api.refused
+        self.left_out, self.title = api.refused, api.title[:MOST_TITLE]
         every = sorted(api.operations, key=lambda each: not self._place.first(each.name))
         return [each.definition for each in every]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -98,12 +98,17 @@ class ToolList:
 
     async def listed(self) -> dict[str, Any]:
         """What every server says now, as a list is answered. Raises NoneTold."""
+        return (await self.heard())[0]
+
+    async def heard(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The same, and what each upstream that told its tools calls itself. Raises NoneTold."""
         told = await asyncio.gather(*(self._of(each) for each in self.reached))
         faults = {name: found for name, found in told if isinstance(found, str)}
         if len(faults) == len(told):
             text = "; ".join(f"{name}: {text}" for name, text in faults.items())
             raise NoneTold(f"No server of toolbox '{self.toolbox}' told its tools: {text}.")
-        return self._list([found for _, found in told if isinstance(found, Told)], faults)
+        titles = {name: found.title for name, found in told if isinstance(found, Told)}
+        return self._list([found for _, found in told if isinstance(found, Told)], faults), titles
 
     def _list(self, told: list[Told], faults: dict[str, str]) -> dict[str, Any]:
         kept, size = [], 0
@@ -129,7 +134,8 @@ class ToolList:
         except TimeoutError:
             return name, "all its places are taken"
         try:
-            found = await reached.server(definitions.MOST_LIST).tools(min(LIST_S, reached.seconds))
+            server = reached.server(definitions.MOST_LIST)
+            found = await server.tools(min(LIST_S, reached.seconds))
         except ToolFault as fault:
             reached.failed(fault)
             return name, str(fault)
@@ -140,7 +146,7 @@ class ToolList:
             reached.gate.places.release()
         reached.gate.good()
         reached.seen.put(found)
-        told = definitions.named(self.names, reached.upstream, found)
+        told = replace(definitions.named(self.names, reached.upstream, found), title=server.title)
         if told.wrong:
             log.warning("toolbox %s: %d definitions of %s are none and left out", self.toolbox, told.wrong, name)
         if told.held:

@@ -20,7 +20,7 @@ import orjson
 
 from moorage_gateway.models.asking import Coming, Upstreams
 from moorage_gateway.tools import rpc
-from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of
+from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of, title_of
 from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.reading import answered, request
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
@@ -68,10 +68,11 @@ class _Session:
 
 
 class Eras:
-    """Which servers speak the newer era, as far as this process has asked."""
+    """Which servers speak the newer era, and what they call themselves, as far as this process has asked."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
+        self._titles: dict[str, str] = {}
 
     def get(self, key: str) -> bool | None:
         """None: nobody has asked."""
@@ -82,6 +83,16 @@ class Eras:
         if len(self._known) >= MOST_ERAS:
             self._known.clear()
         self._known[key] = modern
+
+    def title(self, key: str) -> str:
+        """What it called itself when it was greeted last; empty where that is not known."""
+        return self._titles.get(key, "")
+
+    def called(self, key: str, title: str) -> None:
+        """From now on."""
+        if len(self._titles) >= MOST_ERAS:
+            self._titles.clear()
+        self._titles[key] = title
 
     def forget(self, key: str) -> None:
         """It is asked again."""
@@ -107,11 +118,14 @@ class McpUpstream:
         self._reading = Reading(place.opening, place.most)
         self._client = {"name": "moorage", "version": version}
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
         async with self._session(seconds) as session:
-            return await listed(lambda params: self._request(session, "tools/list", params))
+            found = await listed(lambda params: self._request(session, "tools/list", params))
+        self.title = self._eras.title(self._place.key)
+        return found
 
     async def call(
         self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], seconds: float, sending: Sending
@@ -174,6 +188,7 @@ class McpUpstream:
         async with self._asked(fresh, 0, "initialize", params) as coming:
             answer = await self._answer(coming, 0)
             number = coming.header("mcp-session-id")
+        self._eras.called(self._place.key, title_of(answer))
         version = answer.get("protocolVersion")
         if version not in rpc.OLD:
             raise ToolFault("it speaks no version of MCP that is known here", sent=False, final=True)
@@ -196,6 +211,7 @@ class McpUpstream:
             if not fault.status:
                 raise
             return False
+        self._eras.called(self._place.key, title_of(answer))
         versions = answer.get("supportedVersions")
         return isinstance(versions, list) and rpc.NEW in versions
 

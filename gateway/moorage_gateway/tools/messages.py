@@ -10,7 +10,7 @@ from moorage_gateway.request import parse_json
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.results import MOST_TEXT
-from moorage_gateway.tools.servers import ToolFault, ToolRefusal
+from moorage_gateway.tools.servers import MOST_TITLE, ToolFault, ToolRefusal
 
 MOST_PAGES = 32
 
@@ -107,3 +107,13 @@ async def listed(ask: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> 
 def _is_to(message: dict[str, Any], number: int) -> bool:
     """Whether it answers that request: an error to what could not be read has no id."""
     return message.get("id") == number or isinstance(message.get("error"), dict)
+
+
+def title_of(greeted: dict[str, Any]) -> str:
+    """What a server calls itself in its answer to either handshake, cut; empty where it does not say."""
+    meta = greeted.get("_meta")
+    who = greeted.get("serverInfo") or (meta.get(f"{rpc.META}serverInfo") if isinstance(meta, dict) else None)
+    if not isinstance(who, dict):
+        return ""
+    title = who.get("title") or who.get("name")
+    return title[:MOST_TITLE] if isinstance(title, str) else ""

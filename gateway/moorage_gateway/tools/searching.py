@@ -33,6 +33,9 @@ PARTLY_S = 5.0
 MOST_BOXES = 32
 """Toolboxes whose indexes one gateway keeps: half a kilobyte of vectors and about as much of words for each tool."""
 
+Heard = tuple[dict[str, Any], dict[str, str]]
+"""A list, and what each upstream calls itself."""
+
 
 @dataclass(frozen=True)
 class Indexed:
@@ -62,7 +65,7 @@ class Searches:
         self._answers: Answers | None = None
 
     async def of(
-        self, key: str, names: Names, listed: Callable[[], Awaitable[dict[str, Any]]], *, fresh: bool = False
+        self, key: str, names: Names, heard: Callable[[], Awaitable[Heard]], *, fresh: bool = False
     ) -> Indexed:
         """The toolbox `key` as it is; `fresh`: as it is now, whatever was read lately. Raises NoneTold."""
         box = self._boxes.setdefault(key, _Box())
@@ -71,27 +74,29 @@ class Searches:
             self._boxes.popitem(last=False)
         async with box.lock:  # others that ask meanwhile get what this one reads
             if fresh or box.held is None or box.spec is not names.spec or self._now() >= box.until:
-                found = await listed()
-                box.held = await self._indexed(names, found, box.held)
+                found, titles = await heard()
+                box.held = await self._indexed(names, found, titles, box.held)
                 box.spec = names.spec
                 box.until = self._now() + (PARTLY_S if box.held.more else FRESH_S)
             return box.held
 
-    async def _indexed(self, names: Names, found: dict[str, Any], before: Indexed | None) -> Indexed:
+    async def _indexed(
+        self, names: Names, found: dict[str, Any], titles: dict[str, str], before: Indexed | None
+    ) -> Indexed:
         tools, more = found["tools"], found.get("_meta", {})
-        version = hashlib.sha256(orjson.dumps(tools, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        version = hashlib.sha256(orjson.dumps([tools, titles], option=orjson.OPT_SORT_KEYS)).hexdigest()
         if before is not None and before.version == version:
             return Indexed(version, before.index, before.tools, more)
-        index = await asyncio.to_thread(self._made, names, tools)
+        index = await asyncio.to_thread(self._made, names, tools, titles)
         return Indexed(version, index, {tool["name"]: tool for tool in tools}, more)
 
-    def _made(self, names: Names, tools: list[dict[str, Any]]) -> Index:
+    def _made(self, names: Names, tools: list[dict[str, Any]], titles: dict[str, str]) -> Index:
         # Here and not above: numpy and the table cost memory that only toolboxes with `toolSearch` are worth.
         from moorage_gateway.tool_search import Answers, Index, Table
 
         if self._table is None:
             self._table, self._answers = Table.load(), Answers()
-        return Index.of([_tool(names, tool) for tool in tools], self._table)
+        return Index.of([_tool(names, tool, titles) for tool in tools], self._table)
 
     def found(self, key: str, held: Indexed, session: str, query: str, most: int) -> list[dict[str, Any]]:
         """The definitions that fit best, best first."""
@@ -100,13 +105,13 @@ class Searches:
         return [held.tools[name] for name in names]
 
 
-def _tool(names: Names, tool: dict[str, Any]) -> Any:
+def _tool(names: Names, tool: dict[str, Any], titles: dict[str, str]) -> Any:
     from moorage_gateway.tool_search import Tool
 
     found = names.find(tool["name"])
     assert found is not None  # only such are listed
     said = str(tool.get("description") or tool.get("title") or "")
-    return Tool(found[0].name, tool["name"], said, found[1])
+    return Tool(found[0].name, tool["name"], said, found[1], titles.get(found[0].name, ""))
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Searched:
 
     async def held(self, *, fresh: bool) -> Indexed:
         """Raises NoneTold."""
-        return await self.searches.of(self.key, self.every.names, self.every.listed, fresh=fresh)
+        return await self.searches.of(self.key, self.every.names, self.every.heard, fresh=fresh)
 
 
 @dataclass(frozen=True)

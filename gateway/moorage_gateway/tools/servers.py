@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+MOST_TITLE = 200
+"""Characters of what a server calls itself."""
+
 LOST = frozenset({502, 504})
 """Of HTTP: said by what stands before a server. Whether the server itself got the call is not known (turns.md §6)."""
 
@@ -86,9 +89,10 @@ class Whose:
 
 class ToolServer(Protocol):
     """One upstream, reachable. Seconds bound the whole of a method, but for a goodbye. `left_out`: what of the list that was told last is
-    no tool, and why, where that can be said."""
+    no tool, and why, where that can be said. `title`: what it calls itself, as far as it has said when it has told its list."""
 
     left_out: dict[str, str]
+    title: str
 
     async def tools(self, seconds: float) -> list[Any]:
         """What it says of its tools, unchecked. Raises ToolFault, ToolRefusal."""

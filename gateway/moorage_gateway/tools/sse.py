@@ -17,7 +17,7 @@ import orjson
 from moorage_gateway.models.asking import AskFault, Coming, Upstreams
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.mcp import Place
-from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of
+from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of, title_of
 from moorage_gateway.tools.reading import answered, request
 from moorage_gateway.tools.servers import Sending, ToolFault
 
@@ -36,6 +36,7 @@ class SseUpstream:
         self._upstreams = upstreams
         self._client = {"name": "moorage", "version": version}
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""
@@ -73,6 +74,7 @@ class SseUpstream:
                 await line.open()
                 params = {"protocolVersion": rpc.OLD[0], "capabilities": {}, "clientInfo": self._client}
                 said = await line.ask("initialize", params)
+                self.title = title_of(said)
                 if said.get("protocolVersion") not in rpc.OLD:
                     raise ToolFault("it speaks no version of MCP that is known here", sent=False, final=True)
                 await line.post({"jsonrpc": "2.0", "method": "notifications/initialized"})

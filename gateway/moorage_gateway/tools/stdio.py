@@ -62,6 +62,7 @@ class StdioUpstream:
         self._programs = programs
         self._reading = Reading(Opening(), place.most)
         self.left_out: dict[str, str] = {}
+        self.title = ""
 
     async def tools(self, seconds: float) -> list[Any]:
         """See ToolServer."""

@@ -15,7 +15,16 @@ from typing import Any
 from bench import figures
 from bench.effort import Effort
 from bench.report import Line
-from bench.tool_search.questions import Question, key, questions, recall, tools, tuning_questions, tuning_tools
+from bench.tool_search.questions import (
+    Question,
+    further_questions,
+    key,
+    questions,
+    recall,
+    tools,
+    tuning_questions,
+    tuning_tools,
+)
 from moorage_gateway.tool_search import Answers, Index, Table, Tool
 from moorage_gateway.tools import meta
 
@@ -29,19 +38,21 @@ def measure(effort: Effort) -> list[Line]:
     began = time.process_time()
     index = _index(corpus, table)
     made = time.process_time() - began
-    lines = _quality(index, [each for each in questions() if each.held_out])
+    lines = _quality(index, [each for each in (*questions(), *further_questions()) if each.held_out])
     lines += _tuned(index, _index(tuning_tools(), table))
     lines.append(Line("tool-search-index", made * 1e3, "ms CPU", note=f"{len(corpus)} tools, once a toolbox version"))
     return [*lines, *_times(index, effort), _tokens(index, table, corpus)]
 
 
 def _index(corpus: Sequence[dict[str, Any]], table: Table) -> Index:
-    return Index.of([Tool(each["server"], key(each), each["description"], each["name"]) for each in corpus], table)
+    return Index.of(
+        [Tool(each["server"], key(each), each["description"], each["name"], each["title"]) for each in corpus], table
+    )
 
 
 def _tuned(index: Index, other: Index) -> list[Line]:
     """The same of the questions that the rules were tuned on: how much better than the held-out ones says how far they fit these alone."""
-    own = [each for each in questions() if not each.held_out]
+    own = [each for each in (*questions(), *further_questions()) if not each.held_out]
     return [*_missed("-tuned", index, own), *_missed("-tuned-other", other, tuning_questions())]
 
 

@@ -1,9 +1,9 @@
-"""Makes `tools.jsonl` and `tuning.jsonl` from API descriptions that two packages ship:
+"""Makes `tools.jsonl`, `tuning.jsonl` and `titles.tsv` from API descriptions that two packages ship:
 `python tests/bench/tool_search/corpus.py WHEEL TARBALL`.
 
 WHEEL is google-api-python-client (Apache-2.0, Google), which carries a discovery document a service; TARBALL is the npm package
 @octokit/openapi (MIT, GitHub). One version a service, every operation of it; nothing is worded anew. A line a tool: server, name,
-description, parameters. `tuning.jsonl` has other services, and no tool of the first file.
+description, parameters. `tuning.jsonl` has other services, and no tool of the first file. `titles.tsv` has what each service calls itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 TOOLS = Path(__file__).with_name("tools.jsonl")
 TUNING = Path(__file__).with_name("tuning.jsonl")
+TITLES = Path(__file__).with_name("titles.tsv")
 LONGEST = 600  # characters of a description
 SERVICES = (
     "blogger.v3 books.v1 calendar.v3 chat.v1 classroom.v1 cloudscheduler.v1 docs.v1 drive.v3 fcm.v1 forms.v1 gmail.v1 keep.v1 language.v2 "
@@ -43,10 +44,14 @@ TUNING_TAGS = frozenset(
 
 def google(wheel: Path, services: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Every method of these services."""
+    for document in _documents(wheel, services):
+        yield from _methods(document["name"], document.get("schemas", {}), document)
+
+
+def _documents(wheel: Path, services: Sequence[str]) -> Iterator[dict[str, Any]]:
     with zipfile.ZipFile(wheel) as files:
         for service in services:
-            document = json.loads(files.read(f"googleapiclient/discovery_cache/documents/{service}.json"))
-            yield from _methods(document["name"], document.get("schemas", {}), document)
+            yield json.loads(files.read(f"googleapiclient/discovery_cache/documents/{service}.json"))
 
 
 def _methods(server: str, schemas: dict[str, Any], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -62,10 +67,7 @@ def _methods(server: str, schemas: dict[str, Any], node: dict[str, Any]) -> Iter
 
 def github(tarball: Path, tags: frozenset[str]) -> Iterator[dict[str, Any]]:
     """Every operation under one of these tags."""
-    with tarfile.open(tarball) as files:
-        read = files.extractfile("package/generated/api.github.com.json")
-        assert read is not None
-        document = json.load(read)
+    document = _described(tarball)
     shared = document["components"]["parameters"]
     for path in document["paths"].values():
         for method, operation in path.items():
@@ -79,6 +81,19 @@ def github(tarball: Path, tags: frozenset[str]) -> Iterator[dict[str, Any]]:
             names = [*(each["name"] for each in given), *body.get("properties", {})]
             text = f"{operation['summary']}. {operation.get('description', '')}"
             yield _tool("github", re.sub(r"\W+", "_", operation["operationId"]), text, names)
+
+
+def _described(tarball: Path) -> Any:
+    with tarfile.open(tarball) as files:
+        read = files.extractfile("package/generated/api.github.com.json")
+        assert read is not None
+        return json.load(read)
+
+
+def titles(wheel: Path, tarball: Path) -> dict[str, str]:
+    """What each service calls itself."""
+    found = {each["name"]: each["title"] for each in _documents(wheel, (*SERVICES, *TUNING_SERVICES))}
+    return found | {"github": _described(tarball)["info"]["title"]}
 
 
 def _tool(server: str, name: str, description: str, parameters: list[str]) -> dict[str, Any]:
@@ -105,6 +120,8 @@ def main() -> None:
     wheel, tarball = map(Path, sys.argv[1:])
     found = [*google(wheel, SERVICES), *github(tarball, TAGS)]
     write(TOOLS, found)
+    lines = (f"{server}\t{title}\n" for server, title in sorted(titles(wheel, tarball).items()))
+    TITLES.write_text("".join(lines), encoding="utf-8")
     asked = {(tool["server"], tool["name"]) for tool in found}
     others = {
         (tool["server"], tool["name"]): tool

@@ -3,6 +3,9 @@
 `asked.tsv`: a line is the tool that was drawn (`server/name`, by `sample.py`), a tab, and how an agent's model would ask for it: it knows
 its task and names the service, not the tool. All were written before anything was measured, and none was changed after.
 
+`further.tsv` is of the same shape, about other tools of the same corpus, written later by somebody who knew neither the ranker nor what it
+finds. A third of its tools, by another digest, is for tuning; that was settled before any of it was searched for.
+
 `tuning.tsv` is of the same shape, about the tools of `tuning.jsonl`, which are of other services: all of it is for tuning.
 
 What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
@@ -32,8 +35,10 @@ class Question:
 
 
 def tools(file: str = "tools.jsonl") -> list[dict[str, Any]]:
-    """All tools of the corpus: server, name, description, names of parameters."""
-    return [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
+    """All tools of the corpus: server, name, description, names of parameters, and the `title` of the server."""
+    titles = dict(line.split("\t") for line in (_HERE / "titles.tsv").read_text("utf-8").splitlines())
+    found = [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
+    return [tool | {"title": titles[tool["server"]]} for tool in found]
 
 
 def tuning_tools() -> list[dict[str, Any]]:
@@ -54,8 +59,13 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def questions() -> list[Question]:
-    """All about `tools`."""
+    """The first ones about `tools`."""
     return _read("asked.tsv", tools(), lambda name: hashlib.sha256(name.encode()).digest()[0] % 2 == 0)
+
+
+def further_questions() -> list[Question]:
+    """All about `tools` that were written later."""
+    return _read("further.tsv", tools(), lambda name: hashlib.sha256(name.encode()).digest()[1] % 3 != 0)
 
 
 def tuning_questions() -> list[Question]:

@@ -9,6 +9,7 @@ import pytest
 
 from component.tools.conftest import Box
 from component.tools.test_stock_clients import client
+from fakes.http_api import DOCUMENT
 from moorage_gateway.tools.pins import digest
 
 pytestmark = pytest.mark.component
@@ -151,6 +152,22 @@ async def test_a_search_reads_the_tools_as_they_are_and_asks_once(box: Box) -> N
     assert await found(box, "close an issue", limit=1) == ["issues_shut"]
     await box.toolbox("t", box.upstream(), toolSearch=False)
     assert [each["name"] for each in (await box.rpc("tools/list")).json["result"]["tools"]] == ["issues_shut"]
+
+
+async def test_a_tool_is_found_by_what_its_server_calls_itself_in_both_eras_and_in_a_document(box: Box) -> None:
+    for server, title in ((box.tools, "Corner Shop"), (box.old, "Hospital Ward")):
+        server.tools, server.title = [tool("entries_list", "Lists entries.")], title
+    listed = {"get": {"operationId": "entries_list", "summary": "Lists entries."}}
+    box.api.document = DOCUMENT | {"info": {"title": "Garden Shed API", "version": "1"}, "paths": {"/entries": listed}}
+    await box.toolbox(
+        "t",
+        box.upstream(),
+        {"name": "two", "mcp": {"url": box.old.url}},
+        {"name": "three", "openapi": {"url": box.api.document_url, "server": box.api.url}},
+        toolSearch=True,
+    )
+    for place, name in (("corner shop", "one"), ("hospital ward", "two"), ("garden shed", "three")):
+        assert (await found(box, f"entries of the {place}", limit=1))[0].startswith(name), place
 
 
 async def test_a_server_that_tells_no_list_is_said_to_the_model(box: Box) -> None:

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench.tool_search.questions import key, questions, recall, tools
-from moorage_gateway.tool_search import Answers, Index, Table, Tool
+from bench.tool_search.questions import further_questions, key, questions, recall, tools
+from moorage_gateway.tool_search import Answers, Index, Table, Tool, about
+from moorage_gateway.tool_search.asking import Question
+from moorage_gateway.tool_search.compounds import OFTEN, Compounds
 from moorage_gateway.tool_search.index import DEEP, fused
 from moorage_gateway.tool_search.wordpiece import pieces
-from moorage_gateway.tool_search.words import Question, parts, prose, stem
+from moorage_gateway.tool_search.words import parts, prose, stem
 
 pytestmark = pytest.mark.unit
 
-LEAST = {3: 0.85, 5: 0.91}
-"""Recall that a change may not lose: the goal among three, and what was reached among five (docs/tool-search.md)."""
+LEAST = {3: 0.79, 5: 0.87}
+"""Recall of all held-out questions that a change may not lose: what was reached; the goal is 0.85 and 0.92 (docs/tool-search.md)."""
+LEAST_FIRST = {3: 0.86, 5: 0.93}
+"""The same of the first ones alone."""
 TOOLS = [
     Tool("mail", "send_message", "Sends an email to its recipients."),
     Tool("mail", "messages_list", "Lists the messages in the mailbox."),
@@ -35,6 +39,13 @@ def index(table: Table) -> Index:
     return Index.of(TOOLS, table)
 
 
+NONE = Compounds([], lambda word: False)
+
+
+def doings(text: str) -> frozenset[str]:
+    return Question.of(text, NONE).doings
+
+
 def names(found: Sequence[Tool]) -> list[str]:
     return [tool.name for tool in found]
 
@@ -48,11 +59,57 @@ def test_names_are_split_and_prose_is_not() -> None:
 
 
 def test_what_is_to_be_done_is_read_from_verbs_and_phrases_and_else_it_is_to_look() -> None:
-    assert Question.of("insert an entry").doings == Question.of("adding entries").doings == {"create"}
-    assert Question.of("turn off the alarm").doings == {"disable"}
-    assert Question.of("unsubscribe from the news").doings >= {"delete"}
-    assert Question.of("weather in Rome").doings == {"list", "get"}
-    assert stem("searchconsole") in Question.of("sites in the Search Console").joined
+    assert doings("insert an entry") == doings("adding entries") == {"create"}
+    assert doings("turn off the alarm") == {"disable"}
+    assert doings("unsubscribe from the news") >= {"delete"}
+    assert doings("weather in Rome") == {"list", "get"}
+    assert stem("searchconsole") in Question.of("sites in the Search Console", NONE).joined
+
+
+def test_a_verb_counts_where_a_question_begins_with_it_and_else_is_a_thing() -> None:
+    assert doings("file a complaint") == doings("please leave a note for the guard") == {"create"}
+    assert doings("kick somebody out of the room") == doings("throw away the draft") == {"delete"}
+    assert doings("files that were sent") == doings("our open tickets") == doings("a release") == {"list", "get"}
+    assert doings("list what was deleted") == {"list"}
+
+
+def test_words_that_stand_together_are_those_that_descriptions_have_apart() -> None:
+    said = [prose("Gives a boarding pass to a passenger.")] * OFTEN + [prose("Once: a rarity.")]
+    made = Compounds(said, {"boardingpasses"}.__contains__)
+    assert made.split(["boardingpass", "get"]) == ["boarding", "pass", "get"]
+    for one in ("boardingpasses", "boardingrarity", "passport", "giveshelter", "passenger"):
+        assert made.split([one]) == [one]
+    assert Compounds(said[:-2], lambda word: False).split(["boardingpass"]) == ["boardingpass"]
+
+
+@pytest.mark.parametrize(
+    ("name", "thing"),
+    [
+        ("gists_create_comment", ["comment"]),
+        ("courses_students_list", ["students"]),
+        ("posts.listByUser", ["posts"]),
+        ("messages_batchDelete", ["messages"]),
+        ("list-issues-for-repo", ["issues"]),
+        ("delete", ["delete"]),
+        ("weather", ["weather"]),
+        ("_1", ["1"]),
+        ("-", []),
+    ],
+)
+def test_a_name_is_about_what_its_verb_is_done_with(name: str, thing: list[str]) -> None:
+    assert about.of_name(name) == thing
+
+
+def test_a_question_is_about_the_first_thing_that_it_names_beside_its_verb_and_the_server() -> None:
+    for text, thing in (
+        ("leave a comment on a gist", ["comment"]),
+        ("the student's submissions in Classroom", ["student", "submissions"]),
+        ("who may read a shelf", ["read", "shelf"]),
+        ("remove an add-on attachment from it", ["add", "attachment"]),
+        ("list Classroom", ["classroom"]),
+        ("of the", []),
+    ):
+        assert about.of_question(text.lower(), {"classroom"}) == thing
 
 
 def test_pieces_are_the_longest_that_the_vocabulary_has() -> None:
@@ -77,6 +134,15 @@ def test_a_text_without_a_known_word_is_the_zero_vector(table: Table, index: Ind
 def test_a_tool_is_found_by_words_that_it_does_not_have(index: Index) -> None:
     assert names(index.search("reboot that machine", 1)) == ["instances_restart"]
     assert names(index.search("compose a letter to somebody and deliver it by email", 1)) == ["send_message"]
+
+
+def test_what_a_server_calls_itself_tells_its_tools_from_others_and_what_many_do_does_not(table: Table) -> None:
+    titles = ("Acme Billing", "Acme Harbour", "Acme Weather API")
+    made = Index.of([Tool(f"s{n}", f"s{n}_list", "Lists all.", title=title) for n, title in enumerate(titles)], table)
+    assert names(made.search("list everything in the harbour", 1)) == ["s1_list"]
+    assert names(made.search("list the weather", 1)) == ["s2_list"]
+    asked = "list Acme"
+    assert made.by_words(asked) == made.by_words("list") and made.by_meaning(asked) == [0, 1, 2]
 
 
 def test_both_rankings_count_by_their_places() -> None:
@@ -119,9 +185,12 @@ def test_the_same_question_of_a_session_is_searched_once_and_a_new_version_anew(
 
 def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(table: Table) -> None:
     corpus = tools()
-    made = Index.of([Tool(each["server"], key(each), each["description"], each["name"]) for each in corpus], table)
-    asked = [each for each in questions() if each.held_out]
-    assert len(corpus) >= 1000 and len(asked) >= 100
+    made = Index.of(
+        [Tool(each["server"], key(each), each["description"], each["name"], each["title"]) for each in corpus], table
+    )
+    first = [each for each in questions() if each.held_out]
+    asked = [*first, *(each for each in further_questions() if each.held_out)]
+    assert len(corpus) >= 1000 and len(first) >= 100 and len(asked) >= 391
 
     def found(most: int) -> tuple[float, float, float]:
         return (
@@ -133,3 +202,5 @@ def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(
     for most, least in LEAST.items():
         both, words, vectors = found(most)
         assert both > words and both > vectors and both >= least
+    for most, least in LEAST_FIRST.items():
+        assert recall(first, lambda text: names(made.search(text, max(LEAST_FIRST))), most) >= least
