@@ -10,13 +10,18 @@ import pytest
 from component.tools.conftest import SECRET, Box
 from component.tools.consents.consenting import (
     Browser,
+    Hasty,
     consented,
     key,
+    known,
     link_of,
     upstream,
 )
 from fakes.authorization import Authorization
+from moorage_api.ledger.consents import MOST_WRONG, ConsentLedger
 from moorage_gateway.auth import INVOKE, OPERATOR
+from moorage_gateway.consents.diagnosis import Diagnosis
+from moorage_gateway.consents.shapes import Subject
 
 pytestmark = pytest.mark.component
 
@@ -102,6 +107,32 @@ async def test_what_a_browser_brings_back_is_told_its_user_and_not_believed_of_t
     ended = await browser.get(f"{desk.gateways[0].public_url}/v1/oauth/callback?state={state}&code=made-up")
     assert ended.status_code == 502 and "answered 400 invalid_request" in ended.text
     assert len(auth.granted("authorization_code")) == 1 and await problem(desk) is None
+
+
+async def test_each_fault_is_told_for_a_day_of_its_own(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core, clock = desk.gateways[0].core, Hasty()
+    _, terms = await known(core)
+    diagnosis = Diagnosis(ConsentLedger(core.runner), clock)
+
+    async def told() -> list[str]:
+        return sorted(upstream for _, upstream in await diagnosis.of("acme"))
+
+    async def found(*names: str) -> None:
+        for name in names:
+            await diagnosis.found(Subject("acme", "ann", "t", name), terms.oauth, "it answered 401")
+
+    await found("early", "again")
+    clock.late = 23 * 3600
+    await found("late", "again")
+    assert await told() == ["again", "early", "late"]
+    clock.late = 25 * 3600
+    assert await told() == ["again", "late"]
+    await found(*(f"many-{number:04d}" for number in range(MOST_WRONG)))
+    assert len(await told()) == MOST_WRONG, "so many at once, and no more"
+    clock.late = 50 * 3600
+    await found("new")
+    assert await told() == ["new"], "those that are over keep out no new one"
 
 
 async def test_what_a_server_says_of_good_tokens_is_its_manifests_fault(desk: Box, auth: Authorization) -> None:
