@@ -162,6 +162,8 @@ ROWS: dict[str, Row] = {
             f"{CONSENTS}::test_addresses_that_nobody_gave_lead_nowhere",
             f"{CONSENTS}::test_a_manifest_that_says_otherwise_needs_a_new_consent",
             f"{RENEWALS}::test_two_gateways_that_renew_at_once_use_a_refresh_token_once",
+            f"{RENEWALS}::test_a_consent_that_was_revoked_elsewhere_counts_for_no_call_of_who_could_not_save_its_token",
+            f"{RENEWALS}::test_a_lock_that_redis_forgot_vouches_for_no_token",
             f"{REFUSALS}::test_what_a_browser_brings_back_is_told_its_user_and_not_believed_of_the_toolbox",
             f"{CONSENTS}::test_who_has_consented_sees_it_and_ends_it_and_operators_do",
             f"{CONSENTS}::test_no_token_code_or_secret_is_in_any_sink",

@@ -114,6 +114,16 @@ return reply('OK', int(MS))
 """,
 )
 
+# Takes nothing: one that is sent twice finds no lock that the first one took. A: place, holder, ms
+KEEP = Script(
+    "consents_keep",
+    """
+if call('GET', 'oauth:lock:' .. A[1]) ~= A[2] then return reply('LOST') end
+call('PEXPIRE', 'oauth:lock:' .. A[1], A[3])
+return reply('OK')
+""",
+)
+
 # A: place, holder
 UNLOCK = Script(
     "consents_unlock",
@@ -209,6 +219,15 @@ class ConsentLedger:
         """Redis time (ms) for the holder; 0 while somebody else is."""
         out = [text(each) for each in await self._runner.run(LOCK, place, holder, LOCK_MS)]
         return int(out[1])
+
+    async def keep(self, place: str, holder: str) -> bool:
+        """Held from now on for as long as at first, where it is still held; else nothing."""
+        return text((await self._runner.run(KEEP, place, holder, LOCK_MS))[0]) == "OK"
+
+    async def holder(self, place: str) -> str:
+        """Who holds the lock; empty: nobody."""
+        found = await self._runner.read("GET", keys.consent_lock(place))
+        return text(found) if found else ""
 
     async def unlock(self, place: str, holder: str) -> None:
         """Lets go, where it is still held."""
