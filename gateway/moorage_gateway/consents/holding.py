@@ -166,9 +166,11 @@ class Holding:
     async def _known(self, subject: Subject, held: _Held) -> Consent | None:
         """As the store has it, or will have it."""
         if held.unsaved is not None:
-            if held.saving is None or held.saving.done():
-                held.saving = self._begun(self._saved_later(subject, held, held.unsaved), self._unsaved)
-            return await self._not_saved(held, held.unsaved)
+            try:
+                return await self._not_saved(held, held.unsaved)
+            finally:
+                if held.unsaved is not None and (held.saving is None or held.saving.done()):
+                    held.saving = self._begun(self._saved_later(subject, held, held.unsaved), self._unsaved)
         if self._clock.monotonic() - held.read_at > FRESH_S:
             return await self._read(subject, held)
         return held.consent
