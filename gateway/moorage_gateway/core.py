@@ -318,7 +318,8 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
 def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
     """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
     return Toolboxes(
-        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, people=people, version=metadata.version("moorage")
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock,
+        identity=models.identity, people=people, version=metadata.version("moorage"),
     )  # fmt: skip
 
 

@@ -37,6 +37,9 @@ OAUTH = {
 }
 
 
+IDENTITY = {"tokenUrl": "https://login.example.com/token", "clientId": "c"}
+
+
 document = functools.partial(published.document, "Toolbox")
 
 
@@ -54,6 +57,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
         {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
         {"upstreams": [ONE, {"name": "two", "openapi": API, "oauth": OAUTH}]},
+        {"upstreams": [{**ONE, "workloadIdentity": IDENTITY}]},
         {"upstreams": [ONE, {"name": "two", "openapi": {**API, "url": None, "document": {"paths": {"/a": {"get": {"x": [1]}}}}}}]},
         {"upstreams": [ONE, {"name": "two", "agent": {"name": "worker", "description": "Works."}, "timeout": "5m"}]},
         {"upstreams": [ONE, {"name": "two", "stdio": {"command": "python", "env": [{"name": "B", "secret": {"secret": "s"}}]}}]},
@@ -75,6 +79,15 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
         ({"upstreams": [{"name": "one", "openapi": {"server": "https://a"}}]}, "openapi has either url or document"),
         ({"upstreams": [{**ONE, "oauth": OAUTH, "credential": {"secret": "s"}}]}, "either credential or oauth"),
         ({"upstreams": [{**ONE, "credential": {"secret": "s", "query": "q"}}]}, "credential.query is for openapi"),
+        ({"upstreams": [{**ONE, "oauth": OAUTH, "workloadIdentity": IDENTITY}]}, "in place of credential and oauth"),
+        (
+            {"upstreams": [{"name": "one", "agent": {"name": "worker"}, "workloadIdentity": IDENTITY}]},
+            "workloadIdentity is for mcp and openapi",
+        ),
+        (
+            {"upstreams": [{**ONE, "workloadIdentity": {**IDENTITY, "tokenUrl": "https://u:p@a"}}]},
+            "what opens the server goes under credential",
+        ),
         (
             {"upstreams": [{"name": "one", "mcp": {"url": "https://u:p@a"}}]},
             "what opens the server goes under credential",

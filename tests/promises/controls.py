@@ -130,6 +130,7 @@ ROWS: dict[str, Row] = {
             f"{TOOLS}::test_a_server_is_opened_by_the_gateway_and_what_it_says_of_that_is_hidden",
             f"{IDENTITY}::test_what_goes_wrong_is_named_and_no_token_with_it",
             f"{IDENTITY}::test_another_tenants_token_is_not_used",
+            "component/tools/test_workload_identity.py::test_what_goes_wrong_is_named_and_no_token_with_it",
             f"{_OBJECTS}::test_only_the_shim_sees_token_configuration_and_the_whole_volume",
             f"{_APPLIED}::test_an_applied_agent_answers_in_a_pod_of_its_own",
             f"{_SOURCES}::test_a_build_reaches_only_the_gateway",

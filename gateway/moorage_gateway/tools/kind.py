@@ -21,13 +21,14 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.tools import fingerprints, meta, results, rpc
 from moorage_gateway.tools.agents import Asks
 from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.making import Making, OfUsers
+from moorage_gateway.tools.making import Making, OfUsers, Openers
 from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
@@ -95,7 +96,15 @@ class Toolboxes:
     prefix = TOOLBOXES
 
     def __init__(
-        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, people: People, version: str
+        self,
+        find: Find,
+        upstreams: Upstreams,
+        credentials: Credentials,
+        clock: Clock,
+        *,
+        identity: WorkloadTokens,
+        people: People,
+        version: str,
     ) -> None:
         self._find = find
         self._clock = clock
@@ -105,12 +114,11 @@ class Toolboxes:
         self._searches = Searches(clock.monotonic)
         self._making = Making(
             upstreams,
-            credentials,
+            Openers(credentials, identity, people.of_users),
             clock,
             asks=people.asks,
             programs=people.programs,
             version=version,
-            of_users=people.of_users,
         )
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}
