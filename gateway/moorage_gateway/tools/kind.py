@@ -13,6 +13,7 @@ from typing import Any
 
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.kinds import quantities
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_api.wire.calls import TOOL_SEARCH, TOOLBOXES
 from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
@@ -47,12 +48,13 @@ BY_HAND = Whose()
 @dataclass(frozen=True)
 class People:
     """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls, `programs` are those
-    that the provider runs, `of_users` what users have consented to."""
+    that the provider runs, `of_users` what users have consented to, `remembers` the sessions that servers keep."""
 
     asks: Asks
     approves: Approves
     programs: Programs
     of_users: OfUsers
+    remembers: ToolSessionLedger
 
 
 Find = Callable[[str, str], ToolboxEntry | None]
@@ -118,6 +120,7 @@ class Toolboxes:
             clock,
             asks=people.asks,
             programs=people.programs,
+            remembers=people.remembers,
             version=version,
         )
         self.sessions = self._making.sessions

@@ -9,6 +9,7 @@ from typing import Any
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.kinds import quantities
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.consents.flow import Consents
 from moorage_gateway.consents.shapes import is_per_user, terms
@@ -26,6 +27,7 @@ from moorage_gateway.tools.opening import Opening, by_credential, by_token
 from moorage_gateway.tools.per_user import Users, UserToken
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
+from moorage_gateway.tools.shared_sessions import SharedSessions
 from moorage_gateway.tools.sse import SseUpstream
 from moorage_gateway.tools.stdio import Programs, StdioPlace, StdioUpstream
 from moorage_gateway.tools.tokens import Ordered, Tokens, ordered
@@ -59,6 +61,7 @@ class Making:
         *,
         asks: Asks,
         programs: Programs,
+        remembers: ToolSessionLedger,
         version: str,
     ) -> None:
         self._upstreams = upstreams
@@ -68,7 +71,7 @@ class Making:
         self._asks = asks
         self._version = version
         self.sessions = Sessions(clock.monotonic, clock.sleep)
-        self._known = Known(Eras(), self.sessions)
+        self._known = Known(Eras(), self.sessions, SharedSessions(remembers, clock.monotonic))
         self._documents = Documents(upstreams, clock.monotonic)
         self._tokens = Tokens(upstreams, clock.monotonic)
 
