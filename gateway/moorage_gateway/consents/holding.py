@@ -264,9 +264,8 @@ class Holding:
             if consent.tokens is None or not consent.tokens.refresh:
                 held.rests_until = self._clock.monotonic() + REST_S
                 return consent if self._usable(consent, held) else None
-            if (
-                not await hold.longer() or hold.lost
-            ):  # to a slow store: whoever has it, or had it, shows the refresh token
+            # Where a slow store has cost us the lock, whoever has it, or had it meanwhile, shows the refresh token.
+            if not await hold.longer() or hold.lost:
                 raise StoreUnavailable("another gateway renews this user's token")
             tokens = await self._asked(subject, terms, consent.tokens)
             version = max(consent.version + 1, hold.now)
