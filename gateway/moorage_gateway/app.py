@@ -238,7 +238,7 @@ class Gateway:
         await core.journaling.drain(0)
         await core.invoking.aclose()
         await core.consents.holding.aclose()
-        await core.tool_sessions.close()
+        await core.tool_sessions.close(others=len(core.neighbours.urls()) > 1)
         await core.upstreams.aclose()
         await core.programs.aclose()
         await core.keeper.drain(0)

@@ -28,6 +28,7 @@ from moorage_api.ledger.records import TurnRecord
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_api.ledger.run_leases import RunLeases
 from moorage_api.ledger.sessions import SessionLedger
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_api.ledger.turns import TurnLedger
 from moorage_api.wire.hop import HopPool
 from moorage_gateway import outer
@@ -232,7 +233,7 @@ def build(
     asks = AgentCalls(turns, sessions, AgentCallLedger(runner), clock)
     programs = Programs(base.catalog.programs, lambda: base.catalog.token_key)
     of_users = OfUsers(consents, users_of(turns.known))
-    toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users))
+    toolboxes = _toolboxes(base, models, People(asks, approvals, programs, of_users, ToolSessionLedger(runner)))
     routines, runs, invoking = RoutineLedger(runner), RunHistory(store), _invoking(base, store, activation, sessions)
     scheduler = Scheduler(
         routines,
@@ -318,7 +319,8 @@ def background(core: Core) -> dict[str, Callable[[], Awaitable[None]]]:
 def _toolboxes(base: _Base, models: Models, people: People) -> Toolboxes:
     """Tools are reached as models are: by the same connections, under the same rule of addresses, with keys from the same place."""
     return Toolboxes(
-        base.catalog.toolbox, models.upstreams, models.credentials, base.clock, people=people, version=metadata.version("moorage")
+        base.catalog.toolbox, models.upstreams, models.credentials, base.clock,
+        identity=models.identity, people=people, version=metadata.version("moorage"),
     )  # fmt: skip
 
 

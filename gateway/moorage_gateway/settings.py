@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     one seals, all of them open. Default: none, and then no user can consent. Who loses them makes all users consent anew."""
 
     workload_tokens: str | None = None
-    """Folder with projected service-account tokens, a file each, called `TENANT_NAME`; read at each exchange (model endpoints with
-    `workloadIdentity`). Default: none."""
+    """Folder with projected service-account tokens, a file each, called `TENANT_NAME`; read at each exchange (model endpoints and
+    toolboxes with `workloadIdentity`). Default: none."""
 
     workload_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts, as `login.example.com:443`, comma separated, whose token endpoints these tokens may be shown to, whatever a manifest says."""

@@ -85,9 +85,8 @@ class Endpoints:
         missing = [sentence for each in needed if (sentence := self._missing(each)) is not None]
         missing += [f"routine {one.name}: {why}" for one in self._routines if (why := self.refusal(one)) is not None]
         return missing + [
-            f"model endpoint {each.name}: workloadIdentity is a cluster's; on a laptop give it a credential"
-            for each in self._endpoints
-            if each.spec.workload_identity is not None
+            f"{whose}: workloadIdentity is a cluster's; on a laptop give it a credential"
+            for whose in self._by_identity()
         ]
 
     @property
@@ -168,6 +167,16 @@ class Endpoints:
                             named,
                             routine.name,
                         )
+
+    def _by_identity(self) -> Iterator[str]:
+        """What a laptop cannot open."""
+        for endpoint in self._endpoints:
+            if endpoint.spec.workload_identity is not None:
+                yield f"model endpoint {endpoint.name}"
+        for box in self._toolboxes:
+            for upstream in box.spec.upstreams:
+                if upstream.workload_identity is not None:
+                    yield f"toolbox {box.name}, upstream {upstream.name}"
 
     def _of_programs(self) -> Iterator[_Needed]:
         """What programs find in their environment, and no gateway does."""

@@ -265,7 +265,7 @@ class Endpoints:
     async def _refused(self, found: list[Wanted], doors: ProviderLedger) -> list[Wanted]:
         """What gateways saw of authorization servers stands in the status of the toolbox whose `oauth` it is."""
         tenants = {one.tenant for one in found if one.ready and consent_faults.of_users(one.entry)}
-        wrongs = {tenant: await doors.consents.wrongs(tenant) for tenant in tenants}
+        wrongs = {tenant: await doors.consents.wrongs(tenant, self._now()) for tenant in tenants}
         return [replace(one, refused=consent_faults.told(one.entry, wrongs.get(one.tenant, {}))) for one in found]
 
     async def _bodies(self) -> AsyncIterator[Mapping[str, Any]]:

@@ -69,12 +69,15 @@ def labels(toolbox: str, upstream: str = "") -> dict[str, str]:
 
 
 def policy(program: Program, settings: Settings) -> Object:
-    """Of all programs of a toolbox: in, the gateways; out, nothing. No agent's name has a dot: this is no agent's own policy."""
+    """Of all programs of a toolbox: in, the gateways; out, nothing. No agent's name has a dot: this is no agent's own policy.
+
+    Nobody owns it, as nobody owns the account: what a Toolbox owns goes at once with it, while its pods have their grace to end.
+    """
     name = guard(program.toolbox)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": parts.meta(name, program.namespace, _guarding(program), program.owner),
+        "metadata": parts.meta(name, program.namespace, _guarding(program), None),
         "spec": {
             "podSelector": {"matchLabels": labels(program.toolbox)},
             "policyTypes": ["Ingress", "Egress"],
@@ -89,7 +92,7 @@ def account(program: Program) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": parts.meta(_account(program), program.namespace, _guarding(program), program.owner),
+        "metadata": parts.meta(_account(program), program.namespace, _guarding(program), None),
         "automountServiceAccountToken": False,
     }
 

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from moorage_api.wire.stdio import PORT
 from moorage_operator import marks, objects, pods, program_objects
-from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, SECRETS, Kind, Kube, KubeError
+from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, SECRETS, Kind, Kube, KubeError, Object
 from moorage_operator.program_objects import Program
 from moorage_operator.settings import Settings
 
@@ -33,6 +33,7 @@ LAST_LINES = 5
 NOTED = 100
 """Refusals of the cluster that are told."""
 
+_UNOWNED: Object = {"metadata": {"ownerReferences": None}}
 _GUARDS = {marks.OURS: marks.MANAGER, marks.PART: marks.PROGRAM}
 
 Guards: TypeAlias = Mapping[tuple[Kind, str, str], Mapping[str, Any]]
@@ -160,6 +161,10 @@ class Programs:
             held = guards.get((kind, one.namespace, body["metadata"]["name"]))
             if held is None or not objects.stands(held, body):
                 await self._kube.apply(kind, body, manager=marks.MANAGER)
+            if held is not None and held["metadata"].get(
+                "ownerReferences"
+            ):  # by an older operator: it must outlive those
+                await self._kube.merge(kind, one.namespace, held["metadata"]["name"], _UNOWNED)
 
     async def _remove(self, body: Mapping[str, Any]) -> None:
         meta = body["metadata"]

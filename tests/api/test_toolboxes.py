@@ -18,13 +18,14 @@ from cluster.node.control import ControlPlane, Given
 from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.ledger import keys
 from moorage_operator import marks, objects, program_objects
-from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, TOOLBOXES
+from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, TOOLBOXES, Kind
 from moorage_operator.program_objects import Program
 from moorage_operator.settings import Settings
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
 NAMESPACE = "moorage-tools"
+CONFIG_MAPS = Kind("v1", "configmaps")
 KEY = "tok-canary-0123456789"
 ONE = {"name": "one", "mcp": {"url": "https://tools.example.com/mcp"}}
 API = {"server": "https://api.example.com/v1", "url": "https://api.example.com/openapi.json"}
@@ -34,6 +35,9 @@ OAUTH = {
     "clientSecret": {"secret": "s"},
     "scopes": ["a"],
 }
+
+
+IDENTITY = {"tokenUrl": "https://login.example.com/token", "clientId": "c"}
 
 
 document = functools.partial(published.document, "Toolbox")
@@ -53,6 +57,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
         {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
         {"upstreams": [ONE, {"name": "two", "openapi": API, "oauth": OAUTH}]},
+        {"upstreams": [{**ONE, "workloadIdentity": IDENTITY}]},
         {"upstreams": [ONE, {"name": "two", "openapi": {**API, "url": None, "document": {"paths": {"/a": {"get": {"x": [1]}}}}}}]},
         {"upstreams": [ONE, {"name": "two", "agent": {"name": "worker", "description": "Works."}, "timeout": "5m"}]},
         {"upstreams": [ONE, {"name": "two", "stdio": {"command": "python", "env": [{"name": "B", "secret": {"secret": "s"}}]}}]},
@@ -74,6 +79,15 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
         ({"upstreams": [{"name": "one", "openapi": {"server": "https://a"}}]}, "openapi has either url or document"),
         ({"upstreams": [{**ONE, "oauth": OAUTH, "credential": {"secret": "s"}}]}, "either credential or oauth"),
         ({"upstreams": [{**ONE, "credential": {"secret": "s", "query": "q"}}]}, "credential.query is for openapi"),
+        ({"upstreams": [{**ONE, "oauth": OAUTH, "workloadIdentity": IDENTITY}]}, "in place of credential and oauth"),
+        (
+            {"upstreams": [{"name": "one", "agent": {"name": "worker"}, "workloadIdentity": IDENTITY}]},
+            "workloadIdentity is for mcp and openapi",
+        ),
+        (
+            {"upstreams": [{**ONE, "workloadIdentity": {**IDENTITY, "tokenUrl": "https://u:p@a"}}]},
+            "what opens the server goes under credential",
+        ),
         (
             {"upstreams": [{"name": "one", "mcp": {"url": "https://u:p@a"}}]},
             "what opens the server goes under credential",
@@ -214,6 +228,47 @@ async def test_a_program_is_a_pod_that_only_gateways_reach_and_that_follows_its_
         assert fresh["metadata"]["name"] == pod["metadata"]["name"]
         for name in ("t", "bare"):
             await world.kube.delete(TOOLBOXES, space, name)
+
+
+async def test_the_policy_of_programs_outlives_their_toolbox_until_the_last_pod_is_gone(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    async with world_of(means, f"tb-{next(numbers)}", 12) as world:
+        space, kube, guard = world.namespace, world.kube, "moorage-t.programs"
+        await kube.create(TOOLBOXES, document("t", {"upstreams": [{"name": "notes", "stdio": PROGRAM}]}, space))
+        world.start()
+
+        async def pod() -> dict[str, Any] | None:
+            return await anext(kube.each(PODS, space, labels={marks.PART: marks.PROGRAM}), None)
+
+        async def owned(kind: Kind) -> bool:
+            body = await kube.get(kind, space, guard)
+            return body is None or "ownerReferences" in body["metadata"]
+
+        async def gone(kind: Kind, name: str) -> bool:
+            return await kube.get(kind, space, name) is None
+
+        made = await until("its pod is made", pod)
+        name, owner = made["metadata"]["name"], made["metadata"]["ownerReferences"]
+        for kind in (POLICIES, ACCOUNTS):  # as an older operator left them
+            await kube.merge(kind, space, guard, {"metadata": {"ownerReferences": owner}})
+        for kind in (POLICIES, ACCOUNTS):
+            await until("nobody owns it any more", lambda kind=kind: _is(owned(kind), False), within=60)
+        await kube.merge(PODS, space, name, {"metadata": {"finalizers": ["tests.moorage.dev/ends-slowly"]}})
+        beside = {"metadata": {"name": "beside", "namespace": space, "ownerReferences": owner}}
+        await kube.create(CONFIG_MAPS, beside)
+        await kube.delete(TOOLBOXES, space, "t")
+        await until("what the Toolbox owned is collected", lambda: gone(CONFIG_MAPS, "beside"), within=90)
+        await kube.create(TOOLBOXES, document("later", {"upstreams": [ONE]}, space))
+        said = functools.partial(conditions, world, TOOLBOXES)
+        await until("another look has been taken", lambda: _is(said("later"), [("True", "Serving")]), within=90)
+        ending = await kube.get(PODS, space, name)
+        assert ending is not None and ending["metadata"].get("deletionTimestamp")
+        assert not await gone(POLICIES, guard), "a pod that ends has its policy to its end"
+        await kube.merge(PODS, space, name, {"metadata": {"finalizers": None}})
+        for kind in (POLICIES, ACCOUNTS):
+            await until("then it is gone", lambda kind=kind: gone(kind, guard), within=90)
+        await kube.delete(TOOLBOXES, space, "later")
 
 
 async def _seen(kube: Any, pod: dict[str, Any], status: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import uuid
 from typing import Any
 
@@ -53,6 +54,10 @@ class Tools(GatedServer):
         self.forgets = 404
         """What it says to a session that it does not know."""
         self.sessions: set[str] = set()
+        self.meeting: threading.Barrier | None = None
+        """Where those who begin a session wait for each other."""
+        self.numbers: list[Any] = []
+        """The ids of calls."""
         self.posts: Effects | None = None
         self.tokens: set[str] | None = None
         """Bearer tokens that are accepted; None: everybody is."""
@@ -126,6 +131,8 @@ def _handler(tools: Tools) -> type[Handler]:
         def _answered(self, number: Any, method: str, params: dict[str, Any]) -> None:
             match method:
                 case "initialize" if tools.era == "old":
+                    if tools.meeting is not None:
+                        tools.meeting.wait(WAIT_S)
                     session = uuid.uuid4().hex
                     tools.sessions.add(session)
                     found = {
@@ -147,6 +154,7 @@ def _handler(tools: Tools) -> type[Handler]:
                 case "tools/list":
                     self._behave(number, tools.listing, {"tools": tools.tools})
                 case "tools/call":
+                    tools.numbers.append(number)
                     headers = self.lowered()
                     arguments = params.get("arguments") or {}
                     entry = {

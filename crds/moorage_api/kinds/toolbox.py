@@ -18,6 +18,7 @@ from moorage_api.kinds.model_endpoint import Credential
 from moorage_api.kinds.stdio_server import StdioServer
 from moorage_api.kinds.tool_servers import McpServer, OAuth, OpenApiServer, ToolCredential
 from moorage_api.kinds.values import Duration, Metadata, Part, Size
+from moorage_api.kinds.workload import WorkloadIdentity
 
 KIND: Final = "Toolbox"
 
@@ -70,6 +71,9 @@ class ToolUpstream(Part):
     """What opens it. Default: nothing is sent."""
     oauth: OAuth | None = None
     """The same, where what opens it is a token that the gateway asks for, its own or a user's. Either this or `credential`."""
+    workload_identity: WorkloadIdentity | None = None
+    """The same without a secret: a token that the gateway gets for its own identity in the cluster, sent as `Authorization: Bearer`. In
+    place of both."""
     prefix: str | None = None
     """Put before the names of its tools. Default: its name and `_`, but none where it is the only upstream and no agent."""
     allow: list[str] = Field(default_factory=list, max_length=256)
@@ -161,9 +165,17 @@ class ToolUpstream(Part):
             raise ValueError("an agent of the same tenant is called without a credential; leave it out")
         if self.credential is not None and self.oauth is not None:
             raise ValueError("has either credential or oauth, and not both")
+        if self.workload_identity is not None:
+            self._has_identity_alone()
         if self.credential is not None and self.credential.query is not None and self.openapi is None:
             raise ValueError("credential.query is for openapi: MCP servers are opened by a header")
         return self
+
+    def _has_identity_alone(self) -> None:
+        if self.stdio is not None or self.agent is not None:
+            raise ValueError("workloadIdentity opens servers: it is for mcp and openapi")
+        if self.credential is not None or self.oauth is not None:
+            raise ValueError("has workloadIdentity or one of credential and oauth, and not both")
 
     @property
     def secret(self) -> Credential | None:

@@ -1,4 +1,5 @@
-"""What opens a server without a key: the identity of the gateway's own workload. Layer: the floor; a part of ModelEndpoint."""
+"""What opens a server without a key: the identity of the gateway's own workload. Layer: the floor; a part of ModelEndpoint and
+Toolbox."""
 
 from __future__ import annotations
 

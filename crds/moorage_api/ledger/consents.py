@@ -31,8 +31,8 @@ MOST_ASKED = 16
 """Items of one turn."""
 LOCK_MS = 60_000
 """Longer than a token server and the store have together."""
-WRONG_MS = 24 * 3600 * 1000
-"""How long it is told what is wrong with a manifest, after it was seen last."""
+WRONG_S = 24 * 3600
+"""How long it is told what is wrong with a manifest, after that was seen last."""
 MOST_WRONG = 1000
 """Upstreams of a tenant of which it is."""
 
@@ -114,6 +114,16 @@ return reply('OK', int(MS))
 """,
 )
 
+# Takes nothing: one that is sent twice finds no lock that the first one took. A: place, holder, ms
+KEEP = Script(
+    "consents_keep",
+    """
+if call('GET', 'oauth:lock:' .. A[1]) ~= A[2] then return reply('LOST') end
+call('PEXPIRE', 'oauth:lock:' .. A[1], A[3])
+return reply('OK')
+""",
+)
+
 # A: place, holder
 UNLOCK = Script(
     "consents_unlock",
@@ -123,14 +133,24 @@ return reply('OK')
 """,
 )
 
-# A: tenant, TOOLBOX/UPSTREAM, what is wrong (JSON; '' = nothing any more), most of them, ms
+# Each has its own time (`Wrong.at`): where there is no room, those that are over make some.
+# A: tenant, TOOLBOX/UPSTREAM, what is wrong (JSON; '' = nothing any more), most of them, ms, since when they count (epoch s)
 WRONG = Script(
     "consents_wrong",
     """
-local key = 'oauth:wrong:' .. A[1]
+local key, most = 'oauth:wrong:' .. A[1], tonumber(A[4])
 if A[3] == '' then
   call('HDEL', key, A[2])
-elseif call('HEXISTS', key, A[2]) == 1 or call('HLEN', key) < tonumber(A[4]) then
+  return reply('OK')
+end
+local known = call('HEXISTS', key, A[2]) == 1
+if not known and call('HLEN', key) >= most then
+  local held = call('HGETALL', key)
+  for i = 1, #held, 2 do
+    if cjson.decode(held[i + 1]).at < tonumber(A[6]) then call('HDEL', key, held[i]) end
+  end
+end
+if known or call('HLEN', key) < most then
   call('HSET', key, A[2], A[3])
   call('PEXPIRE', key, A[5])
 end
@@ -200,21 +220,29 @@ class ConsentLedger:
         out = [text(each) for each in await self._runner.run(LOCK, place, holder, LOCK_MS)]
         return int(out[1])
 
+    async def keep(self, place: str, holder: str) -> bool:
+        """Held from now on for as long as at first, where it is still held; else nothing."""
+        return text((await self._runner.run(KEEP, place, holder, LOCK_MS))[0]) == "OK"
+
+    async def holder(self, place: str) -> str:
+        """Who holds the lock; empty: nobody."""
+        found = await self._runner.read("GET", keys.consent_lock(place))
+        return text(found) if found else ""
+
     async def unlock(self, place: str, holder: str) -> None:
         """Lets go, where it is still held."""
         await self._runner.run(UNLOCK, place, holder)
 
     async def wrong(self, tenant: str, toolbox: str, upstream: str, found: Wrong | None) -> None:
         """What of that upstream's manifest is wrong; None: nothing."""
-        said = json.dumps(vars(found)) if found is not None else ""
-        await self._runner.run(WRONG, tenant, f"{toolbox}/{upstream}", said, MOST_WRONG, WRONG_MS)
+        said, since = (json.dumps(vars(found)), found.at - WRONG_S) if found is not None else ("", 0)
+        await self._runner.run(WRONG, tenant, f"{toolbox}/{upstream}", said, MOST_WRONG, 1000 * WRONG_S, since)
 
-    async def wrongs(self, tenant: str) -> dict[tuple[str, str], Wrong]:
-        """By toolbox and upstream."""
+    async def wrongs(self, tenant: str, now: float) -> dict[tuple[str, str], Wrong]:
+        """What was seen within `WRONG_S` of `now` (epoch s), by toolbox and upstream."""
         found = fields(await self._runner.read("HGETALL", keys.consents_wrong(tenant)))
-        return {
-            (name.partition("/")[0], name.partition("/")[2]): Wrong(**json.loads(body)) for name, body in found.items()
-        }
+        every = ((name.partition("/"), Wrong(**json.loads(body))) for name, body in found.items())
+        return {(box, upstream): each for (box, _, upstream), each in every if each.at >= now - WRONG_S}
 
     async def asked(self, response: str) -> list[tuple[str, dict[str, Any]]]:
         """What that turn's calls waited for, by the items' ids."""

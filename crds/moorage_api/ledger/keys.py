@@ -99,6 +99,11 @@ def consents_asked(response: str) -> str:
     return f"oauth:asked:{response}"
 
 
+def consent_lock(place: str) -> str:
+    """Who renews, or writes, one user's tokens for one upstream now."""
+    return f"oauth:lock:{place}"
+
+
 def consents_wrong(tenant: str) -> str:
     """Hash of one tenant: what is wrong with the manifests of its toolboxes."""
     return f"oauth:wrong:{tenant}"

@@ -46,6 +46,11 @@ TOOLBOX = Resource(
         Rule(UPSTREAM, "!has(self.credential) || !has(self.oauth)", "an upstream has either credential or oauth"),
         Rule(
             UPSTREAM,
+            "!has(self.workloadIdentity) || (!has(self.credential) && !has(self.oauth) && !has(self.stdio) && !has(self.agent))",
+            "workloadIdentity is for mcp and openapi, and in place of credential and oauth",
+        ),
+        Rule(
+            UPSTREAM,
             "!has(self.credential) || !has(self.credential.query) || has(self.openapi)",
             "credential.query is for openapi: MCP servers are opened by a header",
         ),
@@ -54,6 +59,7 @@ TOOLBOX = Resource(
         _place("openapi", "server"),
         _place("openapi", "url"),
         _place("oauth", "tokenUrl"),
+        _place("workloadIdentity", "tokenUrl"),
     ),
     status=STATUS,
     more={

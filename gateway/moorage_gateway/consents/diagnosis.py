@@ -36,7 +36,7 @@ class Diagnosis:
 
     async def of(self, tenant: str) -> dict[tuple[str, str], Wrong]:
         """By toolbox and upstream. Raises LedgerError."""
-        return await self._ledger.wrongs(tenant)
+        return await self._ledger.wrongs(tenant, self._clock.now_ms() / 1000)
 
     async def _written(self, subject: Subject, found: Wrong | None) -> None:
         try:

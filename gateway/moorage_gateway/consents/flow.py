@@ -17,6 +17,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ from moorage_gateway.consents.shapes import (
     is_per_user,
     terms,
 )
-from moorage_gateway.consents.verdicts import wrong
+from moorage_gateway.consents.verdicts import of_a_code, wrong
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.token_requests import TokenFault
@@ -54,6 +55,8 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 """32 random bytes: links, states, browsers."""
 _CODE = re.compile(r"[a-z_]{1,40}\Z")
 MOST_CODE = 4096
+
+log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
@@ -200,7 +203,7 @@ class Consents:
             raise Refusal(409, "The toolbox was changed meanwhile. Ask the agent again.")
         _check_issuer(wanted.oauth, given.get("iss"))
         if "error" in given:
-            await self._refused(subject, wanted, given["error"])
+            raise _refused(subject, given["error"])
         code = given.get("code", "")
         if not code or len(code) > MOST_CODE:
             raise Refusal(400, "The other side sent no code. Ask the agent again.")
@@ -212,18 +215,6 @@ class Consents:
         with suppress(LedgerError):  # the consent is kept; the link runs out by itself
             await self._ledger.done(str(body["link"]), subject.place)
         return subject
-
-    async def _refused(self, subject: Subject, wanted: Terms, error: str) -> None:
-        word = error if _CODE.match(error) else "an error"
-        why = wrong(word)
-        if not why:
-            raise Refusal(
-                403, f"Nothing was allowed: the other side answered {word}. Ask the agent again if you want to."
-            )
-        await self.holding.diagnosis.found(subject, wanted.oauth, f"its authorization server answered {word}: {why}")
-        raise Refusal(
-            403, f"Nothing was allowed: the other side answered {word}. Tell whoever runs this platform: {why}."
-        )
 
     async def _exchanged(self, subject: Subject, wanted: Terms, code: str, verifier: str) -> None:
         fields = [
@@ -240,7 +231,7 @@ class Consents:
         except (TokenFault, TimeoutError):
             raise Refusal(502, "The other side's token server did not answer. Ask the agent again.") from None
         if said.token() is None or not said.is_bearer:
-            why = await self.holding.refusal(subject, wanted, said)
+            why = said.refusal if of_a_code(said.code) else await self.holding.refusal(subject, wanted, said)
             raise Refusal(502, f"Nothing is kept: {why}. Ask the agent again.")
         tokens = self.holding.tokens(said, at)
         async with asyncio.timeout(2 * ASK_S), self.holding.alone(subject) as hold:
@@ -321,6 +312,19 @@ def _over() -> Refusal:
     return Refusal(
         404, "This link is over: it is good for a quarter of an hour, and once. Ask the agent again for a new one."
     )
+
+
+def _refused(subject: Subject, error: str) -> Refusal:
+    """The other side's word came by a browser, which may have made it up: it is told its user, and logged, and changes nothing."""
+    word = error if _CODE.match(error) else "an error"
+    why, told = wrong(word), f"Nothing was allowed: the other side answered {word}."
+    if not why:
+        return Refusal(403, f"{told} Ask the agent again if you want to.")
+    place = (subject.toolbox, subject.upstream, subject.tenant)
+    log.warning(
+        "a browser says of oauth of %s/%s of tenant %s: its authorization server answered %s: %s", *place, word, why
+    )
+    return Refusal(403, f"{told} Tell whoever runs this platform: {why}.")
 
 
 def _check_issuer(said: dict[str, Any], iss: str | None) -> None:

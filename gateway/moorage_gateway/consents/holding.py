@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -61,7 +61,9 @@ class _Held:
     rests_until: float = float("-inf")
     """After a renewal that gave nothing, where the old token still counts."""
     unsaved: Sealed | None = None
-    """What came and the store does not have: nobody else wrote since, for its lock is kept."""
+    """What came and the store does not have."""
+    hold: Hold | None = None
+    """Its lock: while it stands, nobody else wrote since."""
     saving: asyncio.Task[None] | None = None
 
     @property
@@ -164,11 +166,27 @@ class Holding:
     async def _known(self, subject: Subject, held: _Held) -> Consent | None:
         """As the store has it, or will have it."""
         if held.unsaved is not None:
-            if held.saving is None or held.saving.done():
-                held.saving = self._begun(self._saved_later(subject, held, held.unsaved), self._unsaved)
-            return held.consent
+            try:
+                return await self._not_saved(held, held.unsaved)
+            finally:
+                if held.unsaved is not None and (held.saving is None or held.saving.done()):
+                    held.saving = self._begun(self._saved_later(subject, held, held.unsaved), self._unsaved)
         if self._clock.monotonic() - held.read_at > FRESH_S:
             return await self._read(subject, held)
+        return held.consent
+
+    async def _not_saved(self, held: _Held, sealed: Sealed) -> Consent | None:
+        """What came, unless somebody else wrote since, as who revokes does: that nobody did, a lock that stands shows, else the store."""
+        at = self._clock.monotonic()
+        if at - held.read_at <= FRESH_S:
+            return held.consent
+        with suppress(LedgerError):
+            if held.hold is not None and await held.hold.stands():
+                return held.consent
+        found = await self._records.latest(sealed.subject)
+        held.read_at = at
+        if found is not None and (held.consent is None or found.version > held.consent.version):
+            held.unsaved, held.consent = None, found
         return held.consent
 
     async def _read(self, subject: Subject, held: _Held) -> Consent | None:
@@ -246,7 +264,8 @@ class Holding:
             if consent.tokens is None or not consent.tokens.refresh:
                 held.rests_until = self._clock.monotonic() + REST_S
                 return consent if self._usable(consent, held) else None
-            if not await hold.longer():  # a slow store has cost us the lock: whoever has it shows the refresh token
+            # Where a slow store has cost us the lock, whoever has it, or had it meanwhile, shows the refresh token.
+            if not await hold.longer() or hold.lost:
                 raise StoreUnavailable("another gateway renews this user's token")
             tokens = await self._asked(subject, terms, consent.tokens)
             version = max(consent.version + 1, hold.now)
@@ -256,7 +275,7 @@ class Holding:
             consent = replace(consent, version=version, tokens=tokens)
             # The store's copy renews the next time: what stays in memory opens the server, and no token server.
             sealed, held.consent = self._records.sealed(consent), replace(consent, tokens=replace(tokens, refresh=""))
-            held.unsaved = sealed
+            held.unsaved, held.hold = sealed, hold
             held.saving = self._begun(self._saved(held, sealed, hold, lock.pop_all()), self._unsaved)
             renewed = held.consent
         await self.diagnosis.mended(subject)
@@ -269,7 +288,8 @@ class Holding:
     async def _saved_later(self, subject: Subject, held: _Held, sealed: Sealed) -> None:
         """The same, when its lock was let go. Where another gateway wrote since, that is newer and counts."""
         async with AsyncExitStack() as lock:
-            hold = await lock.enter_async_context(self.alone(subject))
+            held.hold = hold = await lock.enter_async_context(self.alone(subject))
+            hold.lost = True
             await self._saved(held, sealed, hold, lock.pop_all())
 
     async def _asked(self, subject: Subject, terms: Terms, tokens: Tokens) -> Tokens | None:

@@ -35,18 +35,27 @@ LOCKED_S = 12.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Hold:
-    """A lock that is held: `now`, the least version of what is written under it."""
+    """A lock that is held: `now`, the least version of what is written under it. `lost`: it was not held all the time since the store was
+    looked at, so that somebody else may have written."""
 
     ledger: ConsentLedger
     subject: Subject
     holder: str
     now: int
+    lost: bool = False
 
     async def longer(self) -> bool:
         """Held from now on, for as long as at first; False: somebody else holds it. Raises LedgerError."""
+        if await self.ledger.keep(self.subject.place, self.holder):
+            return True
+        self.lost = True
         return await self.ledger.lock(self.subject.place, self.holder) > 0
+
+    async def stands(self) -> bool:
+        """Whether nobody else can have written since the store was looked at. Raises LedgerError."""
+        return not self.lost and await self.ledger.holder(self.subject.place) == self.holder and not self.lost
 
 
 @asynccontextmanager
@@ -78,7 +87,7 @@ class Saving:
         """Whether the store has it, or something newer. `held`: the lock, let go at the end."""
         deadline, pause = self._clock.monotonic() + SAVE_S, AGAIN_S
         async with held:
-            while not await self._tried(sealed):
+            while not (await self._superseded(sealed, hold) or await self._tried(sealed)):
                 if self._clock.monotonic() >= deadline:
                     log.warning(
                         "a renewed consent could not be saved for %d s: it is kept until its user's next call", SAVE_S
@@ -87,8 +96,7 @@ class Saving:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, PAUSE_S)
                 with suppress(LedgerError):  # nobody else can take it meanwhile
-                    if not await hold.longer() and await self._superseded(sealed):
-                        break
+                    await hold.longer()
             return True
 
     async def _tried(self, sealed: Sealed) -> bool:
@@ -99,11 +107,14 @@ class Saving:
             return False
         return True
 
-    async def _superseded(self, sealed: Sealed) -> bool:
-        """Whether somebody wrote while Redis had lost the lock."""
+    async def _superseded(self, sealed: Sealed, hold: Hold) -> bool:
+        """Whether somebody wrote while the lock was not ours."""
+        if not hold.lost:
+            return False
         try:
             async with asyncio.timeout(WRITE_S):
                 found = await self._records.latest(sealed.subject)
         except (StoreError, TimeoutError):
             return False
+        hold.lost = False  # as far as the store goes: where the lock is somebody else's, the next look at it says so
         return found is not None and found.version > sealed.version

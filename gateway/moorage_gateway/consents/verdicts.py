@@ -34,12 +34,18 @@ _WRONG = {
     "insufficient_scope": "`scopes` do not suffice for what was called",
     "invalid_token": "it does not take tokens that were just given: look at `resource` and `scopes`",
 }
+_OF_A_CODE = frozenset({"invalid_request", "invalid_grant"})
 _UNAUTHORIZED = 401
 
 
 def over(code: str) -> bool:
     """Whether a renewal that is refused so needs its user's consent anew."""
     return code in OVER
+
+
+def of_a_code(code: str) -> bool:
+    """Whether a token server may say so of a code alone: a browser brought that, and may have made it up. The manifest is not to blame."""
+    return code in _OF_A_CODE
 
 
 def wrong(code: str, status: int = 0) -> str:

@@ -26,7 +26,7 @@ from moorage_gateway.models.aiming import Aim
 from moorage_gateway.models.asking import AskFault, Coming, Request, Upstreams
 from moorage_gateway.models.credentials import Credentials
 from moorage_gateway.models.hiding import Hiding
-from moorage_gateway.models.identity import NoToken, WorkloadTokens
+from moorage_gateway.models.identity import NoToken, WorkloadTokens, of_endpoint
 from moorage_gateway.models.streams import WithoutCounts
 
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
@@ -236,7 +236,7 @@ class _Making:
             try:
                 again = await self._try(key, retries_left=left, most=most, renewed=renewed)
             except _Stale:
-                self.call.means.identity.drop(self.aim.endpoint, key or "")
+                self.call.means.identity.drop(of_endpoint(self.aim.endpoint), key or "")
                 key, renewed = await self._key(), True
                 again = await self._try(key, retries_left=left, most=most, renewed=renewed)
             if again is None:
@@ -251,7 +251,7 @@ class _Making:
         if self._by_identity:
             try:
                 return await self.call.means.identity.get(
-                    self.aim.endpoint, max(0.1, self.ends - self.call.means.clock.monotonic())
+                    of_endpoint(self.aim.endpoint), max(0.1, self.ends - self.call.means.clock.monotonic())
                 )
             except NoToken as why:
                 message = f"There is no token for model endpoint '{self.name}': {why}."

@@ -13,6 +13,7 @@ from typing import Any
 
 from moorage_api.catalog import ToolboxEntry
 from moorage_api.kinds import quantities
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_api.wire.calls import TOOL_SEARCH, TOOLBOXES
 from moorage_api.wire.headers import TRACEPARENT
 from moorage_gateway.clock import Clock
@@ -21,13 +22,14 @@ from moorage_gateway.journal.answers import Answer
 from moorage_gateway.journal.kinds import Asked, CallRefused
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.tools import fingerprints, meta, results, rpc
 from moorage_gateway.tools.agents import Asks
 from moorage_gateway.tools.approving import Approves
 from moorage_gateway.tools.calling import ToolCall
 from moorage_gateway.tools.gates import Gate, Gates
 from moorage_gateway.tools.listing import ToolList
-from moorage_gateway.tools.making import Making, OfUsers
+from moorage_gateway.tools.making import Making, OfUsers, Openers
 from moorage_gateway.tools.names import Names, Upstream, place_of
 from moorage_gateway.tools.pins import Seen
 from moorage_gateway.tools.searching import MetaList, Searched, Searches, ToolSearch
@@ -46,12 +48,13 @@ BY_HAND = Whose()
 @dataclass(frozen=True)
 class People:
     """Who else has a say: `asks` makes turns of called agents, `approves` knows what persons have said of calls, `programs` are those
-    that the provider runs, `of_users` what users have consented to."""
+    that the provider runs, `of_users` what users have consented to, `remembers` the sessions that servers keep."""
 
     asks: Asks
     approves: Approves
     programs: Programs
     of_users: OfUsers
+    remembers: ToolSessionLedger
 
 
 Find = Callable[[str, str], ToolboxEntry | None]
@@ -95,7 +98,15 @@ class Toolboxes:
     prefix = TOOLBOXES
 
     def __init__(
-        self, find: Find, upstreams: Upstreams, credentials: Credentials, clock: Clock, *, people: People, version: str
+        self,
+        find: Find,
+        upstreams: Upstreams,
+        credentials: Credentials,
+        clock: Clock,
+        *,
+        identity: WorkloadTokens,
+        people: People,
+        version: str,
     ) -> None:
         self._find = find
         self._clock = clock
@@ -105,12 +116,12 @@ class Toolboxes:
         self._searches = Searches(clock.monotonic)
         self._making = Making(
             upstreams,
-            credentials,
+            Openers(credentials, identity, people.of_users),
             clock,
             asks=people.asks,
             programs=people.programs,
+            remembers=people.remembers,
             version=version,
-            of_users=people.of_users,
         )
         self.sessions = self._making.sessions
         self._seen: dict[tuple[str, str], Seen] = {}

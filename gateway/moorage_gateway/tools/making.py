@@ -9,13 +9,16 @@ from typing import Any
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.kinds import quantities
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.consents.flow import Consents
 from moorage_gateway.consents.shapes import is_per_user, terms
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import Credentials
+from moorage_gateway.models.identity import Workload, WorkloadTokens
 from moorage_gateway.tools.agents import AgentUpstream, Asks, Manner
 from moorage_gateway.tools.authorized import Authorized, TokenSource
+from moorage_gateway.tools.by_workload import WorkloadToken
 from moorage_gateway.tools.documents import Documents
 from moorage_gateway.tools.http_api import ApiPlace, ApiUpstream
 from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
@@ -24,6 +27,7 @@ from moorage_gateway.tools.opening import Opening, by_credential, by_token
 from moorage_gateway.tools.per_user import Users, UserToken
 from moorage_gateway.tools.servers import ToolFault, ToolServer, Whose
 from moorage_gateway.tools.sessions import Sessions
+from moorage_gateway.tools.shared_sessions import SharedSessions
 from moorage_gateway.tools.sse import SseUpstream
 from moorage_gateway.tools.stdio import Programs, StdioPlace, StdioUpstream
 from moorage_gateway.tools.tokens import Ordered, Tokens, ordered
@@ -37,29 +41,37 @@ class OfUsers:
     users: Users
 
 
+@dataclass(frozen=True)
+class Openers:
+    """What upstreams are opened with: values of Secrets, the gateway's own identity, users' own tokens."""
+
+    credentials: Credentials
+    identity: WorkloadTokens
+    of_users: OfUsers
+
+
 class Making:
     """Makes them, and holds what this process remembers of servers. `version` is told to them."""
 
     def __init__(
         self,
         upstreams: Upstreams,
-        credentials: Credentials,
+        openers: Openers,
         clock: Clock,
         *,
         asks: Asks,
         programs: Programs,
+        remembers: ToolSessionLedger,
         version: str,
-        of_users: OfUsers,
     ) -> None:
         self._upstreams = upstreams
         self._programs = programs
-        self._credentials = credentials
+        self._openers = openers
         self._clock = clock
         self._asks = asks
         self._version = version
-        self._of_users = of_users
         self.sessions = Sessions(clock.monotonic, clock.sleep)
-        self._known = Known(Eras(), self.sessions)
+        self._known = Known(Eras(), self.sessions, SharedSessions(remembers, clock.monotonic))
         self._documents = Documents(upstreams, clock.monotonic)
         self._tokens = Tokens(upstreams, clock.monotonic)
 
@@ -84,20 +96,26 @@ class Making:
                 return SseUpstream(at_url, self._upstreams, self._version)
             return McpUpstream(at_url, self._upstreams, self._known, self._version)
 
-        oauth, named = spec.get("oauth"), spec.get("credential")
-        if oauth:
-            secret = self._secret(entry, upstream, oauth["clientSecret"])
+        def authorized(tokens: TokenSource, *secrets: str) -> ToolServer:
             return Authorized(
-                self._tokens_of(entry, upstream, key, secret, whose),
-                make=lambda token: opened(by_token(token, secret)),
+                tokens,
+                make=lambda token: opened(by_token(token, *secrets)),
                 again=lambda tool: upstream.permits(tool) == "again",
                 now=self._clock.monotonic,
             )
+
+        oauth, named, identity = spec.get("oauth"), spec.get("credential"), spec.get("workloadIdentity")
+        if oauth:
+            secret = self._secret(entry, upstream, oauth["clientSecret"])
+            return authorized(self._tokens_of(entry, upstream, key, secret, whose), secret)
+        if identity:
+            workload = Workload(entry.tenant, f"toolboxes/{key}", identity)
+            return authorized(WorkloadToken(self._openers.identity, workload))
         return opened(by_credential(named, self._secret(entry, upstream, named)) if named else Opening())
 
     def _tokens_of(self, entry: ToolboxEntry, upstream: Upstream, key: str, secret: str, whose: Whose) -> TokenSource:
         if is_per_user(upstream.spec):
-            wanted, mine = terms(entry.name, upstream.spec, secret), self._of_users
+            wanted, mine = terms(entry.name, upstream.spec, secret), self._openers.of_users
             return UserToken(mine.consents, mine.users, entry.tenant, whose, wanted)
         return Ordered(self._tokens, ordered(key, upstream.spec["oauth"], secret))
 
@@ -109,7 +127,7 @@ class Making:
         return AgentUpstream(manner, str(said["description"]), size, self._asks)
 
     def _secret(self, entry: ToolboxEntry, upstream: Upstream, named: dict[str, Any]) -> str:
-        found = self._credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
+        found = self._openers.credentials.get(tool_credential_name(entry.tenant, entry.name, upstream.name))
         if found is None:
             text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
             raise ToolFault(text, sent=False, final=True)

@@ -1,8 +1,8 @@
 """An upstream that speaks MCP over streamable HTTP, of either era. Layer: I/O, by `models/asking.py`: one resolver, one rule of addresses.
 
     2026-07-28     one POST a call
-    2025-11-25     initialize and initialized once for each session of an agent (`sessions.py`), then one POST a call; calls by hand, and
-                   servers without session ids, get a handshake each
+    2025-11-25     initialize and initialized once for each session of an agent (`sessions.py`, `shared_sessions.py`), then one POST a
+                   call; calls by hand, and servers without session ids, get a handshake each
 
 Which of them a server speaks is asked once (`server/discover`) and remembered in this process. A request is sent exactly once: no redirect
 is followed, nothing is repeated below the journal. An answer is JSON or an event stream; of either, as much is read as may be.
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import orjson
 
+from moorage_api.ledger.tool_sessions import ServerSession
 from moorage_gateway.models.asking import Coming, Upstreams
 from moorage_gateway.tools import rpc
 from moorage_gateway.tools.messages import Events, Reading, answers, listed, result_of, title_of
@@ -25,6 +26,7 @@ from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.reading import answered, request
 from moorage_gateway.tools.servers import LOST, Sending, ToolFault, ToolRefusal
 from moorage_gateway.tools.sessions import Kept, Sessions
+from moorage_gateway.tools.shared_sessions import SharedSessions, first_number
 
 PROBE_S = 10.0
 """For `server/discover`, and no more than a third of the call's time: some servers of the older era never answer what they do not know."""
@@ -105,6 +107,8 @@ class Known:
 
     eras: Eras
     sessions: Sessions
+    shared: SharedSessions
+    """What all gateways remember of sessions."""
 
 
 class McpUpstream:
@@ -115,6 +119,7 @@ class McpUpstream:
         self._upstreams = upstreams
         self._eras = known.eras
         self._sessions = known.sessions
+        self._shared = known.shared
         self._reading = Reading(place.opening, place.most)
         self._client = {"name": "moorage", "version": version}
         self.left_out: dict[str, str] = {}
@@ -170,16 +175,25 @@ class McpUpstream:
         key = self._place.key, self._place.whose
         async with self._sessions.opening(key):
             kept = self._sessions.get(key)
-            if kept is None:
+            if kept is not None:
+                await self._shared.used(key, kept)
+                return _Session(kept.version, kept.id, kept)
+            found, number = await self._shared.found(key), first_number()
+            if found is None:
                 fresh = await self._shaken()
                 if not fresh.id:
                     return fresh
-                kept = Kept(fresh.version, fresh.id, self._ended)
-                self._sessions.put(key, kept)
+                found, number = await self._shared.begun(key, ServerSession(fresh.version, fresh.id)), 0
+                if found.id != fresh.id:
+                    await self._goodbye(fresh)
+                    number = first_number()
+            kept = Kept(found.version, found.id, self._ended, number=number)
+            self._sessions.put(key, kept)
         return _Session(kept.version, kept.id, kept)
 
     async def _ended(self, kept: Kept) -> None:
-        await self._goodbye(_Session(kept.version, kept.id))
+        if await self._shared.over((self._place.key, self._place.whose), kept):
+            await self._goodbye(_Session(kept.version, kept.id))
 
     async def _shaken(self) -> _Session:
         """The handshake of the older era."""
@@ -223,6 +237,7 @@ class McpUpstream:
             if session.kept is None or why.status not in _DOUBTED:
                 raise
             self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            await self._shared.forgotten((self._place.key, self._place.whose), session.kept)
             if why.status != _GONE:
                 raise
         return await self._once(await self._kept(), method, params)

@@ -44,6 +44,6 @@ def by_credential(named: dict[str, Any], secret: str) -> Opening:
     return Opening(((header, f"{scheme} {secret}" if scheme else secret),), (), (secret,))
 
 
-def by_token(token: str, secret: str) -> Opening:
-    """A token that was asked for with a secret."""
-    return Opening((("authorization", f"Bearer {token}"),), (), (token, secret))
+def by_token(token: str, *secrets: str) -> Opening:
+    """A token, and the secrets that it was asked for with."""
+    return Opening((("authorization", f"Bearer {token}"),), (), (token, *secrets))

@@ -1,8 +1,8 @@
 """Sessions that servers of the older era keep for an agent's session: one each, so that what a server remembers lasts from call to call and
 is nobody else's. Layer: state of one process; its loop says goodbye.
 
-A gateway has its own: where an agent's calls go to another gateway, the server sees a new session. Calls by hand, and servers that give no
-session id, have none.
+Which one it is, all gateways know (`shared_sessions.py`); these are in use here. Calls by hand, and servers that give no session id, have
+none.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ Key = tuple[str, str]
 
 @dataclass
 class Kept:
-    """One session. `number`: of the last request in it."""
+    """One session. `number`: of the last request in it; `told`: when other gateways were told of its use; `last`: no other gateway is there
+    to use it."""
 
     version: str
     id: str
     goodbye: Callable[[Kept], Awaitable[None]]
     used: float = 0.0
     number: int = 0
+    told: float = 0.0
+    last: bool = False
 
     def next(self) -> int:
         """An id for a request: each of a session has its own."""
@@ -83,7 +86,7 @@ class Sessions:
 
     def put(self, key: Key, kept: Kept) -> None:
         """From now on."""
-        kept.used = self._now()
+        kept.used = kept.told = self._now()
         self._kept[key] = kept
         self._kept.move_to_end(key)
 
@@ -98,9 +101,13 @@ class Sessions:
             await self._sleep(LOOK_S)
             await self._end(self._idle())
 
-    async def close(self) -> None:
-        """Says goodbye to every server, for as long as that is polite."""
+    async def close(self, *, others: bool = False) -> None:
+        """Says goodbye to every server, for as long as that is polite. `others`: there are gateways that go on in these sessions."""
         every, self._kept = list(self._kept.values()), OrderedDict()
+        if others:
+            return
+        for each in every:
+            each.last = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
                 await self._end(every)

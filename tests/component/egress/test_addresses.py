@@ -32,6 +32,7 @@ from moorage_gateway.tools.mcp import Eras, Known, McpUpstream, Place
 from moorage_gateway.tools.opening import Opening
 from moorage_gateway.tools.servers import ToolFault
 from moorage_gateway.tools.sessions import Sessions
+from moorage_gateway.tools.shared_sessions import SharedSessions
 from moorage_operator.build_objects import reach
 
 pytestmark = [pytest.mark.component, pytest.mark.isolation]
@@ -172,10 +173,11 @@ class Dialling:
     async def tool(self, url: str) -> str:
         """The same of a tool server."""
         place = Place("k", url, Opening(), 1 << 20)
+        clock = SystemClock()
+        shared = SharedSessions(None, clock.monotonic)  # type: ignore[arg-type]  # of no agent's session: nothing is remembered
+        known = Known(Eras(), Sessions(clock.monotonic, clock.sleep), shared)
         try:
-            await McpUpstream(
-                place, self.upstreams, Known(Eras(), Sessions(SystemClock().monotonic, SystemClock().sleep)), "1"
-            ).tools(2)
+            await McpUpstream(place, self.upstreams, known, "1").tools(2)
         except ToolFault as fault:
             return f"not asked: {fault}" if not fault.sent else f"broken: {fault}"
         return "listed"

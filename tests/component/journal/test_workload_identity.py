@@ -6,75 +6,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from component.journal.conftest import WITHIN, Desk
-from fakes.authorization import ACCESS, Authorization, serving
+from fakes.authorization import ACCESS, Authorization
+from fakes.projected import SUBJECT, exchanging, projected, write
 from moorage_api.catalog import EndpointEntry
-from moorage_gateway.models.identity import NoToken, WorkloadTokens
+from moorage_gateway.models.identity import NoToken, WorkloadTokens, of_endpoint
 
 pytestmark = pytest.mark.component
-
-AUDIENCE = "api://exchange"
-SUBJECT = "system:serviceaccount:moorage:moorage-gateway"
-KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def projected(*, audience: str = AUDIENCE, lasts: float = 600, mark: str = "one") -> str:
-    """As the kubelet writes one."""
-    now = int(time.time())
-    claims = {
-        "iss": "https://cluster",
-        "sub": SUBJECT,
-        "aud": [audience],
-        "iat": now,
-        "exp": now + int(lasts),
-        "mark": mark,
-    }
-    return jwt.encode(claims, KEY, algorithm="ES256")
 
 
 @pytest.fixture
 def auth() -> Iterator[Authorization]:
-    """Which takes the cluster's tokens for its audience, and remembers their marks."""
-    marks: list[str] = []
-
-    def good(shown: str) -> bool:
-        try:
-            found = jwt.decode(
-                shown, KEY.public_key(), algorithms=["ES256"], audience=AUDIENCE, issuer="https://cluster"
-            )
-        except jwt.InvalidTokenError:
-            return False
-        marks.append(found["mark"])
-        return bool(found["sub"] == SUBJECT)
-
-    with serving("") as made:
-        made.assertion, made.revoked = good, marks
+    with exchanging() as made:
         yield made
 
 
 async def at(desk: Desk, auth: Authorization, **more: Any) -> None:
     """The one gateway, which has the tenant's token."""
     place = f"127.0.0.1:{auth.port}"
-    write(desk, projected())
+    write(desk.folder, projected())
     await desk.gateway(
         allowed_upstreams=f"127.0.0.1:{desk.models.port},{place}", workload_tokens=str(desk.folder / "workload"),
         **{"workload_hosts": place, **more},
     )  # fmt: skip
     desk.gateways.insert(0, desk.gateways.pop())
-
-
-def write(desk: Desk, text: str, name: str = "acme_default") -> None:
-    folder = desk.folder / "workload"
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(text + "\n")
 
 
 def identity(auth: Authorization, **more: Any) -> dict[str, Any]:
@@ -147,7 +108,7 @@ async def test_the_file_is_read_at_each_exchange_for_the_kubelet_replaces_it(des
     auth.expires_in = 0
     await desk.publish(workloadIdentity=identity(auth))
     for mark in ("first", "second"):
-        write(desk, projected(mark=mark))
+        write(desk.folder, projected(mark=mark))
         await desk.chat(mark)
     assert auth.revoked == ["first", "second"]
 
@@ -167,7 +128,7 @@ async def test_what_goes_wrong_is_named_and_no_token_with_it(
     caplog.set_level(logging.DEBUG, logger="moorage_gateway")
     await at(desk, auth)
     await desk.publish(workloadIdentity=identity(auth))
-    write(desk, projected(audience="another"))
+    write(desk.folder, projected(audience="another"))
     message = await refused(desk, "a")
     assert "model endpoint 'm'" in message and "its token server answered 400 invalid_grant" in message
     cases: list[tuple[dict[str, Any], str]] = [
@@ -186,14 +147,14 @@ async def test_what_goes_wrong_is_named_and_no_token_with_it(
     for number, (answer, says) in enumerate(answers):
         auth.answer = answer
         await desk.publish(workloadIdentity=identity(auth, parameters={"n": str(number)}))
-        write(desk, projected())
+        write(desk.folder, projected())
         assert says in await refused(desk, f"c{number}")
     assert desk.models.asked == [] and "eyJ" not in caplog.text.replace("eyJ<script>", "")
 
 
 async def test_another_tenants_token_is_not_used(desk: Desk, auth: Authorization) -> None:
     await at(desk, auth)
-    write(desk, projected(), "globex_theirs")
+    write(desk.folder, projected(), "globex_theirs")
     await desk.publish(workloadIdentity=identity(auth, token="theirs"))
     assert "for tenant 'acme'" in await refused(desk) and auth.asked == []
 
@@ -215,7 +176,7 @@ async def test_a_token_server_that_hangs_or_refuses_costs_nothing_while_the_toke
     hosts = frozenset({f"127.0.0.1:{auth.port}"})
     tokens = WorkloadTokens(desk.gateways[0].core.upstreams, desk.folder / "workload", hosts, lambda: now[0])
     spec = {"workloadIdentity": {"token": "default", "grant": "clientAssertion", "parameters": {}} | identity(auth)}
-    endpoint = EndpointEntry("acme", "m", spec)
+    endpoint = of_endpoint(EndpointEntry("acme", "m", spec))
     assert await tokens.get(endpoint, 10) == f"{ACCESS}-1"
     auth.gate, now[0] = threading.Event(), 3500.0  # of 3600
     assert await asyncio.gather(*(tokens.get(endpoint, 0.5) for _ in range(3))) == [f"{ACCESS}-1"] * 3

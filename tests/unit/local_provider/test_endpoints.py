@@ -112,6 +112,19 @@ async def test_a_toolbox_opens_its_hosts_and_its_keys_are_found_the_same_way() -
     assert made.allowed() == frozenset()
 
 
+def test_a_laptop_says_that_it_has_no_identity_to_open_a_server_with() -> None:
+    identity = {"tokenUrl": "https://c.example/token", "clientId": "c"}
+    document = {
+        "kind": "Toolbox",
+        "apiVersion": "moorage.dev/v1alpha1",
+        "metadata": {"name": "t"},
+        "spec": {"upstreams": [{"name": "one", "mcp": {"url": "https://a.example"}, "workloadIdentity": identity}]},
+    }
+    box = FoundToolbox(Toolbox.model_validate(document, by_alias=True, by_name=False), Path("/f/toolboxes.yaml"))
+    (said,) = Endpoints("dev", {}, None).use({}, (), {"t": box})
+    assert said == "toolbox t, upstream one: workloadIdentity is a cluster's; on a laptop give it a credential"
+
+
 def test_a_folder_holds_toolboxes_too(tmp_path: Path) -> None:
     text = """
 apiVersion: moorage.dev/v1alpha1

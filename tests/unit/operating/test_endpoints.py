@@ -146,7 +146,7 @@ class Seen:
     def __init__(self) -> None:
         self.of: dict[str, dict[tuple[str, str], Wrong]] = {}
 
-    async def wrongs(self, tenant: str) -> dict[tuple[str, str], Wrong]:
+    async def wrongs(self, tenant: str, now: float) -> dict[tuple[str, str], Wrong]:
         return self.of.get(tenant, {})
 
 

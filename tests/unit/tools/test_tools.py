@@ -33,6 +33,7 @@ def names(*upstreams: dict[str, Any]) -> Names:
 # -- the manifest
 
 OAUTH = {"tokenUrl": "https://a/token", "clientId": "m", "clientSecret": {"secret": "s"}}
+IDENTITY = {"tokenUrl": "https://a/token", "clientId": "c"}
 API: dict[str, Any] = {"mcp": None, "openapi": {"server": "https://a"}}
 
 
@@ -69,6 +70,11 @@ def program(**more: Any) -> dict[str, Any]:
         ([{**API, "openapi": {"server": "https://a", "document": {"x": date(2026, 1, 1)}}}], "quote dates"),
         ([{"credential": {"secret": "s", "query": "key"}}], "credential.query is for openapi"),
         ([{"credential": {"secret": "s"}, "oauth": OAUTH}], "has either credential or oauth, and not both"),
+        ([{"credential": {"secret": "s"}, "workloadIdentity": IDENTITY}], "workloadIdentity or one of credential and"),
+        ([{"oauth": OAUTH, "workloadIdentity": IDENTITY}], "workloadIdentity or one of credential and oauth"),
+        ([{**program(), "workloadIdentity": IDENTITY}], "workloadIdentity opens servers: it is for mcp and openapi"),
+        ([{"workloadIdentity": {**IDENTITY, "clientId": None}}], "grant clientAssertion needs clientId"),
+        ([{"workloadIdentity": {**IDENTITY, "tokenUrl": "https://u:hunter2@h/token"}}], "give the key as"),
         ([{"oauth": {**OAUTH, "scopes": ["a b"]}}], "'a b' is not a scope"),
         ([{"oauth": {**OAUTH, "parameters": {"client_secret": "hunter2"}}}], "a secret by clientSecret alone"),
         ([{"oauth": {**OAUTH, "tokenUrl": "https://u:hunter2@h/token"}}], "give the key as clientSecret"),

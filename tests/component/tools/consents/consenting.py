@@ -136,10 +136,10 @@ class Hasty(SystemClock):
 
     def __init__(self, most: float = float("inf"), late: float = 0.0) -> None:
         self._most = most
-        self._late = late
+        self.late = late
 
     def now_ms(self) -> int:
-        return super().now_ms() + int(self._late * 1000)
+        return super().now_ms() + int(self.late * 1000)
 
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from component.tools.conftest import SECRET, Box
 from component.tools.consents.consenting import (
     Browser,
+    Hasty,
     consented,
     key,
+    known,
     link_of,
     upstream,
 )
 from fakes.authorization import Authorization
+from moorage_api.ledger.consents import MOST_WRONG, ConsentLedger
 from moorage_gateway.auth import INVOKE, OPERATOR
+from moorage_gateway.consents.diagnosis import Diagnosis
+from moorage_gateway.consents.shapes import Subject
 
 pytestmark = pytest.mark.component
 
@@ -78,14 +84,55 @@ async def test_what_the_manifest_has_wrong_is_told_to_its_author_and_asks_nobody
 
 
 async def test_a_manifest_that_says_otherwise_has_its_old_fault_no_more(desk: Box, auth: Authorization) -> None:
-    auth.refuses = "invalid_scope"
+    auth.answer = (400, {"error": "invalid_target"})
     ended = await Browser().consents(await link_of(desk))
-    assert ended.status_code == 403 and "Tell whoever runs this platform" in ended.text
-    assert "its authorization server answered invalid_scope: it does not know all of `scopes`" in str(
-        await problem(desk)
-    )
+    assert ended.status_code == 502 and "whoever runs the toolbox can" in ended.text
+    assert "its token server answered 400 invalid_target: it does not know that `resource`" in str(await problem(desk))
     await desk.toolbox("t", upstream(desk, auth, scopes=["tickets"]))
     assert await problem(desk) is None
+
+
+async def test_what_a_browser_brings_back_is_told_its_user_and_not_believed_of_the_toolbox(
+    desk: Box, auth: Authorization, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, browser = await link_of(desk), Browser()
+    state = parse_qs(urlsplit(await browser.sent(link)).query)["state"][0]
+    back = f"{desk.gateways[0].public_url}/v1/oauth/callback?state={state}"
+    ended = await browser.get(f"{back}&error=invalid_client&error_description={SECRET}")  # no server said so
+    assert ended.status_code == 403 and "answered invalid_client. Tell whoever runs this platform" in ended.text
+    assert "a browser says of oauth of t/one of tenant acme" in caplog.text and SECRET not in caplog.text + ended.text
+    assert await problem(desk) is None
+    auth.answer = (400, {"error": "invalid_request"})  # of a code that nobody gave, say
+    state = parse_qs(urlsplit(await browser.sent(link)).query)["state"][0]
+    ended = await browser.get(f"{desk.gateways[0].public_url}/v1/oauth/callback?state={state}&code=made-up")
+    assert ended.status_code == 502 and "answered 400 invalid_request" in ended.text
+    assert len(auth.granted("authorization_code")) == 1 and await problem(desk) is None
+
+
+async def test_each_fault_is_told_for_a_day_of_its_own(desk: Box, auth: Authorization) -> None:
+    await consented(desk)
+    core, clock = desk.gateways[0].core, Hasty()
+    _, terms = await known(core)
+    diagnosis = Diagnosis(ConsentLedger(core.runner), clock)
+
+    async def told() -> list[str]:
+        return sorted(upstream for _, upstream in await diagnosis.of("acme"))
+
+    async def found(*names: str) -> None:
+        for name in names:
+            await diagnosis.found(Subject("acme", "ann", "t", name), terms.oauth, "it answered 401")
+
+    await found("early", "again")
+    clock.late = 23 * 3600
+    await found("late", "again")
+    assert await told() == ["again", "early", "late"]
+    clock.late = 25 * 3600
+    assert await told() == ["again", "late"]
+    await found(*(f"many-{number:04d}" for number in range(MOST_WRONG)))
+    assert len(await told()) == MOST_WRONG, "so many at once, and no more"
+    clock.late = 50 * 3600
+    await found("new")
+    assert await told() == ["new"], "those that are over keep out no new one"
 
 
 async def test_what_a_server_says_of_good_tokens_is_its_manifests_fault(desk: Box, auth: Authorization) -> None:

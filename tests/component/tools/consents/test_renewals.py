@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from component.tools.consents.consenting import (
     at,
     consented,
     holding_of,
+    key,
     known,
     link_of,
+    stored,
     upstream,
 )
 from fakes.authorization import ACCESS, REFRESH, Authorization
 from moorage_api.ledger.consents import ConsentLedger
+from moorage_gateway.auth import INVOKE
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.consents.holding import Holding
 from moorage_gateway.consents.records import ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
+from moorage_gateway.consents.shapes import REVOKED
 from moorage_gateway.store import Store, StoreError, StoreUnavailable
 
 pytestmark = pytest.mark.component
@@ -146,6 +151,92 @@ async def test_what_the_store_does_not_take_for_too_long_is_saved_at_the_next_ca
     assert await holding.token(subject, terms) == f"{ACCESS}-4"
     await holding.aclose()
     assert await holding_of(core).token(subject, terms) == f"{ACCESS}-4" and len(auth.granted("refresh_token")) == 1
+
+
+class Cut:
+    """The gateway's store as one gateway finds it that it takes nothing from, or does not answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.takes = self.answers = True
+
+    async def list(self, prefix: str, **more: Any) -> list[str]:
+        self._asked()
+        return await self._store.list(prefix, **more)
+
+    async def get(self, key: str) -> bytes | None:
+        self._asked()
+        return await self._store.get(key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        if not self.takes:
+            raise StoreUnavailable("full")
+        await self._store.put(key, data)
+
+    async def delete(self, key: str) -> None:
+        await self._store.delete(key)
+
+    def _asked(self) -> None:
+        if not self.answers:
+            raise StoreUnavailable("away")
+
+
+async def test_a_consent_that_was_revoked_elsewhere_counts_for_no_call_of_who_could_not_save_its_token(
+    desk: Box, auth: Authorization
+) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core, url = desk.gateways[0].core, f"{desk.gateways[0].public_url}/v1/oauth/consents/t/one"
+    subject, terms = await known(core)
+    store = Cut(core.store)
+    records = ConsentRecords(store, Sealing([KEYS]))  # type: ignore[arg-type]
+    holding = Holding(records, ConsentLedger(core.runner), core.upstreams, Hasty())
+    auth.expires_in, store.takes = 3600, False
+    assert await holding.token(subject, terms) == f"{ACCESS}-4"
+    async with asyncio.timeout(WITHIN):
+        while await desk.ledger.read("EXISTS", f"oauth:lock:{subject.place}"):  # an hour has an end
+            await asyncio.sleep(0.01)
+    gone = await desk.http.delete(url, headers=await key(desk, "ann", INVOKE))
+    assert gone.status_code == 200
+    store.answers = False
+    with pytest.raises(StoreUnavailable):
+        await holding.token(subject, terms)
+    store.answers = True
+    assert await holding.token(subject, terms) is None
+    store.takes = True
+    assert await holding.token(subject, terms) is None
+    await holding.aclose()
+    left = [data for name, data in stored(desk) if b'"toolbox": "t"' in data and name.endswith(".json")]
+    assert len(left) == 1 and b"sealed" not in left[0], "nor is it written any more"
+
+
+async def test_a_lock_that_redis_forgot_vouches_for_no_token(desk: Box, auth: Authorization) -> None:
+    auth.expires_in = 0
+    await consented(desk)
+    core, clock = desk.gateways[0].core, Hasty(most=1800)
+    subject, terms = await known(core)
+    store, lock = Cut(core.store), f"oauth:lock:{subject.place}"
+    records = ConsentRecords(store, Sealing([KEYS]))  # type: ignore[arg-type]
+    holding = Holding(records, ConsentLedger(core.runner), core.upstreams, clock)
+    auth.expires_in, store.takes = 3600, False
+    assert await holding.token(subject, terms) == f"{ACCESS}-4"
+    async with asyncio.timeout(WITHIN):
+        while clock.ahead < 1800:
+            await asyncio.sleep(0.01)
+    store.answers = False
+    assert await holding.token(subject, terms) == f"{ACCESS}-4", "while it stands nobody can have revoked it"
+    await desk.ledger.read("SET", lock, "0" * 32)
+    (before,) = (await core.consents.given("acme", "ann")).data
+    await core.consents.holding.put(replace(before, version=before.version + 10**9, state=REVOKED, tokens=None))
+    await desk.ledger.read("DEL", lock)
+    async with asyncio.timeout(WITHIN):
+        while not await desk.ledger.read("EXISTS", lock):  # it is taken anew, to save what came
+            await asyncio.sleep(0.01)
+    with pytest.raises(StoreUnavailable):
+        await holding.token(subject, terms)
+    store.answers = True
+    assert await holding.token(subject, terms) is None
+    await holding.aclose()
 
 
 class Watched:
