@@ -1,11 +1,12 @@
-"""What an agent process prints: cut into lines, the last ones kept, all of them in a rotating file. Layer: I/O rim.
+"""What an agent process prints: cut into lines, the last ones kept, all of them in a rotating file or on a console. Layer: I/O rim.
 
-A line of the file is JSON: {ts, stream, session, sandbox, line}. The shim's own words go there too, as stream `shim`.
+A line there is JSON: {ts, stream, session, sandbox, line}. The shim's own words go there too, as stream `shim`.
 """
 
 from __future__ import annotations
 
 import os
+import select
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -47,11 +48,43 @@ class Lines:
         return [held.decode("utf-8", "replace")] if held else []
 
 
-class Output:
-    """The sandbox's log. `session` is set once it is bound."""
+class Console:
+    """Lines on a descriptor that somebody else reads, as a container's stdout. Nobody is waited for: a line that finds no room is dropped,
+    one that was begun is ended first. The descriptor stays its giver's, and as it is: others may share it."""
 
-    def __init__(self, path: str | None, sandbox: str, *, clock: Clock, max_file: int) -> None:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
+        self._rest = b""
+
+    def write(self, line: bytes) -> bool:
+        """Whether it was taken."""
+        self._rest = self._put(self._rest)
+        if self._rest:
+            return False
+        left = self._put(line)
+        self._rest = left if len(left) < len(line) else b""
+        return len(left) < len(line)
+
+    def _put(self, data: bytes) -> bytes:
+        """What could not be written of it. A pipe that has room takes PIPE_BUF bytes without a wait."""
+        while data and self._room.poll(0) == [(self._fd, select.POLLOUT)]:
+            try:
+                data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
+            except OSError:  # who read it is gone
+                break
+        return data
+
+
+class Output:
+    """The sandbox's log: the file `path`, else `console`, else only its tail. `session` is set once it is bound."""
+
+    def __init__(
+        self, path: str | None, sandbox: str, *, clock: Clock, max_file: int, console: Console | None = None
+    ) -> None:
         self._path = path
+        self._console = console
         self._sandbox = sandbox
         self._clock = clock
         self._max_file = max_file
@@ -60,7 +93,7 @@ class Output:
         self._size = 0
         self.session: str | None = None
         self.dropped = 0
-        """Lines that could not be written (a full disk)."""
+        """Lines that could not be written (a full disk, a console that nobody reads)."""
 
     def tail(self) -> list[str]:
         """The last lines of the agent, newest last, at most TAIL_BYTES of them."""
@@ -86,16 +119,20 @@ class Output:
         """Closes the file; later lines are lost."""
         if self._fd is not None:
             os.close(self._fd)
-        self._fd, self._path = None, None
+        self._fd, self._path, self._console = None, None, None
 
     def _write(self, stream: str, lines: list[str]) -> None:
-        if self._path is None or not lines:
+        if (self._path is None and self._console is None) or not lines:
             return
         ts = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).isoformat(timespec="milliseconds")
         base = {"ts": ts, "stream": stream, "session": self.session, "sandbox": self._sandbox}
-        text = b"".join(orjson.dumps({**base, "line": line}, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        made = [orjson.dumps({**base, "line": line}, option=orjson.OPT_APPEND_NEWLINE) for line in lines]
+        if self._path is None:
+            assert self._console is not None
+            self.dropped += sum(not self._console.write(one) for one in made)
+            return
         try:
-            self._append(self._path, text)
+            self._append(self._path, b"".join(made))
         except OSError:
             # The log's disk is full or gone: the agent's work matters more than its log.
             self.dropped += len(lines)
