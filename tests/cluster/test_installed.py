@@ -287,6 +287,7 @@ def everything_shown(release: Installed, agent: str) -> str:
     shown.append(release.ask(agent, "environment", "modelled-session").output_text)
     assert "OPENAI_API_KEY" in shown[-1]
     pod = release.sandbox(agent, "modelled-session")
+    shown.append(release.kubectl("logs", pod, "--all-containers", "--tail=-1"))
     for container in ("agent", "shim"):
         within = ("-n", release.namespace, "-c", container)
         shown.append(release.node.kubectl("exec", pod, *within, "--", "python3", "-c", ENVIRONMENTS))
