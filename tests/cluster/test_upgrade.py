@@ -31,7 +31,7 @@ from fakes.s3 import S3Server
 from moorage_api.resources import HOSTED_AGENT
 from tree import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]  # four images more are built the first time
 
 HALFWAY = Path(__file__).with_name("halfway")
 RETAGGED = ("gateway", "operator", "sandbox")
