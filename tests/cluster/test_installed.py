@@ -92,11 +92,16 @@ def test_moorage_logs_names_the_command_that_shows_what_agents_print(release: In
         done = moorage(release, "logs", target, "--tail", "1000")
         (command,) = [line for line in done.stderr.splitlines() if line.startswith("kubectl ")]
         assert done.returncode == 1 and done.stdout == "", done
-        printed = release.node.kubectl(*shlex.split(command)[1:]).splitlines()
-        lines = [json.loads(line[line.index("{") :]) for line in printed if "{" in line]
-        said = [(one["session"], one["line"]) for one in lines]
-        assert ("printer-session", "noted aloud") in said, (command, said)
+        shown = ("printer-session", "noted aloud")
+        poll(f"{command} shows it", lambda command=command, shown=shown: shown in printed(release, command), every=0.5)
     release.kubectl("delete", "hostedagent", "printer", "--wait=true")
+
+
+def printed(release: Installed, command: str) -> list[tuple[str, str]]:
+    """(session, line) of what a `kubectl logs` shows of a shim's container, whether or not it says whose each line is."""
+    shown = release.node.kubectl(*shlex.split(command)[1:]).splitlines()
+    lines = [json.loads(line[line.index("{") :]) for line in shown if '"line":' in line]
+    return [(one["session"], one["line"]) for one in lines]
 
 
 def moorage(release: Installed, *words: str) -> subprocess.CompletedProcess[str]:
