@@ -49,12 +49,12 @@ def bring(place: Path) -> None:
 
 async def _shim(config: ShimConfig, fd: int | None, path: Path | None, status: Status, clock: Clock) -> int:
     if path is None:
-        return await run(config, socket.socket(fileno=fd), status, clock, Console(STDOUT))
+        return await run(config, socket.socket(fileno=fd), status, clock, Console(STDOUT, clock))
     control = await meet(path, config.ready_timeout, clock)
     if control is None:
         sys.stderr.write(f"moorage: init did not listen at {path} within {config.ready_timeout:g} s\n")
         return 1
-    return await run(config, control, status, clock, Console(STDOUT))
+    return await run(config, control, status, clock, Console(STDOUT, clock))
 
 
 async def meet(path: Path, timeout: float, clock: Clock) -> socket.socket | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moorage_sandbox.output import TAIL_BYTES, TAIL_LINE, TAIL_LINES, Console, Lines, Output
+from moorage_sandbox.output import BURST, RATE, TAIL_BYTES, TAIL_LINE, TAIL_LINES, Console, Lines, Output
 
 pytestmark = pytest.mark.unit
 
@@ -72,7 +72,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_without_a_file_lines_go_to_the_console(pipe):
-    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1]))
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
     output.agent(["a", "b"])
     output.shim("c")
     seen = [json.loads(line) for line in os.read(pipe[0], 1 << 16).splitlines()]
@@ -83,7 +83,7 @@ def test_without_a_file_lines_go_to_the_console(pipe):
 
 
 def test_a_console_that_nobody_reads_is_not_waited_for_and_no_line_of_it_is_torn(pipe):
-    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1]))
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
     for number in range(40):
         output.agent([f"{number} " + "x" * 5_000])
     assert 0 < output.dropped < 40
@@ -95,14 +95,41 @@ def test_a_console_that_nobody_reads_is_not_waited_for_and_no_line_of_it_is_torn
         seen += os.read(pipe[0], 1 << 20)
         output.agent(["z"])
     seen += os.read(pipe[0], 1 << 20)
-    first = [json.loads(line)["line"][0] for line in seen.splitlines()]
-    assert first[0] == "0" and "y" in first and first[-1] == "z"
+    told = [json.loads(line)["line"] for line in seen.splitlines()]
+    assert told[0].startswith("0 ") and any(line.startswith("y") for line in told) and told[-1] == "z"
+    missing = [int(line.split()[0]) for line in told if "missing here" in line]
+    assert sum(missing) == output.dropped, "every gap is told where it is"
+
+
+class Moved(Still):
+    """A clock that a test moves."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+def test_a_flood_is_bounded_and_tells_what_is_missing(tmp_path):
+    clock = Moved()
+    with (tmp_path / "stdout").open("wb") as file:
+        output = Output(None, "sb", clock=clock, max_file=2000, console=Console(file.fileno(), clock))
+        output.agent(["x" * 8_000] * 2_000)
+        once = (tmp_path / "stdout").stat().st_size
+        assert BURST - 20_000 < once <= BURST and output.dropped > 900
+        clock.seconds += 1
+        output.agent(["x" * 8_000] * 2_000)
+        assert RATE - 20_000 < (tmp_path / "stdout").stat().st_size - once <= RATE
+        clock.seconds += 60
+        output.agent(["calm"])
+    told = [json.loads(line)["line"] for line in (tmp_path / "stdout").read_text().splitlines()]
+    assert told[-1] == "calm" and sum(int(line.split()[0]) for line in told if "missing here" in line) == output.dropped
 
 
 def test_a_console_whose_reader_is_gone_is_no_error():
     read, write = os.pipe()
     os.close(read)
-    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(write))
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(write, Still()))
     output.agent(["a"])
     assert output.dropped == 1
     os.close(write)
