@@ -32,5 +32,4 @@ GAPS: dict[str, str] = {
 LATER: dict[str, str] = {
     **dict.fromkeys(("T11", "S5"), "OIDC callers, a later issue"),
     "T15": "memory, a later issue",
-    "F44": "a second release: until then operator and gateway are of one version, whatever their images are called",
 }

@@ -37,7 +37,7 @@ from moorage_gateway.deploy import Deployer
 from moorage_gateway.egress.budgets import Bounds
 from moorage_gateway.egress.proxy import EgressLimits, EgressProxy, Own
 from moorage_gateway.egress.rules import Target, parse_authority
-from moorage_gateway.logs import LogSource, MemoryLogs
+from moorage_gateway.logs import LogSource, PodLogs
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.middleware.drain import Draining
 from moorage_gateway.outer import Outside
@@ -63,7 +63,7 @@ class Gateway:
         *,
         access_log: AccessLog,
         traces: telemetry.Telemetry,
-        logs: LogSource,
+        logs: LogSource | None,
         named_hosts: Mapping[str, frozenset[Target]],
         index: package_index.Offer | None,
         owns_store: bool,
@@ -93,7 +93,7 @@ class Gateway:
             journal=core.exporting,
             approvals=core.approvals,
             consents=ConsentPages(core.consents, core.audit),
-            control=create_control_app(self._services(logs)),
+            control=create_control_app(self._services(logs or PodLogs(core.catalog))),
             health=Health(probes, self._draining, monotonic),
             clock=core.clock,
             draining=self._draining,
@@ -286,9 +286,9 @@ async def create_gateway(
     """The composition. Must be called in the event loop that will serve. A given `store` stays its giver's to close.
 
     `access_sink` takes batches of access lines (called in a thread); by default they go where `access_log` says. `logs` is where
-    agents' lines can be read, `named_hosts` the platform's sets of egress hosts; the local platform knows both. `index` is the package
-    index of a gateway that is a process of its own: the set `package-index`, and what builds use. `outside` is what models are reached
-    with, where that is not the settings' to say.
+    agents' lines can be read (None: in their cluster), `named_hosts` the platform's sets of egress hosts; the local platform knows both.
+    `index` is the package index of a gateway that is a process of its own: the set `package-index`, and what builds use. `outside` is
+    what models are reached with, where that is not the settings' to say.
     """
     clock = clock or SystemClock()
     exporter = telemetry.otlp_exporter(settings.otlp_endpoint) if settings.otlp_endpoint else None
@@ -300,7 +300,7 @@ async def create_gateway(
         build(settings, clock, store or open_store(settings), connect(settings), traces, outside or Outside()),
         access_log=AccessLog(access_sink or _sink(settings)),
         traces=traces,
-        logs=logs or MemoryLogs(),
+        logs=logs,
         named_hosts={} if named_hosts is None else named_hosts,
         index=index,
         owns_store=store is None,

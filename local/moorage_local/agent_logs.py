@@ -82,6 +82,10 @@ class FolderLogs:
             for found in await asyncio.to_thread(reader.more):
                 yield found.line
 
+    def elsewhere(self, tenant: str, agent: str, sandbox: str, *, tail: int, follow: bool) -> str:
+        """See `LogSource.elsewhere`: they are here."""
+        return ""
+
 
 async def print_all(folder: Path, write: Callable[[AgentLine], None]) -> None:
     """Hands every new line of every agent to `write`, until cancelled. What was there before is left out."""

@@ -305,6 +305,7 @@ class PodMachine:
                 return self._serving[sandbox]
             if seen.state in ("ended", "failing", "gone", "leaving"):
                 tail = await self._kube.log_tail(namespace, sandbox, seen.faulty, LOG_LINES) if seen.faulty else ()
+                tail = tuple(map(pods.said, tail))
                 raise MakeFailed(seen.reason, tail, fault=seen.state in ("ended", "failing"))
             if left <= 0:
                 tail = await self._kube.log_tail(namespace, sandbox, "agent", LOG_LINES)

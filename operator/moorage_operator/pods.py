@@ -12,6 +12,7 @@ starting | else
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,6 +64,14 @@ def seen(body: Mapping[str, Any] | None) -> PodSeen:
     if _lapsed(status, own):
         return PodSeen("starting", address=str(status["podIP"]), reason="it is not ready any more", lapsed=True)
     return PodSeen("starting", reason=_waits(status))
+
+
+def said(line: str) -> str:
+    """What a line of a container's log says: a shim prints what its agent printed, as JSON (`moorage_sandbox.output`)."""
+    try:
+        return str(json.loads(line)["line"])
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _part(one: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from moorage_sandbox.clock import Clock, SystemClock
 from moorage_sandbox.config import ShimConfig
 from moorage_sandbox.main import Status, run
+from moorage_sandbox.output import Console
 
 MEET_STEP = 0.05
+STDOUT = 1  # of a pod's container: what `kubectl logs` shows
 LAUNCHER = Path(__file__).with_name("launcher")
 
 
@@ -47,12 +49,12 @@ def bring(place: Path) -> None:
 
 async def _shim(config: ShimConfig, fd: int | None, path: Path | None, status: Status, clock: Clock) -> int:
     if path is None:
-        return await run(config, socket.socket(fileno=fd), status, clock)
+        return await run(config, socket.socket(fileno=fd), status, clock, Console(STDOUT, clock))
     control = await meet(path, config.ready_timeout, clock)
     if control is None:
         sys.stderr.write(f"moorage: init did not listen at {path} within {config.ready_timeout:g} s\n")
         return 1
-    return await run(config, control, status, clock)
+    return await run(config, control, status, clock, Console(STDOUT, clock))
 
 
 async def meet(path: Path, timeout: float, clock: Clock) -> socket.socket | None:

@@ -31,7 +31,7 @@ from moorage_sandbox.door import Door
 from moorage_sandbox.errors import ControlLost, NotReady, Refused
 from moorage_sandbox.keeping import Keeping
 from moorage_sandbox.leaving import Leaving
-from moorage_sandbox.output import Output
+from moorage_sandbox.output import Console, Output
 from moorage_sandbox.proof import Proof
 from moorage_sandbox.relay import Relay
 from moorage_sandbox.routes import Routes
@@ -70,12 +70,18 @@ def proxy_env(listener: socket.socket) -> dict[str, str]:
     }
 
 
-async def run(config: ShimConfig, control_sock: socket.socket, status: Status, clock: Clock) -> int:
-    """Serves one sandbox until it is over; the exit status. Everything opened here is closed here."""
+async def run(
+    config: ShimConfig, control_sock: socket.socket, status: Status, clock: Clock, console: Console | None = None
+) -> int:
+    """Serves one sandbox until it is over; the exit status. Everything opened here is closed here.
+
+    `console`: where its log goes if the configuration names no file.
+    """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         # The log first: every other part reports to it, to the end.
-        output = Output(config.log_file, config.sandbox, clock=clock, max_file=config.limits.log_file)
+        most = config.limits.log_file
+        output = Output(config.log_file, config.sandbox, clock=clock, max_file=most, console=console)
         stack.callback(output.close)
         agent = Agent(config, output, clock)
         stack.push_async_callback(agent.close)

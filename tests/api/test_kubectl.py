@@ -6,74 +6,63 @@ MOORAGE_GOLDEN=write writes the golden files anew; read the difference before yo
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api import shown
+from api import shown, states
 from api.world import IMAGE, Means, World, until, world_of
 from cluster.node.control import ControlPlane
 from fakes.stand_in import BROKEN
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(180)]
 
-GOLDEN = Path(__file__).with_name("golden")
-NAMESPACE = "shown"  # it stands in the golden files
-POOL = {"min": 2, "max": 3}
-SPECS: dict[str, dict[str, Any]] = {
-    "serves": {"image": IMAGE, "pool": POOL},
-    "no-image": {"image": BROKEN, "pool": POOL},
-    "refused": {"image": IMAGE, "egress": ["https://api.example/v1"]},
-}
-COMES_TO = {"serves": ("True", POOL["min"]), "no-image": ("False", 0), "refused": ("False", 0)}
-"""Agent → its condition Ready, and its sandboxes that wait."""
+HERE = states.Place()
 
 
 async def until_told(world: World, agent: str) -> None:
     """Waits until its status says what it comes to."""
 
     async def told() -> bool:
-        status = ((await world.agent(agent)) or {}).get("status") or {}
-        found = {one["type"]: one["status"] for one in status.get("conditions", ())}
-        return (found.get("Ready"), (status.get("sessions") or {}).get("warm")) == COMES_TO[agent]
+        return states.state(await world.agent(agent) or {}) == states.COMES_TO[agent]
 
-    await until(f"{agent} comes to {COMES_TO[agent]}", told)
+    await until(f"{agent} comes to {states.COMES_TO[agent]}", told)
 
 
 async def test_kubectl_shows_an_agents_state_and_what_is_wrong_with_it_as_it_is_written_down(
     plane: ControlPlane, means: Means
 ) -> None:
-    async with world_of(means, NAMESPACE, 7) as world:
+    assert (HERE.image, HERE.missing) == (IMAGE, BROKEN), "what the stand-in knows"
+    async with world_of(means, HERE.namespace, 7) as world:
         world.start()
 
-        async def kubectl(*words: str, given: str | None = None) -> str:
-            return await asyncio.to_thread(plane.kubectl, *words, "--namespace", NAMESPACE, given=given)
+        def kubectl(*words: str, given: str | None = None) -> str:
+            return plane.kubectl(*words, "--namespace", HERE.namespace, given=given)
 
-        for name, spec in SPECS.items():
-            document = {
-                "apiVersion": "moorage.dev/v1alpha1",
-                "kind": "HostedAgent",
-                "metadata": {"name": name},
-                "spec": spec,
-            }
-            await kubectl("apply", "-f", "-", given=json.dumps(document))
-        for name in SPECS:
+        for manifest in HERE.manifests():
+            await asyncio.to_thread(kubectl, "apply", "-f", "-", given=manifest)
+        for name in states.COMES_TO:
             await until_told(world, name)
-        made = {
-            "get.txt": shown.table(await kubectl("get", "hostedagents")),
-            "get-wide.txt": shown.table(await kubectl("get", "hostedagents", "--output", "wide")),
-        }
-        for name in SPECS:
-            made[f"describe-{name}.txt"] = shown.described(await kubectl("describe", "hostedagent", name))
+        made = await asyncio.to_thread(states.seen, kubectl, HERE)
     if os.environ.get("MOORAGE_GOLDEN") == "write":
         for file, text in made.items():
-            (GOLDEN / file).write_text(text, encoding="utf-8")
-    assert {*made} == {file.name for file in GOLDEN.iterdir()}
-    for file, text in made.items():
-        assert text == (GOLDEN / file).read_text(encoding="utf-8"), file
+            (states.GOLDEN / file).write_text(text, encoding="utf-8")
+    states.compare(made)
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+def test_what_a_cluster_says_in_its_own_words_is_compared_in_those_of_the_golden_files(reason: str) -> None:
+    place = states.Place("team", "localhost/agent:test", "localhost/nowhere:1")
+    pulled = 'Back-off pulling image "localhost/nowhere:1": dial tcp 127.0.0.1:443: connect: connection refused'
+    printed = f"Namespace: team\nSpec:\n  Image:  localhost/agent:test\nMessage:  container agent: {reason}: {pulled}\n"
+    golden = f"container agent: ErrImagePull: failed to pull image {states.MISSING}: not found"
+    assert shown.described(printed, place.told).splitlines() == [
+        f"Namespace: {states.NAMESPACE}", "Spec:", f"  Image: {states.IMAGE}", f"Message: {golden}",
+    ]  # fmt: skip
+    wide = f"NAME   AGE   REASON\na      5s    container agent: {reason}: {pulled}\n"
+    assert shown.table(wide, place.told).splitlines()[1] == f"a      <age>   {golden}"
+    elsewhere = "Message:  container agent: ErrImagePull: of another image\n"
+    assert shown.described(elsewhere, place.told) == shown.described(elsewhere)
 
 
 @pytest.mark.parametrize(

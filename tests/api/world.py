@@ -90,7 +90,17 @@ class World:
 
     def start(self, end: Point | None = None, **settings: str) -> Process:
         """A further operator; `end`: where it dies; `settings`: more of its environment."""
-        environment = {
+        log = self.folder / f"operator-{len(self.operators)}.log"
+        where = (end.number, end.side) if end is not None else None
+        environment = self.told | settings
+        order = replica.Order(str(self.means.kubeconfig), str(self.folder), str(log), environment, where)
+        self.operators.append(self.means.nursery.start(order))
+        return self.operators[-1]
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What an operator is told, but for its kubeconfig."""
+        return {
             "MOORAGE_REDIS_URL": f"unix://{self.means.socket}?db={self.database}",
             "MOORAGE_TOKEN_KEY": TOKEN_KEY,
             "MOORAGE_NAMESPACE": self.namespace,
@@ -103,13 +113,7 @@ class World:
             "MOORAGE_HEALTH_HOST": "127.0.0.1",
             "MOORAGE_HEALTH_PORT": "0",
             "MOORAGE_RESYNC_SECONDS": "5",
-            **settings,
         }
-        log = self.folder / f"operator-{len(self.operators)}.log"
-        where = (end.number, end.side) if end is not None else None
-        order = replica.Order(str(self.means.kubeconfig), str(self.folder), str(log), environment, where)
-        self.operators.append(self.means.nursery.start(order))
-        return self.operators[-1]
 
     def count(self) -> None:
         """From here writes are counted."""

@@ -29,6 +29,8 @@ from moorage_api.kinds import parse
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.records import Descriptor
 from moorage_gateway.app import open_store
+from moorage_gateway.checkpoints import Checkpoints
+from moorage_gateway.clock import SystemClock
 from moorage_gateway.keys import KeyService, new_text
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.settings import load
@@ -137,6 +139,24 @@ class Desk:
                 )
 
         assert asyncio.run(offered())
+
+    def whole_checkpoints(self, agent: str, session: str, key: str) -> list[str]:
+        """Ids of a session's checkpoints in the store, newest first, each read whole past any gateway. Raises Damaged.
+
+        `key`: what pointers are signed with.
+        """
+        return asyncio.run(self._whole(names.partition(TENANT, agent, USER, session), key))
+
+    async def _whole(self, partition: str, key: str) -> list[str]:
+        store = open_store(load(self._settings()))
+        try:
+            kept = Checkpoints(store, SystemClock(), lambda: key)
+            found = await kept.all(TENANT, partition)
+            for one in found:
+                await kept.verify(TENANT, partition, one)
+        finally:
+            await store.aclose()
+        return [one.id for one in found]
 
     def close(self) -> None:
         """Ends the gateway."""

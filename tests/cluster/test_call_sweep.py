@@ -32,7 +32,7 @@ from fakes.models import serving
 from fakes.platform import poll
 from fakes.s3 import S3Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.each_change, pytest.mark.timeout(1200)]
 
 COUNT = 20
 AGENT = "sweeper"

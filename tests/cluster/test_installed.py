@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 import uuid
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api import states
 from chart import helm
 from cluster import given, made, reach
 from cluster.installed import AGENTS, PLATFORM, Installed, installed, plain, small
@@ -32,6 +34,7 @@ from tree import ROOT
 pytestmark = [pytest.mark.cluster, pytest.mark.each_change, pytest.mark.timeout(900)]
 
 CREDENTIAL, ENDPOINT = "model-key", "scripted"
+NOWHERE = "localhost/moorage-nowhere:1"
 KEY_SECONDS = 120.0
 """From a changed Secret until gateways use it (docs/models.md)."""
 
@@ -78,6 +81,56 @@ def test_an_agent_is_applied_and_called(release: Installed) -> None:
         assert release.ask("rememberer", text, "installed-session").output_text == answer
     url = release.node.kubectl("get", "hostedagent", "rememberer", "-n", AGENTS, "-o", "jsonpath={.status.url}")
     assert url == "http://agents.example/v1/agents/rememberer/responses"
+
+
+def test_moorage_logs_names_the_command_that_shows_what_agents_print(release: Installed) -> None:
+    """Asked by a session, and by an agent; the commands are run as they stand there."""
+    release.apply("printer")
+    release.until_ready("printer", within=120)
+    assert release.ask("printer", "aloud", "printer-session").output_text == "aloud "
+    for target in ("printer-session", "printer"):
+        done = moorage(release, "logs", target, "--tail", "1000")
+        (command,) = [line for line in done.stderr.splitlines() if line.startswith("kubectl ")]
+        assert done.returncode == 1 and done.stdout == "", done
+        shown = ("printer-session", "noted aloud")
+        poll(f"{command} shows it", lambda command=command, shown=shown: shown in printed(release, command), every=0.5)
+    release.kubectl("delete", "hostedagent", "printer", "--wait=true")
+
+
+def printed(release: Installed, command: str) -> list[tuple[str, str]]:
+    """(session, line) of what a `kubectl logs` shows of a shim's container, whether or not it says whose each line is."""
+    shown = release.node.kubectl(*shlex.split(command)[1:]).splitlines()
+    lines = [json.loads(line[line.index("{") :]) for line in shown if '"line":' in line]
+    return [(one["session"], one["line"]) for one in lines]
+
+
+def moorage(release: Installed, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line as whoever operates the release has it."""
+    where = {"MOORAGE_URL": str(release.client.base_url), "MOORAGE_API_KEY": release.client.api_key}
+    environment = os.environ | where | {"KUBECONFIG": str(release.node.kubeconfig)}
+    command = [str(Path(sys.executable).parent / "moorage"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_kubectl_shows_agents_as_it_is_written_down(release: Installed) -> None:
+    """Against the golden files of `api/test_kubectl.py`, which writes them: pods that run, and a kubelet that finds no image."""
+    place = states.Place(release.namespace, release.image, NOWHERE)
+    for manifest in place.manifests():
+        release.kubectl("apply", "-f", "-", given=manifest)
+    for name in states.COMES_TO:
+        until_told(release, name)
+    states.compare(states.seen(release.kubectl, place))
+    release.kubectl("delete", "hostedagent", *states.COMES_TO, "--wait=true")
+
+
+def until_told(release: Installed, agent: str) -> None:
+    """Waits until its status says what it comes to."""
+    wanted = states.COMES_TO[agent]
+    try:
+        poll(f"{agent} comes to {wanted}", lambda: states.state(release.agent(agent)) == wanted, within=120)
+    except AssertionError as fault:
+        shown = release.kubectl("describe", "hostedagent", agent)
+        raise AssertionError(f"{fault}\n{shown}\n{release.logs()}") from fault
 
 
 def test_nothing_of_the_platforms_secrets_stands_in_what_an_agents_namespace_holds(release: Installed) -> None:
@@ -239,6 +292,7 @@ def everything_shown(release: Installed, agent: str) -> str:
     shown.append(release.ask(agent, "environment", "modelled-session").output_text)
     assert "OPENAI_API_KEY" in shown[-1]
     pod = release.sandbox(agent, "modelled-session")
+    shown.append(release.kubectl("logs", pod, "--all-containers", "--tail=-1"))
     for container in ("agent", "shim"):
         within = ("-n", release.namespace, "-c", container)
         shown.append(release.node.kubectl("exec", pod, *within, "--", "python3", "-c", ENVIRONMENTS))
@@ -257,10 +311,7 @@ for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
 
 
 def test_the_doctor_finds_nothing_wrong_and_its_probe_leaves_nothing(release: Installed) -> None:
-    where = {"MOORAGE_URL": str(release.client.base_url), "MOORAGE_API_KEY": release.client.api_key}
-    environment = os.environ | where | {"KUBECONFIG": str(release.node.kubeconfig)}
-    command = [str(Path(sys.executable).parent / "moorage"), "doctor", "--namespace", PLATFORM, "--probe", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = moorage(release, "doctor", "--namespace", PLATFORM, "--probe", "--json")
     found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0 and {each["result"] for each in found.values()} == {"ok"}, done.stdout
     looked = {

@@ -67,7 +67,7 @@ OF_THEIR_OWN = (
     "steps",
     "tools",
 )
-ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods; kubectl does"}
+ELSEWHERE = {"logs_are_followed": "a cluster's gateway reads no output of pods, and names the command that does"}
 """Parts of names of journeys that cannot be the cluster's, and why."""
 IDLE = "45s"
 """A journey makes a session a test: on one node not all of them can keep a pod."""

@@ -1,4 +1,5 @@
-"""Sessions that sleep: on their claim, then in a checkpoint alone, over a folder and over S3; and an agent of which nothing runs then."""
+"""Sessions that sleep: on their claim, then in a checkpoint alone, over a folder and over S3; an agent of which nothing runs then; and what
+a pod that is told to end leaves in the store."""
 
 from __future__ import annotations
 
@@ -98,3 +99,36 @@ def test_a_warm_pod_takes_an_archived_session(world: Operated) -> None:
     (warm,) = world.ready_pods(agent)
     assert world.ask(agent, "two", session).output_text == "one two "
     assert world.sandbox(agent, session) == warm
+
+
+def test_a_deleted_pod_leaves_its_files_in_the_store_and_its_session_wakes_from_there_without_its_claim(
+    world: Operated,
+) -> None:
+    agent, session = "told", "told-session-1"
+    world.desk.again(LATE)
+    world.apply(agent, pool={"min": 0, "max": 1})
+    world.until_ready(agent)
+    first = world.ask(agent, "one", session)
+    path = f"/sessions/{session}/checkpoints"
+    asked: dict[str, Any] = world.client.post(path, cast_to=dict[str, Any])
+    second = world.ask(agent, "two", session, previous=first.id)
+    assert stored(world, agent, session) == [asked["id"]], "nothing has saved its second note yet"
+
+    name, _ = own = volume(world, agent)
+    # With the pod's own grace, which `kubectl` waits for: what it saves is in the store by then.
+    world.kubectl("delete", "pod", world.sandbox(agent, session), "--wait=true", "--timeout=60s")
+    newest, before = stored(world, agent, session)
+    assert before == asked["id"] and newest > before
+    found: dict[str, Any] = world.client.get(path, cast_to=dict[str, Any])
+    assert (found["data"][0]["id"], found["data"][0]["reason"]) == (newest, "hibernate") and found["data"][0]["quiet"]
+
+    poll("it hibernates", lambda: status(world, agent, session) == "hibernated", within=60)
+    world.kubectl("delete", "pvc", name, "--wait=true", "--timeout=60s")
+    third = world.ask(agent, "three", session, previous=second.id)
+    assert third.output_text == "one two three ", "of the newest checkpoint: the one before has its first note alone"
+    assert not set(volume(world, agent)) & set(own), "woken on a fresh claim"
+
+
+def stored(world: Operated, agent: str, session: str) -> list[str]:
+    """Checkpoints in the store, newest first, read whole."""
+    return world.desk.whole_checkpoints(agent, session, world.token_key)

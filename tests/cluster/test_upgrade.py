@@ -1,7 +1,8 @@
 """`helm upgrade` from the chart as it was halfway (`halfway/`) to today's, under live sessions and callers that never stop.
 
 Between the two lie: the readiness of gateways, the resource's `spec.tolerations` (taken out of the older CRD: in truth the resource never
-changed), and the tag of every image but Valkey's. Limit: the older images are today's under another tag, so older code is not tried.
+changed), and every image but Valkey's: once today's under another tag, and once those of an older commit, whose agent's image stays
+(`older.py`; skipped, with the reason, where this clone has not that commit).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from openai import OpenAI
 
 from chart import helm
+from cluster import older
 from cluster.calls import calling, numbers
 from cluster.installed import Installed, installed, over_s3, small
 from cluster.node import plan
@@ -29,7 +31,7 @@ from fakes.s3 import S3Server
 from moorage_api.resources import HOSTED_AGENT
 from tree import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]  # four images more are built the first time
 
 HALFWAY = Path(__file__).with_name("halfway")
 RETAGGED = ("gateway", "operator", "sandbox")
@@ -85,22 +87,31 @@ class Callers:
         assert "".join(one.delta for one in events if one.type == "response.output_text.delta") == numbers(5)
 
 
-@pytest.fixture(scope="module")
-def world(
-    node: Node, parts: dict[str, str], agent_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installed]:
-    """The older release, its CRD too."""
-    older = dict(parts)
+@pytest.fixture(scope="module", params=["retagged", "of then"])
+def before(request: pytest.FixtureRequest, node: Node, parts: dict[str, str], agent_image: str) -> dict[str, str]:
+    """The images of the older release; part → image, with the agent's."""
+    if request.param == "of then":
+        try:
+            return parts | older.built(node)
+        except LookupError as why:
+            pytest.skip(str(why))
+    found = parts | {older.AGENT: agent_image}
     for part in RETAGGED:
-        older[part] = parts[part].replace(":test", ":halfway")
-        done = node.ctr("images", "tag", "--force", parts[part], older[part])
+        found[part] = parts[part].replace(":test", ":halfway")
+        done = node.ctr("images", "tag", "--force", parts[part], found[part])
         assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def world(node: Node, before: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The older release, its CRD too."""
     server, name = S3Server(plan.HOST), f"{HOSTED_AGENT.plural}.moorage.dev"
     node.kubectl("delete", "crd", name, "--ignore-not-found", "--wait=true", "--timeout=60s")
     try:
-        values, high = small(older) | over_s3(node, server), [helm.CHART / "values-ha.yaml"]
+        values, high = small(before) | over_s3(node, server), [helm.CHART / "values-ha.yaml"]
         folder = tmp_path_factory.mktemp("upgrade")
-        with installed(node, agent_image, folder, values, files=high, chart=HALFWAY) as made:
+        with installed(node, before[older.AGENT], folder, values, files=high, chart=HALFWAY) as made:
             poll("two gateways", lambda: len(made.parts("gateway")) == 2, within=60)
             made.until_whole()
             made.apply(AGENT, pool={"min": 1, "max": 12}, session={"idleTimeout": "60s"})
@@ -125,7 +136,10 @@ def callers(world: Installed, count: int) -> Iterator[Callers]:
         one.result()
 
 
-def test_an_upgrade_fails_no_request_and_loses_no_session(world: Installed, parts: dict[str, str]) -> None:
+def test_an_upgrade_fails_no_request_and_loses_no_session(
+    world: Installed, before: dict[str, str], parts: dict[str, str]
+) -> None:
+    assert {one["spec"]["containers"][0]["image"] for one in world.parts("gateway")} == {before["gateway"]}
     kept = [f"kept-{uuid.uuid4().hex}" for _ in range(3)]
     for session in kept:
         assert world.ask(AGENT, "before", session).output_text == "before "
@@ -141,8 +155,8 @@ def test_an_upgrade_fails_no_request_and_loses_no_session(world: Installed, part
         # The resource's new field, and with it another template of pods, under the same callers.
         tolerant(world)
         world.until_ready(AGENT)
-        before = found.answered
-        poll("callers are answered", lambda: found.answered > before + 5, within=60)
+        answered = found.answered
+        poll("callers are answered", lambda: found.answered > answered + 5, within=60)
         assert len(live.whole(numbers(1200))) == 1, "no attempt was lost"
     assert not found.failed, found.failed
     fresh = f"fresh-{uuid.uuid4().hex}"

@@ -1,4 +1,5 @@
-"""The control API over a control world: real key service, audit log, bundles and deployer, a provider that answers by rule."""
+"""The control API over a control world: real key service, audit log, bundles and deployer, a provider that answers by rule. `kept`: where
+logs are, instead of in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from moorage_gateway.consents.records import ConsentRecords
 from moorage_gateway.consents.sealing import Sealing
 from moorage_gateway.deploy import Deployer
 from moorage_gateway.keys import KeyService
-from moorage_gateway.logs import MemoryLogs
+from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import NoCredentials
 from moorage_gateway.routes import answers
@@ -73,7 +74,14 @@ def no_toolboxes(consents: Consents) -> Trials:
 class ControlApp:
     """One gateway's control API. `provider` answers apply requests and removes files while `providing` is entered."""
 
-    def __init__(self, world: World, *, within: float = 5.0, limits: UploadLimits | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        within: float = 5.0,
+        limits: UploadLimits | None = None,
+        kept: LogSource | None = None,
+    ) -> None:
         self.world = world
         self.keys = KeyService(world.store, world.client, now=time.time, monotonic=time.monotonic)
         self.audit = AuditLog(world.store, world.client, world.clock, writer="gw-test-0001")
@@ -89,7 +97,7 @@ class ControlApp:
             audit=self.audit,
             bundles=self.bundles,
             deployer=Deployer(world.client, self.bundles, world.clock, within=within),
-            logs=self.logs,
+            logs=kept or self.logs,
             trials=no_toolboxes(self.consents),
             consents=self.consents,
             routines=Desk(RoutineLedger(world.client), History(world.store), world.clock),

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -154,8 +154,8 @@ class Platform:
         """None for a moment where one has ended and the next one has not begun."""
         return [int(each["pid"]) for each in json.loads((self.state / "valkey.pids.json").read_text())]
 
-    def start_gateway(self) -> Gateway:
-        """Another replica on the same Valkey and object store."""
+    def start_gateway(self, more: Mapping[str, str] | None = None) -> Gateway:
+        """Another replica on the same Valkey and object store. `more`: of its environment."""
         ports = free_ports(4)
         log = self.state / f"gateway-{ports[0]}.log"
         env = os.environ | {
@@ -166,6 +166,7 @@ class Platform:
             "MOORAGE_EGRESS_PORT": str(ports[2]),
             "MOORAGE_CONTROL_PORT": str(ports[3]),
             "MOORAGE_DRAIN_NOTICE_SECONDS": "0",
+            **(more or {}),
         }
         with log.open("wb") as output:
             process = subprocess.Popen([str(BIN / "moorage-gateway")], env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -178,7 +179,7 @@ class Platform:
                 return urllib.request.urlopen(f"http://127.0.0.1:{ports[3]}/readyz", timeout=2).status == 200
             return False
 
-        poll("a further gateway is ready", ready)
+        poll("a further gateway is ready", ready, within=READY_S)
         return gateway
 
     def redis_url(self) -> str:

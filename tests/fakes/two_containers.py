@@ -55,8 +55,13 @@ class TwoContainers:
              "--launcher", self.folder / "launcher"]
         )  # fmt: skip
 
+    def printed(self) -> str:
+        """What the containers have printed so far, as `kubectl logs` would show it."""
+        return (self.folder / "stdout").read_text("utf-8")
+
     def _start(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE)
+        with (self.folder / "stdout").open("ab") as stdout:
+            process = subprocess.Popen([str(part) for part in command], stdout=stdout, stderr=subprocess.PIPE)
         self._started.append(process)
         return process
 

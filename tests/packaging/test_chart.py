@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from chart import api, helm, rendered
-from chart.matrix import GOLDEN, IMAGES, MATRIX
+from chart.matrix import GOLDEN, HA, IMAGES, MATRIX
 from moorage_gateway import settings as gateway_settings
 from moorage_operator import settings as operator_settings
 from tree import ROOT
@@ -204,6 +204,36 @@ def test_a_volume_outlives_the_release_only_where_that_is_asked_for(texts: dict[
 
     assert kept("default") == (False, "Delete")
     assert kept("everything") == (True, "Retain")
+
+
+def test_the_key_of_checkpoints_outlives_the_release_where_they_do(binary: Path) -> None:
+    def kept(*settings: str | Path) -> bool:
+        text = helm.template(binary, [*IMAGES, *settings]).stdout
+        made = rendered.one(rendered.objects(text), "Secret", "moorage-token-key")
+        return made["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
+
+    assert not kept()
+    assert kept(*HA) and kept("--set", "store.folder.keep=true") and kept("--set", "store.folder.existingClaim=mine")
+
+
+@pytest.mark.parametrize("page", ["install", "operate", "models", "toolboxes", "routines", "checkpoints", "security"])
+def test_values_that_a_page_names_are_the_charts(page: str) -> None:
+    values = yaml.safe_load((helm.CHART / "values.yaml").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    said = [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"--set(?:-\w+)? '?(\S+)", text)]
+    named = {path for each in said for path in re.findall(r"(?<![\w./-])[a-z][A-Za-z]+(?:\.[A-Za-z_]\w*)+", each)}
+    assert [path for path in sorted(named) if path.split(".")[0] in values and not _is_value(values, path)] == []
+
+
+NO_VALUES = frozenset({"toolboxes.yaml", "models.yaml", "workloadIdentity.token"})
+"""Names of files, and a field of a ModelEndpoint."""
+
+
+def _is_value(values: Any, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    if path in NO_VALUES or not isinstance(values, dict) or values == {}:  # a mapping or a list of the reader's own
+        return True
+    return name in values and (not rest or _is_value(values[name], rest))
 
 
 def test_the_notes_name_three_commands_on_objects_that_exist(binary: Path, texts: dict[str, str]) -> None:

@@ -71,3 +71,9 @@ def test_what_a_tier_begins_with_is_there_and_nothing_is_lost(tier: run.Tier) ->
     given = run.in_order(paths, tier.first)
     assert sorted(given) == sorted(paths)
     assert [Path(path).stem for path in given[: len(tier.first)]] == [f"test_{name}" for name in tier.first]
+
+
+@pytest.mark.parametrize("name", ["test_installed", "test_faults", "test_call_sweep"])
+def test_ci_runs_of_the_cluster_what_can_break_at_each_change(name: str) -> None:
+    """In its docs by that word: what is installed, what can die under a call, and twenty points of the crash sweep."""
+    assert f"tests/cluster/{name}.py" in run.files(run.EACH_CHANGE.expression)

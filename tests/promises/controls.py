@@ -303,6 +303,7 @@ ROWS: dict[str, Row] = {
             f"{JOURNEY.format('checkpoints')}::test_its_files_come_back_though_redis_was_emptied_meanwhile",
             f"{JOURNEY.format('checkpoints')}::test_a_damaged_checkpoint_gives_way_to_the_one_before_and_none_left_is_said",
             f"{CLUSTER.format('sleeping')}::test_an_idle_session_leaves_no_pod_then_no_claim_and_wakes_with_its_files_each_time",
+            f"{CLUSTER.format('sleeping')}::test_a_deleted_pod_leaves_its_files_in_the_store_and_its_session_wakes_from_there_without_its_claim",
         ),
         lacking="a node that is lost with its volumes",
     ),

@@ -335,4 +335,15 @@ ROWS: dict[str, Row] = {
         ),
         lacking="200 sessions at once",
     ),
+    "F44": Row(
+        "operator and gateways of two versions work together",
+        (
+            "crash/test_two_ages.py::test_gateways_of_both_ages_carry_one_session",
+            "crash/test_two_ages.py::test_a_turn_of_then_is_taken_over_by_a_gateway_of_today",
+            "crash/test_two_ages.py::test_a_turn_of_today_is_read_at_a_gateway_of_then",
+            f"{API.format('two_ages')}::test_todays_operator_goes_on_with_the_pods_of_the_one_of_then",
+            f"{CLUSTER.format('upgrade')}::test_an_upgrade_fails_no_request_and_loses_no_session",
+        ),
+        lacking="a second release: the older version is a commit, with --long alone; nothing is rolled back",
+    ),
 }

@@ -13,7 +13,7 @@ from moorage_api.catalog import AgentEntry
 from moorage_api.errors import ApiError, Kind
 from moorage_gateway.auth import DEPLOY, OPERATOR, Principal
 from moorage_gateway.bundles import Upload
-from moorage_gateway.logs import LogLine
+from moorage_gateway.logs import LogLine, LogSource
 from moorage_gateway.routes import control_models as models
 from moorage_gateway.routes import control_requests as requests
 from moorage_gateway.routes.answers import CallerLeft
@@ -79,9 +79,10 @@ def _agents(routes: APIRouter, services: Services) -> None:
 
     @routes.get("/v1/agents/{name}/logs", tags=["agents"], response_class=StreamingResponse, responses={200: _STREAM})
     async def agent_logs(name: str, caller: Caller, tail: Tail = 100, follow: Follow = False) -> StreamingResponse:
-        """What the agent's sandboxes print, of all sessions: for the operator scope."""
+        """What the agent's sandboxes print, of all sessions: for the operator scope. On Kubernetes 404 with the command that shows it."""
         entry = services.sessions.agent(caller, name)
         caller.require(OPERATOR)
+        here(services.logs, caller, entry.agent, "", tail=tail, follow=follow)
         lines = services.logs.lines(caller.tenant, entry.agent, session_key=None, tail=tail, follow=follow)
         return stream(lines)
 
@@ -173,6 +174,16 @@ def _agent(entry: AgentEntry, base: str) -> models.Agent:
         responses_url=f"{url}/responses",
         invocations_url=f"{url}/invocations",
     )
+
+
+def here(logs: LogSource, caller: Principal, agent: str, sandbox: str, *, tail: int, follow: bool) -> None:
+    """Raises NOT_FOUND where agents' lines are elsewhere, with the way to them for whoever operates the platform."""
+    command = logs.elsewhere(caller.tenant, agent, sandbox, tail=tail, follow=follow)
+    if not command:
+        return
+    way = f"Whoever may read pods there sees it by\n{command}" if caller.may(OPERATOR) else "Ask who operates it."
+    said = f"What agents print stays in their cluster, where no gateway reads it. {way}"
+    raise ApiError(Kind.NOT_FOUND, said, code="logs_elsewhere")
 
 
 def stream(lines: AsyncIterator[LogLine], *, silence: float = SILENCE_S) -> StreamingResponse:

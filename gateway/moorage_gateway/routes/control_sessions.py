@@ -11,7 +11,7 @@ from moorage_api.errors import ApiError, Kind
 from moorage_gateway.auth import Principal
 from moorage_gateway.routes import control_models as models
 from moorage_gateway.routes import control_requests as requests
-from moorage_gateway.routes.control_agents import _STREAM, Follow, Tail, no_agent, stream
+from moorage_gateway.routes.control_agents import _STREAM, Follow, Tail, here, no_agent, stream
 from moorage_gateway.session_views import KNOWN_STATUSES
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _plain(routes: APIRouter, services: Services) -> None:
     async def session_logs(
         id: str, caller: Caller, agent: AgentName = None, tail: Tail = 100, follow: Follow = False
     ) -> StreamingResponse:
-        """What the session's sandbox prints."""
+        """What the session's sandbox prints. On Kubernetes 404 with the command that shows it."""
         return await _logs(services, caller, id, agent, tail=tail, follow=follow)
 
 
@@ -109,7 +109,7 @@ def _under_agents(routes: APIRouter, services: Services) -> None:
     async def agent_session_logs(
         name: str, id: str, caller: Caller, tail: Tail = 100, follow: Follow = False
     ) -> StreamingResponse:
-        """What the session's sandbox prints."""
+        """What the session's sandbox prints. On Kubernetes 404 with the command that shows it."""
         return await _logs(services, caller, id, name, tail=tail, follow=follow)
 
 
@@ -154,6 +154,9 @@ async def _logs(
     services: Services, caller: Principal, session_id: str, agent: str | None, *, tail: int, follow: bool
 ) -> StreamingResponse:
     key, name = await services.session_control.find(caller, session_id, agent=agent)
+    if services.logs.elsewhere(caller.tenant, name, "", tail=tail, follow=follow):
+        view = await services.session_control.get(caller, session_id, agent=name)
+        here(services.logs, caller, name, (view["sandbox"] or {}).get("id", ""), tail=tail, follow=follow)
     return stream(services.logs.lines(caller.tenant, name, session_key=key, tail=tail, follow=follow))
 
 

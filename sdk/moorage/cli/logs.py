@@ -20,7 +20,7 @@ def logs(
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print the log lines of an agent, or of one session."""
+    """Print the log lines of an agent, or of one session. On Kubernetes: name the kubectl command that does."""
     with options.client(url, key) as client:
         agent = _agent_of(client, target)
         found = client.session_logs(target, agent=agent, follow=follow, tail=tail) if agent else None

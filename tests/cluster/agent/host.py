@@ -1,4 +1,4 @@
-"""The agent of the cluster tests: remembers what it was told, looks around, dies when asked to."""
+"""The agent of the cluster tests: remembers what it was told and prints it, looks around, dies when asked to."""
 
 import json
 import os
@@ -95,6 +95,7 @@ def agent(items, ctx):
     else:
         with NOTES.open("a") as file:
             file.write(wanted + "\n")
+        print(f"noted {wanted}", flush=True)
         for line in NOTES.read_text().splitlines():
             yield line + " "
 

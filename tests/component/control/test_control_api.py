@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
 from fakes.control_app import ControlApp
 from fakes.control_worlds import World
+from moorage_api.pod_tokens import PodTokens
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.logs import LogLine
+from moorage_gateway.logs import LogLine, PodLogs
 from moorage_gateway.store import MemoryStore, StoreUnavailable
 
 pytestmark = pytest.mark.component
@@ -281,6 +282,32 @@ async def test_logs_are_a_stream_of_events_of_ones_own_session_or_for_operators(
         assert mine.headers["content-type"].startswith("text/event-stream")
         assert mine.text.count("data: ") == 2 and '"one\\ntwo"' in mine.text and "other" not in mine.text
         assert "other" in (await client.get("/v1/agents/hello/logs?tail=1")).text
+
+
+class Pods:
+    """A cluster with these namespaces, each with its tenant."""
+
+    def __init__(self, namespaces: Mapping[str, str]) -> None:
+        self.pod_tokens = PodTokens("issuer", "moorage", {"keys": []}, namespaces)
+
+
+async def test_where_no_gateway_reads_logs_the_command_that_does_is_told_to_operators(ledger: LedgerClient) -> None:
+    app = ControlApp(World(ledger, MemoryStore()), kept=PodLogs(Pods({"team-a": "acme", "others": "other"})))
+    lines = "kubectl logs --namespace team-a --selector moorage.dev/agent=hello --container shim --tail=7"
+    async with app.client(await app.key()) as client, app.client(await app.key("acme", "ann", "invoke")) as user:
+        await client.post("/v1/sessions", json={"agent": "hello", "agent_session_id": "my-session"})
+        ways = ["/v1/agents/hello", "/v1/sessions/my-session", "/v1/agents/hello/sessions/my-session"]
+        for way in ways:
+            answer = await client.get(f"{way}/logs?tail=7")
+            assert answer.status_code == 404 and problem(answer)["code"] == "logs_elsewhere"
+            assert problem(answer)["message"].splitlines()[1:] == [f"{lines} --prefix"]
+        followed = problem(await client.get("/v1/agents/hello/logs?tail=7&follow=true"))["message"]
+        assert followed.splitlines()[1:] == [f"{lines} --follow --prefix --max-log-requests=50"]
+        for way in ways[1:]:
+            told = problem(await user.get(f"{way}/logs"))["message"]
+            assert "Ask who operates it" in told and "team-a" not in told
+        assert (await user.get("/v1/agents/hello/logs")).status_code == 403
+        assert problem(await client.get("/v1/agents/nobody/logs"))["code"] != "logs_elsewhere"
 
 
 async def test_a_store_that_is_down_is_503_with_a_time_to_retry(ledger: LedgerClient) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fakes.platform import poll
 from fakes.shim_world import DONE, SECRET, SESSION, Stream
-from fakes.two_containers import TwoContainers
+from fakes.two_containers import SANDBOX, TwoContainers
 from fakes.ward import is_alive
 from moorage_api.wire.hop import HopError, HopPool
 from moorage_api.wire.shim import ALIVE, Source
@@ -82,6 +82,29 @@ async def test_a_turn_runs_in_the_agents_container_whichever_starts_first(
     assert sources and end.kind == "done"
     assert not pod.socket.exists(), "nobody else may come to init"
     assert (agent.poll(), shim.poll()) == (None, None)
+
+
+async def test_what_an_agent_prints_is_printed_by_its_shims_container_a_line_as_json(
+    pod: TwoContainers, pool: HopPool
+) -> None:
+    pod.agent()
+    pod.shim()
+    await bound(pool, pod.endpoint)
+    answer = await post(
+        pool, pod.endpoint, "/shim/start",
+        turn="t", attempt=1, session=SESSION, epoch=1, deadline=20, fence=10, body={"script": [["print", "héllo"], ["event", DONE]]},
+    )  # fmt: skip
+    stream = Stream(answer)
+    assert await stream.acknowledged() == 10
+    await stream.rest()
+
+    def lines() -> list[dict[str, object]]:
+        return [json.loads(line) for line in pod.printed().splitlines() if "héllo" in line]
+
+    (line,) = await asyncio.to_thread(poll, "it is printed", lines)
+    assert {name: line[name] for name in ("stream", "session", "sandbox", "line")} == {
+        "stream": "stdout", "session": "s", "sandbox": SANDBOX, "line": "héllo",
+    }  # fmt: skip
 
 
 async def test_variables_of_the_platform_reach_the_agent_beside_its_own(

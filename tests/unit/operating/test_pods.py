@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moorage_operator.pods import PodSeen, seen
+from moorage_operator.pods import PodSeen, said, seen
 
 pytestmark = pytest.mark.unit
 
@@ -97,3 +97,16 @@ def turned(kind: str, status: str, second: int) -> dict[str, Any]:
 )  # fmt: skip
 def test_a_pod_that_was_ready_is_told_from_one_that_never_was(body: dict[str, Any], lapsed: bool) -> None:
     assert seen(body).lapsed is lapsed
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"ts":"…","stream":"stdout","session":null,"sandbox":"sb-1","line":"ImportError: parrot"}', "ImportError: parrot"),
+        ("moorage: init did not listen", "moorage: init did not listen"),
+        ('["line"]', '["line"]'),
+        ('{"lines":1}', '{"lines":1}'),
+    ],
+)  # fmt: skip
+def test_what_an_agent_printed_is_told_without_what_its_shim_wrote_around_it(line: str, words: str) -> None:
+    assert said(line) == words

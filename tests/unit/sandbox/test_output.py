@@ -1,10 +1,12 @@
 """Log lines: bounded, in order, never a reason for the agent to stop."""
 
 import json
+import os
+from collections.abc import Iterator
 
 import pytest
 
-from moorage_sandbox.output import TAIL_BYTES, TAIL_LINE, TAIL_LINES, Lines, Output
+from moorage_sandbox.output import BURST, RATE, TAIL_BYTES, TAIL_LINE, TAIL_LINES, Console, Lines, Output
 
 pytestmark = pytest.mark.unit
 
@@ -58,3 +60,76 @@ def test_a_log_that_cannot_be_written_is_counted_and_no_error(tmp_path):
     output.agent(["a", "b"])
     assert output.dropped == 2
     assert output.tail() == ["a", "b"]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A blocking one, as a container's stdout: whoever writes more than it holds waits for ever."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_without_a_file_lines_go_to_the_console(pipe):
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
+    output.agent(["a", "b"])
+    output.shim("c")
+    seen = [json.loads(line) for line in os.read(pipe[0], 1 << 16).splitlines()]
+    assert [(one["stream"], one["line"]) for one in seen] == [("stdout", "a"), ("stdout", "b"), ("shim", "c")]
+    output.close()
+    output.agent(["d"])
+    assert os.get_blocking(pipe[1]) and output.dropped == 0
+
+
+def test_a_console_that_nobody_reads_is_not_waited_for_and_no_line_of_it_is_torn(pipe):
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
+    for number in range(40):
+        output.agent([f"{number} " + "x" * 5_000])
+    assert 0 < output.dropped < 40
+    seen = b""
+    while output.dropped < 60:  # read now and then, as by somebody slow
+        seen += os.read(pipe[0], 7_000)
+        output.agent(["y" * 20_000])
+    for _ in range(2):  # what was begun is ended first
+        seen += os.read(pipe[0], 1 << 20)
+        output.agent(["z"])
+    seen += os.read(pipe[0], 1 << 20)
+    told = [json.loads(line)["line"] for line in seen.splitlines()]
+    assert told[0].startswith("0 ") and any(line.startswith("y") for line in told) and told[-1] == "z"
+    missing = [int(line.split()[0]) for line in told if "missing here" in line]
+    assert sum(missing) == output.dropped, "every gap is told where it is"
+
+
+class Moved(Still):
+    """A clock that a test moves."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+def test_a_flood_is_bounded_and_tells_what_is_missing(tmp_path):
+    clock = Moved()
+    with (tmp_path / "stdout").open("wb") as file:
+        output = Output(None, "sb", clock=clock, max_file=2000, console=Console(file.fileno(), clock))
+        output.agent(["x" * 8_000] * 2_000)
+        once = (tmp_path / "stdout").stat().st_size
+        assert BURST - 20_000 < once <= BURST and output.dropped > 900
+        clock.seconds += 1
+        output.agent(["x" * 8_000] * 2_000)
+        assert RATE - 20_000 < (tmp_path / "stdout").stat().st_size - once <= RATE
+        clock.seconds += 60
+        output.agent(["calm"])
+    told = [json.loads(line)["line"] for line in (tmp_path / "stdout").read_text().splitlines()]
+    assert told[-1] == "calm" and sum(int(line.split()[0]) for line in told if "missing here" in line) == output.dropped
+
+
+def test_a_console_whose_reader_is_gone_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(write, Still()))
+    output.agent(["a"])
+    assert output.dropped == 1
+    os.close(write)
