@@ -83,7 +83,14 @@ class Operator:
         builds = Builds(kube, self._observed, settings, now=time.monotonic)
         self._agents = Agents(kube, self._observed, settings, builds, now=time.time, tenants=self._tenants)
         self._machine = PodMachine(
-            kube, self._observed, settings, tenants=self._tenants, place=self._agents.place, ledger=self._ledger
+            kube,
+            self._observed,
+            settings,
+            tenants=self._tenants,
+            place=self._agents.place,
+            ledger=self._ledger,
+            now=time.monotonic,
+            wall=time.time,
         )
         self._runner: ledger.LedgerRunner | None = None
         self._pod_tokens: PodTokens | None = None
@@ -268,6 +275,8 @@ class Operator:
         return {
             "moorage_operator_leader": float(self._leads),
             "moorage_operator_sandboxes": float(sandboxes),
+            "moorage_operator_out_of_reach": float(self._machine.reach.out),
+            "moorage_operator_volumes_left_total": float(self._machine.reach.left),
             "moorage_operator_api_calls_total": float(self._kube.calls),
             "moorage_operator_api_writes_total": float(self._kube.writes),
         }
