@@ -46,6 +46,7 @@ K = TypeVar("K", bound=Kube)
 
 TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
+QUOTA_SECONDS = 5.0  # between two looks at what is unfit or out of reach
 GATHER_SECONDS = 0.02  # from the first news to a look between: what comes meanwhile is seen by it
 FRESH_SECONDS = 5.0  # a look at everything that is no older, with watches since, need not be taken again
 STALL_SECONDS = 60.0  # a loop that did not move for so long is stuck
@@ -187,7 +188,9 @@ class Operator:
                 now=time.time,
                 found=found,
                 token_key=settings.token_key.get_secret_value(),
-                settings=ProviderSettings(tick=TICK_SECONDS),
+                settings=ProviderSettings(
+                    tick=TICK_SECONDS, quota_every=min(QUOTA_SECONDS, settings.lost_after_seconds / 2)
+                ),
             )
             await self._agents.look(provider)
             self._serves()
