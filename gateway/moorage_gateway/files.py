@@ -52,7 +52,9 @@ class Files:
     async def source(self, tenant: str, agent: str, partition: str, claim: Claim, damaged: Collection[str]) -> str:
         """The checkpoint that an unbound claim's fresh volume begins from, "" for none. Raises StoreUnavailable, NoFiles.
 
-        volume was its workspace | archived | checkpoints            | begins from
+        `restore`: it was archived, or the volume that it had is lost.
+
+        volume was its workspace | restore  | checkpoints            | begins from
         -------------------------|----------|------------------------|---------------------------
         yes                      |          |                        | what lies there
         no                       | no       | none                   | nothing: the session is new
@@ -67,7 +69,7 @@ class Files:
                 return one.id
         if claim.restore or await self._checkpoints.any(tenant, partition):
             raise NoFiles(
-                "its files are in a checkpoint that is missing or damaged; see the gateway's log, then delete the session"
+                "its volume is gone, and no checkpoint of its files is whole; see the gateway's log, then delete the session"
             )
         return ""
 

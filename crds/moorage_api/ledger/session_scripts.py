@@ -1,7 +1,7 @@
 """The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, archive, delete.
 
 Hash `s:KEY`: tenant, agent, user, session, partition, state, epoch, sandbox, endpoint, secret, volume, revision, running, active,
-created, bound, kept (1: the volume was its workspace before this binding), restore (1: its files are in a checkpoint, on no volume),
+created, bound, kept (1: the volume was its workspace before this binding), restore (1: its files are in a checkpoint, if anywhere, and on no volume),
 saved (the checkpoint that was made when its last sandbox had ended everything), fence (highest of its turns), reason, announced (ms),
 out and stuck (`move_scripts`).
 States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
@@ -114,9 +114,12 @@ call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent
   x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
 call('SADD', 'offered', x.sandbox)
 route(s, x)
--- The volume it had before is its workspace, bound again or not: `gone` must not give it away. A fresh one is not: what it had is lost.
+-- The volume it had before is its workspace, bound again or not: `gone` must not give it away. A fresh one is not: what it had is lost, and
+-- must come from a checkpoint.
+local had = (v[4] or '') ~= ''
 call('HSET', s, 'state', 'claimed', 'reason', '', 'out', '', 'stuck', '', 'claimed', int(MS), 'announced', int(MS), 'kept',
-  (v[4] or '') ~= '' and v[4] == x.volume and '1' or '')
+  had and v[4] == x.volume and '1' or '')
+if had and v[4] ~= x.volume then call('HSET', s, 'restore', '1') end
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:due', int(MS), S)
 call('PUBLISH', 'hint:routes', S)
@@ -230,7 +233,8 @@ local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch', 'sandbox')
 if v[1] == 'hibernated' and v[2] == A[2] then return reply('OK') end
 if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
-call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3], 'saved', A[4])
+call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3], 'saved', A[4], 'out', '',
+  'stuck', '')
 call('HSET', 'x:' .. v[3], 'session', '')
 call('HSET', 'doomed', v[3], A[3])
 call('PUBLISH', 'hint:provider', 'doomed')

@@ -24,16 +24,27 @@ class Leaving:
         self._ledger = ledger
         self._machine = machine
         self._begin = begin
+        self._told: set[tuple[str, str]] = set()  # (sandbox, volume) that this ledger knows of
+
+    def tell_again(self) -> None:
+        """The ledger was lost, and what it was told."""
+        self._told.clear()
 
     async def look(self) -> None:
         """Tells the ledger what is out of reach; a sandbox that is nobody's is in no pool from here, and is ended when it can be."""
-        for one in await self._machine.out_of_reach():
+        found = await self._machine.out_of_reach()
+        self._told &= {(one.sandbox, one.volume) for one in found}
+        for one in found:
+            if (one.sandbox, one.volume) in self._told:
+                continue
             bound = self._machine.bound(one.tenant, one.agent, one.volume)
             if not one.sandbox and bound is None:
                 continue
             word = await self._ledger.out_of_reach(one.sandbox, bound[0] if bound else "", one.volume, one.reason)
             if word == "FREE":
                 self._free(one)
+            if word != "STALE":  # as when a session's last gateway has not said yet that it waits
+                self._told.add((one.sandbox, one.volume))
 
     def _free(self, one: OutOfReach) -> None:
         held = self._fleet.sandboxes.get(one.sandbox)

@@ -183,6 +183,7 @@ class Provider:
         if not self._lost:
             return
         self._keyed = False
+        self._leaving.tell_again()
         try:
             await self._returning.restore()
         except (LedgerError, OSError) as error:

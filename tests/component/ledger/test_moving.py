@@ -117,6 +117,16 @@ async def test_the_end_of_its_sandbox_or_another_one_on_the_volume_calls_the_mov
     assert await g.sessions.move(SESSION, asked.epoch, VOLUME, restore=True) == "STALE"
 
 
+async def test_one_whose_shim_is_heard_of_after_all_sleeps_with_its_files(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    epoch = await at_work(desk, g)
+    await g.provider.out_of_reach("sb-1", "", VOLUME, WHY)
+    await g.sessions.stay(SESSION, epoch, VOLUME, "it has no checkpoint")
+    await g.sessions.drain(SESSION, epoch, idle_before=0)
+    assert await g.sessions.hibernated(SESSION, epoch, "idle", "ck-1") == "OK"
+    assert await desk.session("state", "volume", "out", "stuck") == ["hibernated", VOLUME, "", ""]
+
+
 async def test_callers_of_a_session_that_cannot_move_are_told_why(desk: Desk) -> None:
     g = await desk.writer("g1")
     await at_work(desk, g)
