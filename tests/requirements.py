@@ -20,7 +20,6 @@ IDS = (
 ROWS: dict[str, Row] = faults.ROWS | controls.ROWS | operating.ROWS
 
 GAPS: dict[str, str] = {
-    "F25": "no test takes a node away; a session whose claim waits for one that is gone is not moved to its checkpoint by itself",
     "F45": "no soak run yet; `--long` repeats kills, not load",
     "R6": "no run of 10,000 turns under kills every few seconds",
     "R8": "no run with 200 sessions",

@@ -21,6 +21,12 @@ DRAIN_S = 60.0
 VERIFY_S = 900.0
 """For reading a checkpoint whole before a volume goes."""
 
+STAYS = (
+    "its files are on a volume that is out of reach ({why}), and it has no checkpoint that can be used. It goes on when the volume is back;"
+    " to do without these files, delete the session or use another"
+)
+"""What callers of a session are told that cannot move."""
+
 log = logging.getLogger("moorage.checkpoints")
 
 
@@ -46,7 +52,9 @@ class Files:
     async def source(self, tenant: str, agent: str, partition: str, claim: Claim, damaged: Collection[str]) -> str:
         """The checkpoint that an unbound claim's fresh volume begins from, "" for none. Raises StoreUnavailable, NoFiles.
 
-        volume was its workspace | archived | checkpoints            | begins from
+        `restore`: it was archived, or the volume that it had is lost.
+
+        volume was its workspace | restore  | checkpoints            | begins from
         -------------------------|----------|------------------------|---------------------------
         yes                      |          |                        | what lies there
         no                       | no       | none                   | nothing: the session is new
@@ -61,7 +69,7 @@ class Files:
                 return one.id
         if claim.restore or await self._checkpoints.any(tenant, partition):
             raise NoFiles(
-                "its files are in a checkpoint that is missing or damaged; see the gateway's log, then delete the session"
+                "its volume is gone, and no checkpoint of its files is whole; see the gateway's log, then delete the session"
             )
         return ""
 
@@ -92,6 +100,31 @@ class Files:
             log.error("session %s is not archived: %s", record.key, fault or "its checkpoint cannot be read in time")
             return False
         return await self._ledger.archive(record.key, record.epoch, record.saved) == "OK"
+
+    async def move(self, record: SessionRecord) -> bool:
+        """Has a session leave a volume that is out of reach, for its newest checkpoint that can be read whole; without files, for nothing.
+
+        False: it has files, and no such checkpoint: it waits for the volume. Raises StoreUnavailable, LedgerError.
+        """
+        at = (record.key, record.epoch, record.volume)
+        if not record.has_files or not self._kept(record.tenant, record.agent):
+            return await self._ledger.move(*at, restore=False) == "OK"
+        if await self._usable(record):
+            return await self._ledger.move(*at, restore=True) == "OK"
+        await self._ledger.stay(*at, STAYS.format(why=record.out))
+        return False
+
+    async def _usable(self, record: SessionRecord) -> bool:
+        """Whether one of its checkpoints can be read whole: a binding takes the newest, and goes back from a damaged one to the next."""
+        for one in await self._checkpoints.all(record.tenant, record.partition):
+            try:
+                async with asyncio.timeout(VERIFY_S):
+                    await self._checkpoints.verify(record.tenant, record.partition, one)
+            except (Damaged, TimeoutError) as fault:
+                log.error("session %s cannot move to %s: %s", record.key, one.id, fault or "it cannot be read in time")
+            else:
+                return True
+        return False
 
     def _kept(self, tenant: str, agent: str) -> bool:
         entry = self._entry(tenant, agent)

@@ -1,4 +1,5 @@
-"""Idle, maximum lifetime, stop, archive, retention: looks at sessions when they are due and does what `rules.look` says.
+"""Idle, maximum lifetime, stop, archive, retention, a volume out of reach: looks at sessions when they are due and does what `rules.look`
+says.
 
 A drain asks the ledger first (no turn), then the shim, which alone sees relays (turns.md §5); what it holds is kept in a checkpoint before
 it ends. Any gateway may look; every step is guarded by the session's epoch. What takes long holds up no other session.
@@ -30,6 +31,9 @@ LOOK_S = 1.0
 BATCH = 32
 TOGETHER_S = 5.0  # a look waits for its sessions no longer: one that takes longer goes on beside the next looks
 ARCHIVES = 2  # at a time: each reads a session's checkpoint whole
+MOVES = 4  # the same
+MOVE_SOON_MS = 1_000
+MOVE_AGAIN_MS = 10_000  # after one that has no checkpoint, or while that is being read
 ARCHIVE_SOON_MS = 30_000
 ARCHIVE_AGAIN_MS = 3_600_000  # after one that was not to be had, or while it is being read
 
@@ -42,6 +46,8 @@ class Keeper(Protocol):
     async def keep(self, record: SessionRecord, route: Route, why: Why) -> str: ...
 
     async def archive(self, record: SessionRecord) -> bool: ...
+
+    async def move(self, record: SessionRecord) -> bool: ...
 
 
 class Lifecycle:
@@ -64,6 +70,7 @@ class Lifecycle:
         self._archive_ms = archive_ms
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._archiving: dict[str, asyncio.Task[None]] = {}
+        self._moving: dict[str, asyncio.Task[None]] = {}
         self._ledger = ledger
         self._shims = shims
         self._catalog = catalog
@@ -78,7 +85,7 @@ class Lifecycle:
                 await self._clock.sleep(LOOK_S)
                 await self._mended(self.look)
         finally:
-            late = [*self._busy.values(), *self._archiving.values()]
+            late = [*self._busy.values(), *self._archiving.values(), *self._moving.values()]
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -117,6 +124,9 @@ class Lifecycle:
         now = self._clock.now_ms()
         if record is None:
             return
+        if record.out:
+            await self._ledger.defer(key, seen, now + (MOVE_AGAIN_MS if self._move(record) else MOVE_SOON_MS))
+            return
         entry = self._catalog.get(record.tenant, record.agent)
         life = rules.lifetimes(entry.spec if entry is not None else {}, archive_ms=self._archive_ms)
         verdict = rules.look(
@@ -146,6 +156,17 @@ class Lifecycle:
         room = len(self._archiving) < ARCHIVES and record.key not in self._archiving
         if room:
             self._begin(self._archiving, record.key, work)
+        return room
+
+    def _move(self, record: SessionRecord) -> bool:
+        """Begins it, as an archive: somebody waits for most of these, so they do not wait for archives."""
+
+        async def work() -> None:
+            await self._files.move(record)
+
+        room = len(self._moving) < MOVES and record.key not in self._moving
+        if room:
+            self._begin(self._moving, record.key, work)
         return room
 
     async def drain(self, record: SessionRecord, idle_before: int, reason: str) -> bool:

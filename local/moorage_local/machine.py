@@ -18,7 +18,7 @@ from typing import Any
 from moorage_api import names, tokens
 from moorage_api.kinds import quantities
 from moorage_api.ledger.records import QUOTA, Descriptor, SessionIdentity
-from moorage_api.provider.base import Death, MakeFailed, Revision
+from moorage_api.provider.base import Death, MakeFailed, OutOfReach, Revision
 from moorage_local import agent_logs, blueprint, cgroups, processes, sandboxes, shims, trees
 from moorage_local.isolation import Isolation, IsolationError
 from moorage_local.program import Program
@@ -354,6 +354,12 @@ class Machine:
         for at in (self._running[sandbox].descriptor for sandbox, _ in found if sandbox in self._running):
             self._store.set_full(at.tenant, at.agent, at.volume, full=True)
         return found
+
+    async def out_of_reach(self) -> list[OutOfReach]:
+        """See moorage_api.provider.base.Machine: folders and processes are of this one."""
+        return []
+
+    abandon = remove_volume
 
     async def close(self) -> None:
         """Ends every sandbox and every zygote."""

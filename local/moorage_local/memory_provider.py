@@ -19,7 +19,7 @@ from typing import Any
 
 from moorage_api import names
 from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_api.provider.base import Death, MakeFailed, Revision
+from moorage_api.provider.base import Death, MakeFailed, OutOfReach, Revision
 from moorage_api.wire import headers, shim
 
 _BODY_LIMIT = 8 * 2**20
@@ -148,6 +148,12 @@ class MemoryMachine:
     async def unfit(self) -> list[tuple[str, str]]:
         """Those named in `full`."""
         return [(sandbox, "disk quota: 2Gi of 1Gi used") for sandbox in self.full if sandbox in self._sandboxes]
+
+    async def out_of_reach(self) -> list[OutOfReach]:
+        """See Machine: memory is always there."""
+        return []
+
+    abandon = remove_volume
 
     async def close(self) -> None:
         """See Machine."""

@@ -292,7 +292,7 @@ class Agents:
             volumes.add(held.descriptor.volume)
             if held.claimed or held.session:
                 found.claimed.append(held.descriptor.sandbox)
-            else:
+            elif not held.ending:
                 found.warm += 1
         for space, tenant in self._tenants.items():
             for body in self._observed.claims_of(space, known.agent) if tenant == known.tenant else ():

@@ -46,6 +46,7 @@ K = TypeVar("K", bound=Kube)
 
 TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
+QUOTA_SECONDS = 5.0  # between two looks at what is unfit or out of reach
 GATHER_SECONDS = 0.02  # from the first news to a look between: what comes meanwhile is seen by it
 FRESH_SECONDS = 5.0  # a look at everything that is no older, with watches since, need not be taken again
 STALL_SECONDS = 60.0  # a loop that did not move for so long is stuck
@@ -83,7 +84,14 @@ class Operator:
         builds = Builds(kube, self._observed, settings, now=time.monotonic)
         self._agents = Agents(kube, self._observed, settings, builds, now=time.time, tenants=self._tenants)
         self._machine = PodMachine(
-            kube, self._observed, settings, tenants=self._tenants, place=self._agents.place, ledger=self._ledger
+            kube,
+            self._observed,
+            settings,
+            tenants=self._tenants,
+            place=self._agents.place,
+            ledger=self._ledger,
+            now=time.monotonic,
+            wall=time.time,
         )
         self._runner: ledger.LedgerRunner | None = None
         self._pod_tokens: PodTokens | None = None
@@ -180,7 +188,9 @@ class Operator:
                 now=time.time,
                 found=found,
                 token_key=settings.token_key.get_secret_value(),
-                settings=ProviderSettings(tick=TICK_SECONDS),
+                settings=ProviderSettings(
+                    tick=TICK_SECONDS, quota_every=min(QUOTA_SECONDS, settings.lost_after_seconds / 2)
+                ),
             )
             await self._agents.look(provider)
             self._serves()
@@ -268,6 +278,8 @@ class Operator:
         return {
             "moorage_operator_leader": float(self._leads),
             "moorage_operator_sandboxes": float(sandboxes),
+            "moorage_operator_out_of_reach": float(self._machine.reach.out),
+            "moorage_operator_volumes_left_total": float(self._machine.reach.left),
             "moorage_operator_api_calls_total": float(self._kube.calls),
             "moorage_operator_api_writes_total": float(self._kube.writes),
         }

@@ -1,7 +1,7 @@
 """Sandboxes as pods: the operator's half of the provider seam. Layer: I/O; what is made is said by `objects`, what is seen by `pods`.
 
 A sandbox's name is its pod's. A volume is a claim; which session it holds is noted on it once the ledger says that the session is bound
-there. Nothing ends with the operator: the next one finds pods and claims as they are.
+there (`claims`). Nothing ends with the operator: the next one finds pods and claims as they are.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moorage_api import names, tokens
-from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_api.provider.base import Death, MakeFailed, Revision
-from moorage_operator import marks, objects, pods, shim_config
-from moorage_operator.kube import ACCOUNTS, CLAIMS, PODS, POLICIES, Kube, KubeError
-from moorage_operator.observed import Observed, plain, sandbox_of
+from moorage_api import tokens
+from moorage_api.ledger.records import Descriptor
+from moorage_api.provider.base import Death, MakeFailed, OutOfReach, Revision
+from moorage_operator import marks, objects, pods, shim_config, telling
+from moorage_operator.claims import Claims, uid
+from moorage_operator.kube import ACCOUNTS, CLAIMS, EVENTS, PODS, POLICIES, Kube, KubeError
+from moorage_operator.observed import Observed, name_of, plain, sandbox_of
+from moorage_operator.reach import MOVED, OUT_OF_REACH, Reach, told_out_of_reach
 from moorage_operator.reviving import revived
 from moorage_operator.settings import Settings
 
@@ -40,7 +42,7 @@ class _Known:
     why: str = ""
 
 
-class PodMachine:
+class PodMachine(Claims):
     """Where sandboxes run: the watched namespaces. `tenants`: namespace → tenant; `place`: where an agent is, or None."""
 
     outlives = True
@@ -54,16 +56,17 @@ class PodMachine:
         tenants: Mapping[str, str],
         place: Callable[[str, str], objects.Program | None],
         ledger: Callable[[], str],
+        now: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
-        """`ledger`: which one is known now."""
+        """`ledger`: which one is known now; `now` on a monotonic scale, `wall` in epoch seconds."""
+        super().__init__(kube, observed, tenants)
         self._ledger = ledger
-        self._kube = kube
-        self._observed = observed
         self._settings = settings
-        self._tenants = tenants
         self._place = place
         self._key = settings.token_key.get_secret_value()
-        self._making: set[str] = set()
+        self.reach = Reach(observed, key=self._key, within=settings.lost_after_seconds, now=now)
+        self._wall = wall
         self._serving: dict[str, str] = {}  # of what is being made: the address at which a gateway heard that it serves
         self._dead: dict[str, Death] = {}
         self._unseen = LOOK_CALLS  # calls of `dead` since pods were looked for
@@ -155,7 +158,9 @@ class PodMachine:
         try:
             await self._create(revision, sandbox, volume)
             address = await self._ready(namespace, sandbox)
+            self.reach.came((namespace, sandbox))
         except (KubeError, MakeFailed) as fault:
+            self.reach.missed((namespace, sandbox))
             await self._clear(namespace, sandbox)
             if isinstance(fault, KubeError):
                 raise MakeFailed(f"the cluster refused the pod: {fault.message}", fault=False) from fault
@@ -184,7 +189,7 @@ class PodMachine:
         namespace = found["metadata"]["namespace"]
         known = self._known.get(sandbox) or _Known(namespace, marks.text(found, "labels", marks.AGENT))
         self._known[sandbox] = replace(known, why=reason)
-        await self._kube.delete(PODS, namespace, sandbox, uid=_uid(found))
+        await self._kube.delete(PODS, namespace, sandbox, uid=uid(found))
         await self._gone(namespace, sandbox)
 
     async def release(self, revision: str) -> None:
@@ -208,57 +213,6 @@ class PodMachine:
         self._dead.pop(sandbox, None)
         self._known.pop(sandbox, None)
 
-    def create_volume(self, revision: Revision) -> str:
-        """See Machine. The claim is made with its first pod."""
-        return names.new_sandbox_id().replace("sb-", "ws-", 1)
-
-    def has_volume(self, tenant: str, agent: str, volume: str) -> bool:
-        """See Machine."""
-        return self._claim(tenant, agent, volume) is not None
-
-    def bound(self, tenant: str, agent: str, volume: str) -> tuple[str, int] | None:
-        """See Machine."""
-        found = self._claim(tenant, agent, volume)
-        return marks.bound(found, tenant) if found is not None else None
-
-    async def remove_volume(self, tenant: str, agent: str, volume: str) -> None:
-        """See Machine."""
-        found = self._claim(tenant, agent, volume)
-        if found is not None:
-            await self._kube.delete(CLAIMS, found["metadata"]["namespace"], volume, uid=_uid(found))
-            self._observed.claims.drop(found)
-
-    def volumes(self) -> list[tuple[str, str, str]]:
-        """See Machine."""
-        return sorted(
-            (self._tenant(one), marks.text(one, "labels", marks.AGENT), one["metadata"]["name"])
-            for one in self._observed.claims
-            if marks.is_ours(one) and marks.text(one, "labels", marks.SANDBOX) not in self._making
-        )
-
-    def origin(self, tenant: str, agent: str, volume: str) -> tuple[str, str] | None:
-        """See Machine."""
-        found = self._claim(tenant, agent, volume)
-        if found is None:
-            return None
-        return marks.text(found, "labels", marks.SANDBOX), marks.text(found, "annotations", marks.LEDGER)
-
-    def label(self, tenant: str, agent: str, volume: str) -> SessionIdentity | None:
-        """See Machine."""
-        found = self._claim(tenant, agent, volume)
-        return marks.identity(found) if found is not None else None
-
-    async def set_label(self, one: Descriptor, epoch: int, identity: SessionIdentity) -> None:
-        """See Machine."""
-        found = self._claim(one.tenant, one.agent, one.volume)
-        if found is None:
-            return
-        key = names.session_key(one.tenant, identity.partition)
-        note = {"metadata": {"annotations": marks.noted(key, epoch, identity)}}
-        self._observed.claims.put(
-            plain(await self._kube.merge(CLAIMS, found["metadata"]["namespace"], one.volume, note))
-        )
-
     async def unfit(self) -> list[tuple[str, str]]:
         """See Machine. A claim bounds itself; here are the pods of which a container ended, for their end to be proved, and those whose
         labels were edited, which the rights of an operator cannot put right.
@@ -274,6 +228,24 @@ class PodMachine:
                 found.append((sandbox, why))
         return found
 
+    async def out_of_reach(self) -> list[OutOfReach]:
+        """See Machine. What is so for the first time is told beside the agent's HostedAgent."""
+        found = self.reach.look()
+        for one in found:
+            await self._tell(one.tenant, one.agent, OUT_OF_REACH, one.volume, told_out_of_reach(one))
+        return found
+
+    async def abandon(self, tenant: str, agent: str, volume: str) -> None:
+        """See Machine. The cluster removes a claim once no pod has it: the label says what it waits for."""
+        found = self._claim(tenant, agent, volume)
+        if found is None:
+            return
+        whose = marks.identity(found)
+        await self._give_up(found)
+        self.reach.abandoned(name_of(found))
+        moved = f"the session {whose.session if whose else '?'} has left it, and goes on from its newest checkpoint"
+        await self._tell(tenant, agent, MOVED, volume, f"volume {volume} is out of reach: {moved}")
+
     async def close(self) -> None:
         """See Machine: they outlive this process."""
 
@@ -286,6 +258,8 @@ class PodMachine:
             self._observed.claims.put(plain(await self._kube.create(CLAIMS, body)))
         shim = shim_config.told(revision, sandbox, volume, self._settings)
         used = held is not None and marks.bound(held, revision.tenant) is not None
+        if used:
+            self.reach.coming((objects.Program.of(revision).namespace, sandbox), volume)
         body = objects.pod(revision, sandbox, volume, shim, self._settings, used=used)
         try:
             self._observed.pods.put(plain(await self._kube.create(PODS, body)))
@@ -307,6 +281,8 @@ class PodMachine:
                 tail = await self._kube.log_tail(namespace, sandbox, seen.faulty, LOG_LINES) if seen.faulty else ()
                 tail = tuple(map(pods.said, tail))
                 raise MakeFailed(seen.reason, tail, fault=seen.state in ("ended", "failing"))
+            if self.reach.left_behind((namespace, sandbox)):
+                raise MakeFailed("its session has left this volume", fault=False)
             if left <= 0:
                 tail = await self._kube.log_tail(namespace, sandbox, "agent", LOG_LINES)
                 within = f"not ready within {self._settings.ready_seconds:g} s: {seen.reason}"
@@ -328,6 +304,17 @@ class PodMachine:
             if left <= 0:
                 raise KubeError(0, "StillThere", f"the pod {sandbox} is still there after {END_SECONDS:g} s")
             left -= await self._look(namespace, sandbox)
+
+    async def _tell(self, tenant: str, agent: str, reason: str, volume: str, said: str) -> None:
+        """An event, once a volume and reason; one that is refused keeps nothing else waiting."""
+        program = self._place(tenant, agent)
+        if program is None or not self.reach.untold(volume, reason):
+            return
+        try:
+            await self._kube.create(EVENTS, telling.of_agent(program, reason, volume, said, self._wall()))
+        except KubeError as fault:
+            if fault.status != 409:
+                log.warning("an event of %s: %s", agent, fault.message)
 
     async def _look(self, namespace: str, sandbox: str) -> float:
         """Waits for news of a pod; asks for it where none come, as when a watch is lost. Seconds that passed without any."""
@@ -375,17 +362,6 @@ class PodMachine:
             self._observed.pods.put(plain(found))
         return found
 
-    def _claim(self, tenant: str, agent: str, volume: str) -> Mapping[str, Any] | None:
-        for namespace, owner in self._tenants.items():
-            found = self._observed.claims.get((namespace, volume)) if owner == tenant else None
-            if found is not None and marks.holds_for(found, tenant, agent):
-                return found
-        return None
-
-    def _tenant(self, body: Mapping[str, Any]) -> str:
-        namespace = str(body["metadata"]["namespace"])
-        return self._tenants.get(namespace, namespace)
-
 
 def _address(endpoint: str) -> str:
     """The IP address in a shim's URL, which writes one of IPv6 without brackets; "" where there is none."""
@@ -394,8 +370,3 @@ def _address(endpoint: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return ""
-
-
-def _uid(body: Mapping[str, Any]) -> str:
-    """Which object was looked at: a look that is old ends no other one of its name."""
-    return str(body["metadata"].get("uid", ""))

@@ -39,6 +39,8 @@ UPSTREAM = "moorage.dev/upstream"
 SESSION = "moorage.dev/session"  # TENANT:PARTITION
 EPOCH = "moorage.dev/epoch"
 IDENTITY = "moorage.dev/identity"  # whose session it is, JSON
+WORKSPACE = "moorage.dev/workspace"  # label
+LOST_FILES = "lost"  # value of `WORKSPACE`: its session has left it for good, and nobody gets it again
 LEDGER = "moorage.dev/ledger"  # the ledger that its operator knew when it was made
 
 
@@ -78,11 +80,16 @@ def bound(claim: Mapping[str, Any], tenant: str) -> tuple[str, int] | None:
     Whoever may edit claims of a namespace may write a note: one that is not of a session of this tenant and this claim's agent is none.
     """
     key, epoch = text(claim, "annotations", SESSION), text(claim, "annotations", EPOCH)
-    whose = identity(claim) if key and epoch.isdigit() else None
+    whose = identity(claim) if key and epoch.isdigit() and not left(claim) else None
     if whose is None or (whose.tenant, whose.agent) != (tenant, text(claim, "labels", AGENT)):
         return None
     partition = names.partition(tenant, whose.agent, whose.user, whose.session)
     return (key, int(epoch)) if key == names.session_key(tenant, partition) and whose.partition == partition else None
+
+
+def left(claim: Mapping[str, Any]) -> bool:
+    """Whether its session has left a claim for good."""
+    return text(claim, "labels", WORKSPACE) == LOST_FILES
 
 
 def holds_for(claim: Mapping[str, Any], tenant: str, agent: str) -> bool:

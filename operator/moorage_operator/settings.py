@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     ready_seconds: float = Field(default=120.0, gt=0)
     """A pod that is not Ready after so long has failed; image pulls come before it."""
 
+    lost_after_seconds: float = Field(default=300.0, gt=0)
+    """A session whose pod is still there so long after its grace, or whose volume no pod gets to for so long, leaves it for its newest
+    checkpoint. Longer than a node takes to restart."""
+
     gateway_credentials: str | None = Field(default=None, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
     """The Secret of the operator's namespace that gateways mount, for the keys of model endpoints and toolboxes. None: those that need one
     are not published."""

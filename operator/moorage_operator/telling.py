@@ -1,7 +1,7 @@
-"""What the object of a routine says of its runs, and events of failed ones beside it: what `kubectl get`, `kubectl describe` and
-`kubectl get events` show. Layer: pure.
+"""What the object of a routine says of its runs, and events of failed ones beside it, or of lost volumes beside a HostedAgent: what
+`kubectl get`, `kubectl describe` and `kubectl get events` show. Layer: pure.
 
-An event is named by its run: said again, by an operator that ended before it wrote the status, it is there already.
+An event is named by its run or volume: said again, by an operator that ended before it wrote the status, it is there already.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from moorage_api.ledger.routines import Standing
 from moorage_operator.kube import Object
+from moorage_operator.objects import Program
 
 FAILURES = frozenset({"failed", "timed_out"})
 MOST_TEXT = 1000
@@ -27,24 +28,34 @@ def failure(body: Mapping[str, Any], standing: Standing | None, now: float) -> O
         return None
     meta = body["metadata"]
     run = hashlib.sha256(f"{meta.get('uid')}/{standing.last}/{standing.response}".encode()).hexdigest()[:16]
-    at = instant(int(now * 1000))
     said = f"the run that was due at {instant(standing.last)} {'ran too long' if standing.outcome == 'timed_out' else 'failed'}"
+    about = {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": meta["name"], "uid": meta.get("uid", "")}
+    message = f"{said}: {standing.error or 'it does not say why'}"
+    return _warning(f"{meta['name']}.{run}", meta["namespace"], about, "RunFailed", message, now)
+
+
+def of_agent(program: Program, reason: str, subject: str, said: str, now: float) -> Object:
+    """An event of a HostedAgent about something of its, once a reason and subject. `now` in epoch seconds."""
+    about = {name: program.owner[name] for name in ("apiVersion", "kind", "name", "uid")}
+    once = hashlib.sha256(f"{about['uid']}/{reason}/{subject}".encode()).hexdigest()[:16]
+    return _warning(f"{about['name']}.{once}", program.namespace, about, reason, said, now)
+
+
+def _warning(name: str, namespace: str, about: Mapping[str, Any], reason: str, message: str, now: float) -> Object:
+    at = instant(int(now * 1000))
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{meta['name']}.{run}", "namespace": meta["namespace"]},
-        "involvedObject": {
-            "apiVersion": body["apiVersion"], "kind": body["kind"], "name": meta["name"], "namespace": meta["namespace"],
-            "uid": meta.get("uid", ""),
-        },
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": {**about, "namespace": namespace},
         "type": "Warning",
-        "reason": "RunFailed",
-        "message": f"{said}: {standing.error or 'it does not say why'}"[:MOST_TEXT],
+        "reason": reason,
+        "message": message[:MOST_TEXT],
         "count": 1,
         "firstTimestamp": at,
         "lastTimestamp": at,
         "source": {"component": "moorage-operator"},
-    }  # fmt: skip
+    }
 
 
 def runs(spec: Mapping[str, Any], standing: Standing | None) -> Object:

@@ -75,7 +75,12 @@ def furnished(plane: ControlPlane) -> Iterator[dict[str, Any]]:
     valkey = Valkey(appendonly=False)
     standing.start()
     try:
-        yield {"nursery": nursery, "kubeconfig": plane.operator_kubeconfig, "socket": valkey.socket}
+        yield {
+            "nursery": nursery,
+            "kubeconfig": plane.operator_kubeconfig,
+            "socket": valkey.socket,
+            "nodes": standing.nodes,
+        }
     finally:
         nursery.close()
         standing.stop()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moorage_api.ledger import loss_scripts, session_scripts
+from moorage_api.ledger import loss_scripts, move_scripts, session_scripts
 from moorage_api.ledger.script import FOUND, REDIS_CLOCK, Script
 from moorage_operator.kube import Kube, KubeError
 from moorage_operator.ledger import LedgerRunner
@@ -147,7 +147,7 @@ def _of_redis(command: tuple[Any, ...]) -> str | None:
 def _scripts() -> dict[str, str]:
     """Text and hash of each script of sessions → its name."""
     found = {}
-    named = (*vars(session_scripts).values(), *vars(loss_scripts).values())
+    named = (*vars(session_scripts).values(), *vars(move_scripts).values(), *vars(loss_scripts).values())
     for script in (FOUND, *(one for one in named if isinstance(one, Script))):
         text = script.text(REDIS_CLOCK)
         found[text] = script.name

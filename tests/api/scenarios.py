@@ -15,6 +15,7 @@ from api.world import World, until
 from fakes.stand_in import BROKEN
 from moorage_api import names
 from moorage_api.ledger import keys
+from moorage_api.ledger.records import text
 from moorage_operator.kube import AGENTS, NAMESPACES, PODS, POLICIES
 
 AGENT = "hello"
@@ -136,6 +137,26 @@ async def pod_lost(world: World) -> None:
     await world.until_ready(AGENT, warm=2, idle=1)
 
 
+async def node_lost(world: World) -> None:
+    """The node of a session and of the whole pool is lost: another pool, and the session goes on there. Then the node is back."""
+    key, nodes = world.key("first", AGENT), world.means.nodes
+    before = {body["metadata"]["name"] for body in await world.pods()}
+    await asyncio.to_thread(nodes.silence, world.namespace)
+    await asyncio.to_thread(nodes.evict, world.namespace)
+    await world.moved(key)
+    pool = keys.pool("dev", AGENT, await world.revision(AGENT))
+
+    async def filled() -> bool:
+        names_in = {text(one) for one in await world.redis.lrange(pool, 0, -1)}  # type: ignore[misc]
+        return len(names_in) == POOL["min"] and not names_in & before
+
+    await until("the pool is on the other node", filled)
+    await world.claim(key, AGENT)
+    await world.until_noted(key)
+    await asyncio.to_thread(nodes.back, world.namespace)
+    await world.until_ready(AGENT, warm=2, idle=1)
+
+
 async def pool_shrunk(world: World) -> None:
     """The pool is wanted smaller."""
     await world.apply(AGENT, pool={"min": 1, "max": 1})
@@ -235,6 +256,7 @@ SCENARIOS = (
     Scenario("namespace withdrawn", namespace_withdrawn, two_tenants, ("acme",)),
     Scenario("session deleted", session_deleted, one_session),
     Scenario("pod lost", pod_lost, one_session),
+    Scenario("node lost", node_lost, one_session),
     Scenario("pool shrunk", pool_shrunk, full),
     Scenario("broken and mended", broken_and_mended, full),
     Scenario("applied by a gateway", applied_by_gateway, full),

@@ -19,6 +19,7 @@ import redis.asyncio as aioredis
 from api import replica
 from api.points import Point
 from api.processes import Nursery, Process
+from fakes.stand_in_nodes import Nodes
 from moorage_api import names
 from moorage_api.catalog import field as catalog_field
 from moorage_api.ledger import keys
@@ -49,9 +50,11 @@ async def until(what: str, look: Callable[[], Awaitable[Any]], within: float = W
 
 @dataclass(frozen=True)
 class Means:
-    """What worlds are made of. `kube`: the administrator's; `database`: a number in the Valkey at `socket`, this world's alone."""
+    """What worlds are made of. `kube`: the administrator's; `database`: a number in the Valkey at `socket`, this world's alone; `nodes`: on
+    which pods are said to run."""
 
     kube: Kube
+    nodes: Nodes
     nursery: Nursery
     kubeconfig: Path
     socket: Path
@@ -113,6 +116,7 @@ class World:
             "MOORAGE_HEALTH_HOST": "127.0.0.1",
             "MOORAGE_HEALTH_PORT": "0",
             "MOORAGE_RESYNC_SECONDS": "5",
+            "MOORAGE_LOST_AFTER_SECONDS": "2",
         }
 
     def count(self) -> None:
@@ -227,6 +231,15 @@ class World:
         epoch = (await self.record(key)).epoch
         assert await self.sessions.drain(key, epoch, idle_before=0) == "OK"
         assert await self.sessions.hibernated(key, epoch, "idle") == "OK"
+
+    async def moved(self, key: str) -> None:
+        """Waits until the operator has given the session's volume up, and has it begin elsewhere: its newest checkpoint was read whole."""
+
+        async def moves() -> bool:
+            record = await self.record(key)
+            return bool(record.out) and await self.sessions.move(key, record.epoch, record.volume, restore=True) == "OK"
+
+        await until(f"{key} moves", moves)
 
     async def until_noted(self, key: str) -> None:
         """Waits for the note on the session's claim."""

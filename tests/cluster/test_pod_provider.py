@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,14 @@ async def machine_of(kubeconfig: Path, settings: Settings) -> AsyncIterator[PodM
     async with ApiClient(configuration=configuration) as api:
         kube = Kube(api)
         machine = PodMachine(
-            kube, observed, settings, tenants={NAMESPACE: "dev"}, place=lambda tenant, agent: None, ledger=lambda: ""
+            kube,
+            observed,
+            settings,
+            tenants={NAMESPACE: "dev"},
+            place=lambda tenant, agent: None,
+            ledger=lambda: "",
+            now=time.monotonic,
+            wall=time.time,
         )
 
         async def look() -> None:

@@ -3,8 +3,8 @@
 Limits: no container runs and no volume is mounted; a pod is bound and Ready a moment after it was made, and its end takes no longer. Nobody
 answers at a pod's address, unless `addresses` are given at which somebody does: each pod then has one of its own. A pod whose agent has the
 image `broken` never gets Ready, and says the word that a kubelet says; one with the image `unmounted` waits for its volume for ever, in the
-scheduler's words. A Job has one pod and is complete at once; a ref without a commit is
-always the same one, and the bundle is named by source and commit.
+scheduler's words. A pod whose node is lost (`stand_in_nodes`) is left alone. A Job has one pod and is complete at once; a ref without
+a commit is always the same one, and the bundle is named by source and commit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from cluster.node.api import Api, Object, Refused
 from cluster.node.mirror import Follower, Held, Mirror
+from fakes.stand_in_nodes import Nodes, unplaced
 from moorage_api import built
 from moorage_operator import marks
 from moorage_operator.build_objects import CONTAINER
 from moorage_operator.builds import JOB_OF
 
-NODE = "stand-in"
 ADDRESS = "192.0.2.1"  # of the range for examples: nobody's
 BROKEN = "registry.example/broken:1"
 UNMOUNTED = "registry.example/unmounted:1"
@@ -54,6 +54,8 @@ class StandIn:
         self._since: dict[str, float] = {}
         self._bound: set[str] = set()
         self._told: set[str] = set()
+        self._waits: set[str] = set()
+        self.nodes = Nodes(api)
         self.served: list[float] = []
         pause = GATHER_SECONDS if delay else 0.0
         self._follower = Follower(Mirror(api, {"pods": PODS, "jobs": JOBS}), self._act, log, pause=pause)
@@ -81,19 +83,26 @@ class StandIn:
         there = {one["metadata"]["uid"] for kind in ("pods", "jobs") for one in held[kind]}
         self._bound &= there
         self._told &= there
+        self._waits &= there
         self._since = {uid: at for uid, at in self._since.items() if uid in there}
         return soonest
 
     def _serve(self, pod: Object) -> None:
         meta = pod["metadata"]
         path, uid = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", meta["uid"]
+        if not self.nodes.answers(pod):
+            return
         if "deletionTimestamp" in meta:
             now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
             self._api.delete(path, now)
             return
         waits = any(one["image"] == UNMOUNTED for one in pod["spec"]["containers"])
         if uid not in self._bound and not waits and not pod["spec"].get("nodeName"):
-            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+            node = self.nodes.node_for(pod)
+            if not node:
+                self._leave_waiting(path, uid)
+                return
+            target = {"apiVersion": "v1", "kind": "Node", "name": node}
             binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": target}
             self._api.create(f"{path}/binding", binding)
         self._bound.add(uid)
@@ -101,6 +110,11 @@ class StandIn:
             self._api.merge(f"{path}/status", {"status": _status(pod, next(self._addresses))})
             self._told.add(uid)
             self.served.append(time.monotonic() - self._since[uid])
+
+    def _leave_waiting(self, path: str, uid: str) -> None:
+        if uid not in self._waits:
+            self._api.merge(f"{path}/status", {"status": unplaced()})
+            self._waits.add(uid)
 
     def _build(self, job: Object) -> None:
         meta = job["metadata"]

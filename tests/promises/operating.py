@@ -5,6 +5,7 @@ from __future__ import annotations
 from promises.shape import API, CLUSTER, OPERATING, PROVIDER, SHIM, Row
 
 _OPERATOR, _APPLIED, _FAULTS = API.format("operator"), CLUSTER.format("operator"), CLUSTER.format("faults")
+_LOST = API.format("lost_nodes")
 _WATCH = "component/operating/test_watch.py"
 SWEEP = f"{API.format('crash_points')}::test_an_operator_killed_at_any_write_changes_nothing_in_the_end"
 FAULTY = f"{API.format('faulty_server')}::test_what_the_api_server_does_to_an_operator_changes_nothing_in_the_end"
@@ -96,6 +97,18 @@ ROWS = {
             f"{OPERATING.format('pods')}::test_the_state_of_a_pod",
         ),
         lacking="the scheduler's words are played; a mount that hangs shows no more than that containers are made; no Multi-Attach",
+    ),
+    "F25": Row(
+        "a node lost: its sessions go on from their last checkpoints elsewhere, no two on one workspace; a slow one changes nothing",
+        (
+            f"{_LOST}::test_a_session_goes_on_from_its_checkpoint_on_another_node_and_the_one_it_had_may_not",
+            f"{_LOST}::test_where_the_node_and_its_volume_are_gone_a_session_without_a_checkpoint_waits_and_one_with_it_moves",
+            f"{_LOST}::test_a_node_that_is_back_in_time_changes_nothing",
+            "component/files/test_moving.py::test_it_begins_from_its_newest_checkpoint_and_its_former_sandbox_is_refused_at_once",
+            "component/files/test_moving.py::test_without_a_checkpoint_that_can_be_read_it_waits_and_callers_are_told",
+            f"{OPERATING.format('reach')}::test_a_pod_that_was_told_to_end_is_out_of_reach_its_grace_and_the_setting_later",
+        ),
+        lacking="nodes are played, on a real API server; no kubelet is stopped, no Node deleted, no volume attached twice",
     ),
     "F39": Row(
         "the definition up- and downgraded: agents and sessions go on, specs stay",

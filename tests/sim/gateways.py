@@ -133,6 +133,9 @@ class NoFiles:
     async def archive(self, record: SessionRecord) -> bool:
         return False
 
+    async def move(self, record: SessionRecord) -> bool:
+        return False
+
 
 class Gateway:
     """One process. `parts` of a schedule may replace a class of the product by one without a rule."""

@@ -7,6 +7,7 @@ DUE = "due"  # zset: every turn not ended, score = next look (ms)
 WAKING = "waking"  # zset: sessions that need a sandbox, score = asked at (ms)
 DOOMED = "doomed"  # hash: sandbox → reason; the provider ends it
 ARCHIVED = "archived"  # hash: session key → volume that goes, its files are in a verified checkpoint
+LEFT = "left"  # hash: volume that was given up → session key that has left it
 DELETES = "deletes"  # zset: sessions whose files go
 SESSIONS_DUE = "sessions:due"  # zset: every session not deleted, score = next look (ms)
 UNFLUSHED = "unflushed"  # zset: ended turns whose response object is not stored yet

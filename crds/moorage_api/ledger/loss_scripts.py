@@ -39,7 +39,7 @@ call('HSET', s, 'tenant', who.tenant, 'agent', who.agent, 'user', who.user, 'ses
 if not v[1] then call('HSET', s, 'running', '', 'created', int(MS)) end
 route(s, x)
 call('HSET', s, 'state', 'claimed', 'epoch', A[2], 'bound', int(MS), 'active', int(MS), 'announced', int(MS), 'reason', '',
-  'restore', '')
+  'restore', '', 'out', '', 'stuck', '')
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:' .. who.tenant, int(MS), S)
 call('ZADD', 'sessions:due', int(MS), S)

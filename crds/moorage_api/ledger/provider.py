@@ -9,7 +9,7 @@ from typing import Any
 
 from moorage_api.catalog import AgentEntry, EndpointEntry, ToolboxEntry
 from moorage_api.catalog import field as catalog_field
-from moorage_api.ledger import keys, loss_scripts, session_scripts
+from moorage_api.ledger import keys, loss_scripts, move_scripts, session_scripts
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord, fields, text
 from moorage_api.ledger.routines import RoutineLedger
@@ -29,7 +29,7 @@ return out
 # What is asked of a provider, in one command that only reads. A: most of `waking`, most of `deletes`
 _ASKED = """
 return {redis.call('ZRANGE', 'waking', 0, ARGV[1] - 1), redis.call('HGETALL', 'doomed'), redis.call('HGETALL', 'archived'),
-  redis.call('ZRANGE', 'deletes', 0, ARGV[2] - 1)}
+  redis.call('ZRANGE', 'deletes', 0, ARGV[2] - 1), redis.call('HGETALL', 'left')}
 """
 MOST_WAKING, MOST_DELETES = 1000, 100
 TOMBSTONE_S = 3600
@@ -54,12 +54,13 @@ class ApplyRequest:
 class Asked:
     """What waits for a provider. `waking`: sessions that need a sandbox, longest waiting first; `doomed`: sandboxes to end → reason;
     `archived`: session keys → the volume that is to go, what it held is in a verified checkpoint; `deletes`: deleted sessions whose files
-    must go."""
+    must go; `left`: volumes that were out of reach for too long → the session that has left each."""
 
     waking: list[str]
     doomed: dict[str, str]
     archived: dict[str, str]
     deletes: list[str]
+    left: dict[str, str]
 
 
 class ProviderLedger:
@@ -107,8 +108,10 @@ class ProviderLedger:
 
     async def asked(self) -> Asked:
         """All of it at one instant: a provider looks some times a second, and its commands are most of what a look costs it."""
-        waking, doomed, archived, deletes = await self._runner.read("EVAL_RO", _ASKED, 0, MOST_WAKING, MOST_DELETES)
-        return Asked([text(x) for x in waking], fields(doomed), fields(archived), [text(x) for x in deletes])
+        found = await self._runner.read("EVAL_RO", _ASKED, 0, MOST_WAKING, MOST_DELETES)
+        waking, doomed, archived, deletes, left = found
+        ended = [text(x) for x in deletes]
+        return Asked([text(x) for x in waking], fields(doomed), fields(archived), ended, fields(left))
 
     async def waking(self, limit: int = MOST_WAKING) -> list[str]:
         """Sessions that need a sandbox, longest waiting first."""
@@ -143,6 +146,15 @@ class ProviderLedger:
     async def unkept(self, session: str, volume: str) -> None:
         """That volume is gone."""
         await self._runner.run(session_scripts.UNKEPT, session, volume)
+
+    async def out_of_reach(self, sandbox: str, session: str, volume: str, reason: str) -> str:
+        """A sandbox (or, where there is none, the volume of a waking session) cannot be reached for too long. FREE: it was nobody's, and
+        is in no pool any more; OK: a gateway decides about its session; STALE, UNKNOWN."""
+        return text((await self._runner.run(move_scripts.OUT_OF_REACH, sandbox, session, volume, reason))[0])
+
+    async def abandoned(self, volume: str) -> None:
+        """That volume, which its session has left, is used by nobody again."""
+        await self._runner.run(move_scripts.ABANDONED, volume)
 
     async def deletes(self, limit: int = MOST_DELETES) -> list[str]:
         """Deleted sessions whose files must go."""

@@ -121,7 +121,8 @@ QUOTA = "disk quota"  # how the reason begins of a sandbox that was ended for wh
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """The hash `s:KEY`. Times in epoch ms; `epoch` numbers the binding to a sandbox."""
+    """The hash `s:KEY`. Times in epoch ms; `epoch` numbers the binding to a sandbox; `out`: why its volume was given up, while it is not
+    decided what becomes of the session."""
 
     key: str
     tenant: str
@@ -146,6 +147,13 @@ class SessionRecord:
     stop: bool
     saved: str
     restore: bool
+    kept: bool
+    out: str
+
+    @property
+    def has_files(self) -> bool:
+        """Whether its volume holds what the session wrote: it was bound there, or woke on it."""
+        return bool(self.volume) and bool(self.bound or self.kept or self.state in ("waking", "hibernated"))
 
     @classmethod
     def parse(cls, key: str, flat: Any) -> SessionRecord | None:
@@ -177,6 +185,8 @@ class SessionRecord:
             stop=f.get("stop") == "1",
             saved=f.get("saved", ""),
             restore=f.get("restore") == "1",
+            kept=f.get("kept") == "1",
+            out=f.get("out", ""),
         )
 
 

@@ -1,8 +1,9 @@
 """The scripts of a session and its sandboxes (turns.md §5): offer, claim, wake, ready, gone, drain, archive, delete.
 
 Hash `s:KEY`: tenant, agent, user, session, partition, state, epoch, sandbox, endpoint, secret, volume, revision, running, active,
-created, bound, kept (1: the volume was its workspace before this binding), restore (1: its files are in a checkpoint, on no volume),
-saved (the checkpoint that was made when its last sandbox had ended everything), fence (highest of its turns), reason, announced (ms).
+created, bound, kept (1: the volume was its workspace before this binding), restore (1: its files are in a checkpoint, if anywhere, and on no volume),
+saved (the checkpoint that was made when its last sandbox had ended everything), fence (highest of its turns), reason, announced (ms),
+out and stuck (`move_scripts`).
 States: new → claimed → draining → hibernated → waking → claimed; archived; deleted.
 Hash `x:ID`: sandbox, tenant, agent, revision, endpoint, secret, volume, pids, generation, state (ready, claimed), session.
 """
@@ -21,8 +22,9 @@ local function fields(key, names)
   return out
 end
 local function answer(word, s)
-  local v = get(s, 'state', 'epoch', 'sandbox', 'endpoint', 'secret', 'bound', 'reason', 'volume', 'kept', 'restore')
-  for i = 1, 10 do if not v[i] then v[i] = '' end end
+  local v = get(s, 'state', 'epoch', 'sandbox', 'endpoint', 'secret', 'bound', 'reason', 'volume', 'kept', 'restore', 'stuck')
+  for i = 1, 11 do if not v[i] then v[i] = '' end end
+  if v[11] ~= '' then v[7] = v[11] end
   return reply(word, v[1], v[2] == '' and '0' or v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10])
 end
 local function fileless(s)
@@ -66,7 +68,7 @@ if v[1] == 'claimed' then
   local has_files = (at[2] and at[2] ~= '') or at[3] == '1'
   v[1] = has_files and 'hibernated' or fileless(s)
   if not has_files then v[5] = '' end
-  call('HSET', s, 'state', v[1], 'volume', v[5] or '', 'sandbox', '', 'endpoint', '', 'secret', '')
+  call('HSET', s, 'state', v[1], 'volume', v[5] or '', 'sandbox', '', 'endpoint', '', 'secret', '', 'out', '', 'stuck', '')
 end
 if v[1] == 'deleted' or v[1] == 'draining' or v[1] == 'waking' then return answer(string.upper(v[1]), s) end
 if NAMED == '1' and live(tonumber(call('HGET', 'ledger', 'settle') or '0')) then return answer('SETTLING', s) end
@@ -112,9 +114,12 @@ call('HSET', 'x:' .. x.sandbox, 'sandbox', x.sandbox, 'tenant', x.tenant, 'agent
   x.endpoint, 'secret', x.secret, 'volume', x.volume, 'pids', x.pids, 'generation', GEN, 'state', 'claimed', 'session', S)
 call('SADD', 'offered', x.sandbox)
 route(s, x)
--- The volume it had before is its workspace, bound again or not: `gone` must not give it away. A fresh one is not: what it had is lost.
-call('HSET', s, 'state', 'claimed', 'reason', '', 'claimed', int(MS), 'announced', int(MS), 'kept',
-  (v[4] or '') ~= '' and v[4] == x.volume and '1' or '')
+-- The volume it had before is its workspace, bound again or not: `gone` must not give it away. A fresh one is not: what it had is lost, and
+-- must come from a checkpoint.
+local had = (v[4] or '') ~= ''
+call('HSET', s, 'state', 'claimed', 'reason', '', 'out', '', 'stuck', '', 'claimed', int(MS), 'announced', int(MS), 'kept',
+  had and v[4] == x.volume and '1' or '')
+if had and v[4] ~= x.volume then call('HSET', s, 'restore', '1') end
 call('ZREM', 'waking', S)
 call('ZADD', 'sessions:due', int(MS), S)
 call('PUBLISH', 'hint:routes', S)
@@ -179,7 +184,7 @@ if (not h[3] or h[3] == '') and h[4] ~= '1' then
   state = fileless(s)
   call('HSET', s, 'volume', '')
 end
-call('HSET', s, 'state', state, 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[2])
+call('HSET', s, 'state', state, 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[2], 'out', '', 'stuck', '')
 call('ZADD', 'sessions:due', int(MS), S)
 call('PUBLISH', 'hint:routes', S)
 return reply('OK', S, state)
@@ -228,7 +233,8 @@ local s = 's:' .. A[1]
 local v = get(s, 'state', 'epoch', 'sandbox')
 if v[1] == 'hibernated' and v[2] == A[2] then return reply('OK') end
 if v[1] ~= 'draining' or v[2] ~= A[2] then return reply('STALE') end
-call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3], 'saved', A[4])
+call('HSET', s, 'state', 'hibernated', 'sandbox', '', 'endpoint', '', 'secret', '', 'reason', A[3], 'saved', A[4], 'out', '',
+  'stuck', '')
 call('HSET', 'x:' .. v[3], 'session', '')
 call('HSET', 'doomed', v[3], A[3])
 call('PUBLISH', 'hint:provider', 'doomed')

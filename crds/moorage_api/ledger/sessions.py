@@ -1,10 +1,10 @@
-"""The gateway's door to sessions and routes: one method a script of `session_scripts` or `loss_scripts`, typed."""
+"""The gateway's door to sessions and routes: one method a script of `session_scripts`, `move_scripts` or `loss_scripts`, typed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moorage_api.ledger import keys, loss_scripts, session_scripts
+from moorage_api.ledger import keys, loss_scripts, move_scripts, session_scripts
 from moorage_api.ledger.records import Claim, Descriptor, SessionIdentity, SessionRecord, text
 from moorage_api.ledger.script import Runner
 
@@ -79,6 +79,14 @@ class SessionLedger:
     async def archive(self, key: str, epoch: int, saved: str) -> str:
         """**F** The checkpoint made when its last sandbox ended was verified: the volume goes. OK, BUSY or STALE."""
         return text((await self._runner.run(session_scripts.ARCHIVE, key, epoch, saved))[0])
+
+    async def move(self, key: str, epoch: int, volume: str, *, restore: bool) -> str:
+        """**F** It leaves a volume that is out of reach. `restore`: it has files, whose newest checkpoint was verified. OK or STALE."""
+        return text((await self._runner.run(move_scripts.MOVE, key, epoch, volume, int(restore)))[0])
+
+    async def stay(self, key: str, epoch: int, volume: str, why: str) -> str:
+        """It waits for that volume, out of reach as it is; callers are told `why`. OK or STALE."""
+        return text((await self._runner.run(move_scripts.STAY, key, epoch, volume, why))[0])
 
     async def open_session(self, key: str, identity: SessionIdentity, *, restore: bool = False) -> str:
         """Makes the record of a session without a turn; `restore`: its files are in a checkpoint. OK, DELETED or FOREIGN."""

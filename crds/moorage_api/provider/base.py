@@ -92,6 +92,17 @@ class Death:
     log_tail: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class OutOfReach:
+    """A volume that could not be used for longer than its machine waits, and the sandbox on it, "" where none gets there."""
+
+    tenant: str
+    agent: str
+    volume: str
+    sandbox: str
+    reason: str
+
+
 class Machine(Protocol):
     """Where sandboxes run. Every method is safe to repeat; none keeps a sandbox half made."""
 
@@ -157,6 +168,12 @@ class Machine(Protocol):
     async def unfit(self) -> list[tuple[str, str]]:
         """(sandbox, reason) of those that must end: they hold more than their manifest allows, or part of them ended already."""
 
+    async def out_of_reach(self) -> list[OutOfReach]:
+        """What nobody can prove dead and nobody can use, as when a node is lost. A machine that is one with its volumes has none."""
+
+    async def abandon(self, tenant: str, agent: str, volume: str) -> None:
+        """That volume holds no session from here, whatever its marks say, and goes as soon as nothing runs on it."""
+
     async def close(self) -> None:
         """Ends everything."""
 
@@ -176,6 +193,8 @@ class Ledger(Protocol):
     async def gone(self, sandbox: str, reason: str) -> tuple[str, str]: ...
     async def doom(self, sandbox: str, reason: str) -> None: ...
     async def unkept(self, session: str, volume: str) -> None: ...
+    async def out_of_reach(self, sandbox: str, session: str, volume: str, reason: str) -> str: ...
+    async def abandoned(self, volume: str) -> None: ...
     async def removed(self, session: str) -> None: ...
     async def label(self, session: str, epoch: int, volume: str, identity: SessionIdentity) -> str: ...
     async def publish(self, entry: AgentEntry) -> bool: ...

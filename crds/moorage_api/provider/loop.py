@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage_api import conditions, names
-from moorage_api.ledger.records import Descriptor
 from moorage_api.ledger.script import LedgerError, Lost
 from moorage_api.provider import decide, fleet
 from moorage_api.provider.base import Ledger, Machine, MakeFailed, Revision
 from moorage_api.provider.decide import Failures
 from moorage_api.provider.demands import Demands
 from moorage_api.provider.fleet import AgentState, Fleet, Held, RevisionState
+from moorage_api.provider.leaving import Leaving
 from moorage_api.provider.looks import Looks
 from moorage_api.provider.returning import Returning
 from moorage_api.provider.sweeping import Sweeper
@@ -71,6 +71,7 @@ class Provider:
         begin = self._begin = self._works.begin
         self._demands = Demands(self.fleet, ledger, machine, now=now, begin=begin, end=self._end)
         self._returning = Returning(self.fleet, ledger, machine, now=now, found=found, begin=begin, end=self._end)
+        self._leaving = Leaving(self.fleet, ledger, machine, begin=begin)
         self._sweeper = Sweeper(self.fleet, ledger, machine, begin=begin, end=self._end)
         self._quota_at = self._sweep_at = 0.0
         self._keyed, self._lost = False, True
@@ -182,6 +183,7 @@ class Provider:
         if not self._lost:
             return
         self._keyed = False
+        self._leaving.tell_again()
         try:
             await self._returning.restore()
         except (LedgerError, OSError) as error:
@@ -206,6 +208,7 @@ class Provider:
         for agent in list(self.fleet.agents.values()):
             await self._agent(agent)
         self._demands.archived(asked.archived)
+        self._leaving.left(asked.left)
         await self._demands.deletes(asked.deletes)
         await self._demands.labels()
         if self._now() >= self._quota_at:
@@ -271,8 +274,8 @@ class Provider:
             return
         key, state = of
         known_free = not held.doubtful and (state in ("new", "archived") if key else not held.claimed)
-        if held.scratch or (self._bound(held.descriptor) is None and known_free):
-            one = held.descriptor
+        one = held.descriptor
+        if held.scratch or (self._machine.bound(one.tenant, one.agent, one.volume) is None and known_free):
             await self._machine.remove_volume(one.tenant, one.agent, one.volume)
 
     # Pools
@@ -379,9 +382,7 @@ class Provider:
             held = self.fleet.sandboxes.get(sandbox)
             if held is not None and not held.ending:
                 await self._ledger.doom(sandbox, reason)
-
-    def _bound(self, one: Descriptor) -> tuple[str, int] | None:
-        return self._machine.bound(one.tenant, one.agent, one.volume)
+        await self._leaving.look()
 
     async def _close(self) -> None:
         await self._works.close()

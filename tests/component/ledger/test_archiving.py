@@ -120,7 +120,10 @@ async def test_a_volume_that_replaces_a_lost_one_is_not_the_sessions_workspace_y
     await hibernated(g)
     asked = await g.sessions.claim(SESSION, "r1", named=True)
     await g.provider.ready(SESSION, asked.epoch, descriptor("sb-2"))  # its own volume was not there any more
-    assert not (await g.sessions.claim(SESSION, "r1", named=True)).kept
+    claim = await g.sessions.claim(SESSION, "r1", named=True)
+    assert not claim.kept and claim.restore, "it had files: an empty workspace is no answer"
+    await g.sessions.bound(SESSION, claim.epoch)
+    assert not (await g.sessions.claim(SESSION, "r1", named=True)).restore
 
 
 async def test_a_label_of_the_volume_that_is_about_to_go_brings_nothing_back(desk: Desk) -> None:

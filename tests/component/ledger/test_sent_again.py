@@ -26,6 +26,7 @@ from moorage_api.ledger import (
     approvals,
     journal_scripts,
     loss_scripts,
+    move_scripts,
     progress,
     routine_scripts,
     run_leases,
@@ -234,6 +235,29 @@ async def _unkept(desk: Desk, g: Writer) -> Send:
     return lambda: g.provider.unkept(SESSION, volume)
 
 
+async def _out_of_reach(desk: Desk, g: Writer) -> Send:
+    await g.sessions.open_session(SESSION, WHO)
+    await claimed(desk, g)
+    return lambda: g.provider.out_of_reach("sb-1", "", "vol-sb-1", "its node is silent")
+
+
+async def _move(desk: Desk, g: Writer) -> Send:
+    await (await _out_of_reach(desk, g))()
+    epoch = int((await desk.session("epoch"))[0])
+    return lambda: g.sessions.move(SESSION, epoch, "vol-sb-1", restore=True)
+
+
+async def _stay(desk: Desk, g: Writer) -> Send:
+    await (await _out_of_reach(desk, g))()
+    epoch = int((await desk.session("epoch"))[0])
+    return lambda: g.sessions.stay(SESSION, epoch, "vol-sb-1", "it has no checkpoint")
+
+
+async def _abandoned(desk: Desk, g: Writer) -> Send:
+    await (await _move(desk, g))()
+    return lambda: g.provider.abandoned("vol-sb-1")
+
+
 async def _label(desk: Desk, g: Writer) -> Send:
     return lambda: g.provider.label(SESSION, 7, "v", WHO)
 
@@ -341,6 +365,10 @@ SCENES: tuple[tuple[Script, Scene], ...] = (
     (session_scripts.OPEN, _open),
     (session_scripts.ARCHIVE, _archive),
     (session_scripts.UNKEPT, _unkept),
+    (move_scripts.OUT_OF_REACH, _out_of_reach),
+    (move_scripts.MOVE, _move),
+    (move_scripts.STAY, _stay),
+    (move_scripts.ABANDONED, _abandoned),
     (session_scripts.CLAIM, _waking),
     (session_scripts.READY, _ready),
     (session_scripts.UNREADY, _unready),
@@ -441,6 +469,7 @@ def test_every_script_is_in_the_table() -> None:
             turn_scripts,
             session_scripts,
             loss_scripts,
+            move_scripts,
             journal_scripts,
             routine_scripts,
             agent_calls,

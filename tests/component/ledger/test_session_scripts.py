@@ -376,13 +376,14 @@ async def test_at_work_are_sandboxes_whose_session_runs_a_turn_and_those_of_whic
 
 async def test_all_that_waits_for_a_provider_is_told_at_once(desk: Desk) -> None:
     g = await desk.writer("g1")
-    assert await g.provider.asked() == Asked([], {}, {}, [])
+    assert await g.provider.asked() == Asked([], {}, {}, [], {})
     await g.sessions.open_session(SESSION, WHO)
     await g.sessions.claim(SESSION, "r1", named=False)
     await g.provider.doom("sb-9", "it does not answer")
     await desk.redis.hset("archived", "dev:p7", "ws-7")  # type: ignore[misc]
     await desk.redis.zadd("deletes", {"dev:p8": 1})
+    await desk.redis.hset("left", "ws-9", "dev:p9")  # type: ignore[misc]
     asked = await g.provider.asked()
-    assert asked == Asked([SESSION], {"sb-9": "it does not answer"}, {"dev:p7": "ws-7"}, ["dev:p8"])
+    assert asked == Asked([SESSION], {"sb-9": "it does not answer"}, {"dev:p7": "ws-7"}, ["dev:p8"], {"ws-9": "dev:p9"})
     assert asked.waking == await g.provider.waking() and asked.doomed == await g.provider.doomed()
     assert asked.archived == await g.provider.archived() and asked.deletes == await g.provider.deletes()

@@ -83,7 +83,7 @@ class Ledger:
         self._call()
         waking = [key for key, record in self.records.items() if record.state == "waking"]
         deletes = [key for key, record in self.records.items() if record.state == "deleted"]
-        return Asked(waking, dict(self.doomed_now), {}, deletes)
+        return Asked(waking, dict(self.doomed_now), {}, deletes, {})
 
     async def doom(self, sandbox: str, reason: str) -> None:
         self._call()

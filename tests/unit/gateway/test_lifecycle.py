@@ -27,6 +27,8 @@ class Ledger:
         self.doomed: list[str] = []
         self.saved: list[str] = []
         self.state = "claimed"
+        self.out: dict[str, str] = {}
+        self.next: dict[str, int] = {}
 
     async def due(self, now: int, limit: int) -> dict[str, int]:
         return {"dev:slow": 5, "dev:quick": 6}
@@ -40,11 +42,13 @@ class Ledger:
             "stop": "1",
             "active": "1",
             "claimed": "1",
+            "out": self.out.get(key, ""),
         }
         return SessionRecord.parse(key, raw)
 
     async def defer(self, key: str, seen_ms: int, next_ms: int) -> None:
         assert seen_ms == {"dev:slow": 5, "dev:quick": 6}.get(key, 0)
+        self.next[key] = next_ms - NOW
 
     async def drain(self, key: str, epoch: int, *, idle_before: int) -> str:
         return "OK"
@@ -81,6 +85,12 @@ class Files:
         self.kept.append(record.key)
         if record.key == "dev:slow":
             raise Unreachable("not now")
+        return True
+
+    async def move(self, record: SessionRecord) -> bool:
+        self.kept.append(f"{record.key} moves")
+        if record.key == "dev:slow":
+            await self.go.wait()
         return True
 
 
@@ -184,3 +194,44 @@ async def test_an_archive_that_fails_holds_up_no_other_and_is_tried_again() -> N
             while one._archiving:
                 await asyncio.sleep(0)
     assert sorted(files.kept) == ["dev:quick", "dev:quick", "dev:slow", "dev:slow"]
+
+
+async def test_a_session_whose_volume_is_out_of_reach_is_moved_and_not_drained() -> None:
+    ledger, files = Ledger(), Files()
+    ledger.out = {"dev:slow": "its node is not heard of"}
+    one = made(ledger, files)
+    async with asyncio.timeout(10):
+        files.go.set()
+        await one.look()
+        while one._moving:
+            await asyncio.sleep(0)
+    assert ledger.drained == ["dev:quick"] and "dev:slow moves" in files.kept
+    assert ledger.next["dev:slow"] == lifecycle.MOVE_AGAIN_MS
+
+
+async def test_moves_are_few_at_a_time_and_the_others_come_soon() -> None:
+    ledger, files = Ledger(), Files()
+    many = {f"dev:{number}": 0 for number in range(6)}
+    held = asyncio.Event()
+
+    async def due(now: int, limit: int) -> dict[str, int]:
+        return many
+
+    async def slow(record: SessionRecord) -> bool:
+        files.kept.append(record.key)
+        await held.wait()
+        return True
+
+    ledger.due, files.move = due, slow  # type: ignore[method-assign]
+    ledger.out = dict.fromkeys(many, "its node is not heard of")
+    one = made(ledger, files)
+    async with asyncio.timeout(10):
+        await one.look()
+        await one.look()
+        while len(files.kept) < lifecycle.MOVES:
+            await asyncio.sleep(0)
+        assert len(files.kept) == lifecycle.MOVES and ledger.drained == []
+        assert sorted(ledger.next.values()).count(lifecycle.MOVE_SOON_MS) == len(many)  # those under way as well
+        held.set()
+        while one._moving:
+            await asyncio.sleep(0)

@@ -314,9 +314,9 @@ class Busy:
         return len(self._at_work & set(sandboxes))
 
 
-def held(agent: str, sandbox: str, *, claimed: bool = False, session: str = "") -> Any:
+def held(agent: str, sandbox: str, *, claimed: bool = False, session: str = "", ending: bool = False) -> Any:
     descriptor = SimpleNamespace(tenant="acme", agent=agent, sandbox=sandbox, volume=f"ws-{sandbox}")
-    return SimpleNamespace(descriptor=descriptor, revision="r", claimed=claimed, session=session)
+    return SimpleNamespace(descriptor=descriptor, revision="r", claimed=claimed, session=session, ending=ending)
 
 
 def claim(volume: str, agent: str) -> dict[str, Any]:
@@ -333,6 +333,7 @@ async def test_a_status_counts_the_sandboxes_of_its_agent_by_one_question_to_the
         world.provider.fleet.agents[("acme", name)] = shown
     everything = [
         held("a", "warm"),
+        held("a", "given-up", ending=True),
         held("a", "idle", claimed=True),
         held("a", "woken", session="acme:p"),
         held("b", "other", claimed=True),

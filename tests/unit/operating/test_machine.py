@@ -61,6 +61,8 @@ async def test_an_old_revision_runs_on_in_its_own_image_whatever_is_known_of_the
             tenants={"agents": "t"},
             place=lambda tenant, agent, known=known: known,  # type: ignore[misc]
             ledger=lambda: "",
+            now=lambda: 0.0,
+            wall=lambda: 0.0,
         )
         ((revision, _),) = await machine.adopted()
         assert revision.program == objects.Program("agents", image, OWNER, built)
@@ -93,7 +95,14 @@ def machine_of(observed: Observed) -> PodMachine:
     """One without a cluster."""
     nothing: Any = None
     return PodMachine(
-        nothing, observed, settings(), tenants={"agents": "t"}, place=lambda tenant, agent: None, ledger=lambda: "one"
+        nothing,
+        observed,
+        settings(),
+        tenants={"agents": "t"},
+        place=lambda tenant, agent: None,
+        ledger=lambda: "one",
+        now=lambda: 0.0,
+        wall=lambda: 0.0,
     )
 
 

@@ -59,7 +59,14 @@ async def test_what_was_ready_is_taken_over_though_its_node_was_not_heard_of_for
     for one in (body("sb-ready", "True", 12), body("sb-lapsed", "False", 50), body("sb-starting", "False", 5)):
         observed.pods.put(one)
     machine = PodMachine(
-        None, observed, SETTINGS, tenants={"agents": "t"}, place=lambda tenant, agent: PROGRAM, ledger=lambda: ""
+        None,
+        observed,
+        SETTINGS,
+        tenants={"agents": "t"},
+        place=lambda tenant, agent: PROGRAM,
+        ledger=lambda: "",
+        now=lambda: 0.0,
+        wall=lambda: 0.0,
     )
     taken = {one.sandbox: one.endpoint for _, one in await machine.adopted()}
     assert taken == {"sb-ready": "http://10.0.0.1:8090", "sb-lapsed": "http://10.0.0.1:8090"}
