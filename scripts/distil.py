@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from moorage_gateway.tool_search.compounds import Compounds
 from moorage_gateway.tool_search.texts import Text, Tool
 from moorage_gateway.tool_search.wordpiece import pieces
 
@@ -167,6 +168,7 @@ def texts(wheel: Path) -> list[str]:
     return list(dict.fromkeys([*dict.fromkeys(found), *rest[:FIELDS]]))
 
 
+_NONE = Compounds((), lambda word: True)  # names are as they are written, whatever an index makes of them
 _SENTENCE = re.compile(r"(?<=[.!?])\s")
 
 
@@ -177,7 +179,7 @@ def _plain(text: str) -> str:
 def _methods(server: str, node: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for method in node.get("methods", {}).values():
         name = method["id"].partition(".")[2].replace(".", "_")
-        text = Text.of(Tool(server, name, _plain(method.get("description", "")), name))
+        text = Text.of(Tool(server, name, _plain(method.get("description", "")), name), _NONE)
         yield text.heading, text.begin
     for inner in node.get("resources", {}).values():
         yield from _methods(server, inner)

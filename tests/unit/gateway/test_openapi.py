@@ -170,6 +170,13 @@ def test_lists_are_bounded_where_they_are_sent() -> None:
         build(found, {"X-A": ["x" * 1000] * 9})
 
 
+@pytest.mark.parametrize(
+    ("info", "title"), [({"title": "Tickets"}, "Tickets"), ({"title": 1}, ""), ([], ""), (None, "")]
+)
+def test_what_an_api_calls_itself_is_read_and_is_nothing_where_it_is_no_text(info: Any, title: str) -> None:
+    assert read(document({}) | {"info": info}).title == title
+
+
 def refused(described: dict[str, Any], path: str = "/a", **more: Any) -> str:
     api: Api = read(document({path: {"post": described}}, **more))
     assert api.operations == ()
