@@ -128,7 +128,7 @@ class Desk:
 
     async def _put(self, shown: Shown, state: State) -> bool:
         standing = deciding.standing(shown.known, state)
-        return await self._ledger.put(shown.entry.field, shown.version, state.to_json(), 0, standing)
+        return bool(await self._ledger.put(shown.entry.field, shown.version, state.to_json(), 0, standing))
 
     def _ahead(self, known: Known) -> tuple[int, ...]:
         schedule, at = schedule_of(known.spec), self._clock.now_ms()
