@@ -13,18 +13,15 @@ accepting it once.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import orjson
+from collections.abc import Callable
+from dataclasses import replace
 
 from moorage_api.kinds import quantities
-from moorage_api.kinds.routine import Routine, RoutineSpec, schedule_of
+from moorage_api.kinds.routine import schedule_of
 from moorage_api.ledger.routines import Standing
 from moorage_gateway.routines import slots
+from moorage_gateway.routines.known import Known, digest
 from moorage_gateway.routines.state import (
     NEVER,
     RUN,
@@ -56,26 +53,6 @@ MOST_ALERTS = 64
 """Alerts of a routine that wait to be told; of more, the newest."""
 LONGEST_LOOK_MS = 3_600_000
 """Nobody computes further ahead than this: a zone's rules may change under a running process."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A routine's spec, read once."""
-
-    name: str
-    spec: RoutineSpec
-    digest: str
-    timing: str
-
-    @classmethod
-    def of(cls, name: str, wire: Mapping[str, Any]) -> Known:
-        """From the catalog's spec. Raises ManifestError's ValueError for what no manifest could say."""
-        made = Routine.model_validate({"metadata": {"name": name}, "spec": dict(wire)}, by_alias=True, by_name=False)
-        spec = made.spec
-        timing = f"{spec.schedule}|{spec.time_zone}|{spec.every}|{spec.at}"
-        # Sorted, since the catalog keeps a person's own JSON in another order than it was written in.
-        whole = orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
-        return cls(name, spec, _digest(whole), _digest(timing))
 
 
 def decide(
@@ -268,7 +245,7 @@ class _Work:
     def begin(self, slot: int, *, manual: bool = False) -> None:
         """The routine's run from now on."""
         # A due time's run is named by it and its routine: when Redis has lost that it runs, it is met again and not run a second time.
-        own = _digest(self._known.name)[:8] + (self._run_id() if manual else "")
+        own = digest(self._known.name)[:8] + (self._run_id() if manual else "")
         run = Run(id=f"{RUN}{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
         self._state = replace(self._state, run=run)
         self._start = True
@@ -407,7 +384,3 @@ class _Work:
         if following is not None:
             looks.append(following)
         return max(min(looks), self._now)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

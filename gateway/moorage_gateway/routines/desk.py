@@ -16,8 +16,8 @@ from moorage_api.ledger.progress import Told
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import Ended, Run, State
 
 TIMES = 5

@@ -24,9 +24,10 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.alerting import Alerts, after
 from moorage_gateway.routines.choosing import Choosing
-from moorage_gateway.routines.deciding import Known, decide
+from moorage_gateway.routines.deciding import decide
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.running import refused
 from moorage_gateway.routines.state import NEVER, Decision, Ended, Run, State, Turn, is_invocation
 from moorage_gateway.store import StoreUnavailable

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from component.gateway_http.test_invocations import Shim
-from component.routines.test_invocations_once import Gateways, gateways, holding
+from component.routines.test_invocations_once import KNOWN, RUN, Gateways, gateways, holding, kill, until
 from fakes.routine_world import RoutineWorld
 from fakes.valkey import Valkey
 from moorage_api.ledger.script import LedgerError
 from moorage_gateway.routines.choosing import Choosing
-from moorage_gateway.routines.state import State
+from moorage_gateway.routines.desk import Desk
+from moorage_gateway.routines.state import State, Turn
+from moorage_gateway.store import StoreUnavailable
+from moorage_gateway.store.memory import MemoryStore
 
 __all__ = ["gateways"]
 
@@ -61,6 +64,31 @@ async def state_of(world: RoutineWorld, name: str = "r") -> State:
 async def outcomes(world: RoutineWorld, name: str = "r") -> list[str]:
     """The oldest first."""
     return [run.outcome for run in reversed(await world.history.newest("dev", name, 500))]
+
+
+class Late(MemoryStore):
+    """While it gives up, what is put lands when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gives_up = False
+        self._late: list[tuple[str, bytes]] = []
+
+    async def put(self, key: str, data: bytes) -> None:
+        if not self.gives_up:
+            await super().put(key, data)
+            return
+        self._late.append((key, data))
+        raise StoreUnavailable("no answer from the store")
+
+    async def gave_up(self) -> bool:
+        return bool(self._late)
+
+    async def land(self) -> None:
+        """In the order in which it was put."""
+        assert self._late and not self.gives_up
+        while self._late:
+            await self.put(*self._late.pop(0))
 
 
 class Dump:
@@ -151,3 +179,62 @@ async def test_a_run_goes_on_though_redis_was_emptied_while_due_times_were_passe
     ended = [run.slot for run in runs if run.outcome == "succeeded"]
     assert set(ended) >= {before.run.slot, *before.queue} and len({run.slot for run in runs}) == len(runs), runs
     assert len(ended) == len(world.turns.accepted), "each once"
+
+
+async def test_what_the_store_is_told_late_of_a_suspension_counts_over_nothing_newer(
+    world: RoutineWorld, server: Valkey
+) -> None:
+    world.store = store = Late()
+    desk = Desk(world.ledger, world.history, world.clock)
+    await world.publish("r", every="1h")
+    await world.start(0)
+    await ticking(world, lambda: has(world, lambda state: state.cursor > 0))
+    store.gives_up = True
+    await desk.suspend("dev", "r", suspended=True)
+    await ticking(world, store.gave_up)
+    store.gives_up = False
+    await desk.suspend("dev", "r", suspended=False)
+    await ticking(world, lambda: has(world, lambda state: not state.owes))
+    await store.land()
+    await world.kill(0)
+    await world.emptied(server)
+    await world.start(1)
+    await world.publish("r", every="1h")
+    await ticking(world, lambda: has(world, lambda state: state.cursor > 0))
+    assert not (await state_of(world)).suspended
+
+
+async def test_a_record_of_an_invocation_that_lands_late_counts_over_nothing_newer(gateways: Gateways) -> None:
+    gateways.store = store = Late()
+    go = holding(gateways.shim, 200, b"done")
+    first, second = await gateways.one(), await gateways.one()
+    store.gives_up = True
+    with pytest.raises(StoreUnavailable):
+        await first.accept("acme", KNOWN, State(), RUN)
+    store.gives_up = False
+    name = await second.accept("acme", KNOWN, State(), RUN)
+    go.set()
+    assert await second.ended("acme", name) == Turn("completed", "done")
+    await store.land()  # that it is open
+    await gateways.tick(11)
+    assert await first.look("acme", name) == await second.look("acme", name) == Turn("completed", "done")
+
+
+async def test_an_end_that_lands_after_another_gateway_said_interrupted_changes_nothing(gateways: Gateways) -> None:
+    gateways.store = store = Late()
+    go = holding(gateways.shim, 200, b"done")
+    first, second = await gateways.one(), await gateways.one()
+    name = await first.accept("acme", KNOWN, State(), RUN)
+    await until(lambda: len(gateways.shim.bodies) == 1)
+    store.gives_up = True
+    go.set()
+    async with asyncio.timeout(20):
+        while not await store.gave_up():
+            await asyncio.sleep(0.01)
+    await kill(name)
+    store.gives_up = False
+    await gateways.tick(11)
+    found = await second.look("acme", name)
+    assert found.status == "failed" and found.error.startswith("interrupted"), found
+    await store.land()
+    assert await first.look("acme", name) == await second.look("acme", name) == found

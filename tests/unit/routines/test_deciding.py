@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from moorage_gateway.routines import deciding
-from moorage_gateway.routines.deciding import START_MS, Known, by_hand, called_off, decide, held
+from moorage_gateway.routines.deciding import START_MS, by_hand, called_off, decide, held
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import Decision, Run, State, Turn
 
 pytestmark = [pytest.mark.unit, pytest.mark.routines]
