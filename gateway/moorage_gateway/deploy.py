@@ -23,7 +23,7 @@ from moorage_gateway.bundles import Bundles
 from moorage_gateway.clock import Clock
 from moorage_gateway.keys import Commands
 from moorage_gateway.refusals import unavailable
-from moorage_gateway.routines.deciding import Known
+from moorage_gateway.routines.known import Known
 
 ANSWER_WITHIN = 30.0  # seconds; building the environment goes on after the answer
 POLL = 0.05

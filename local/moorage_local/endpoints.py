@@ -111,7 +111,7 @@ class Endpoints:
         return [sentence for each in ours if (sentence := self._missing(each)) is not None]
 
     def refusal(self, routine: Routine) -> str | None:
-        """Why a routine is not run whose alerts may go nowhere, with the field; None where they may, or where there is no URL yet."""
+        """Why a routine is not begun whose alerts may go nowhere, with the field; None where they may, or where there is no URL yet."""
         for number, target in enumerate(routine.spec.alerts):
             url = self.key_of(target.url)
             why = "" if url is None else rules.refusal(rules.place_of(number, "url"), target.name, url, _opened(url))
@@ -232,9 +232,8 @@ class Endpoints:
     async def _publish_routines(self, ledger: ProviderLedger) -> None:
         held = {entry.field: entry for entry in await ledger.routines.entries() if entry.tenant == self._tenant}
         agents = await ledger.agents()
-        able = [
-            RoutineEntry(self._tenant, one.name, one.wire_spec()) for one in self._routines if self.refusal(one) is None
-        ]
+        found = [(one, RoutineEntry(self._tenant, one.name, one.wire_spec())) for one in self._routines]
+        able = [entry for one, entry in found if entry.field in held or self.refusal(one) is None]
         wanted = {entry.field: entry for entry in able if rules.counts(entry, agents, held)}
         for field, entry in wanted.items():
             if held.get(field) != entry:

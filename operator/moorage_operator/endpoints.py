@@ -4,7 +4,7 @@ became of them.
 Layer: engine of the operator, above `kube`. It looks at everything every `LOOK_SECONDS`: they are few and change seldom, and so a key that
 was changed in its Secret is noticed too (faults.md F41). Keys pass through this process and stand nowhere else in it.
 
-    Wanted     what follows from the objects alone (pure): one an object, with why it cannot be used
+    wanted     what follows from the objects alone (pure): one an object, with why it cannot be used
     Endpoints  the loop
 """
 
@@ -14,20 +14,13 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from moorage_api import conditions
-from moorage_api.catalog import (
-    EndpointEntry,
-    RoutineEntry,
-    ToolboxEntry,
-    alert_credential_name,
-    credential_name,
-    tool_credential_name,
-)
-from moorage_api.kinds import ManifestError, ModelEndpoint, Routine, Toolbox, parse_any
+from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
+from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import Standing
@@ -35,11 +28,26 @@ from moorage_api.ledger.script import LedgerError
 from moorage_api.provider import routines
 from moorage_operator import consent_faults, telling
 from moorage_operator.kube import ENDPOINTS, EVENTS, ROUTINES, SECRETS, TOOLBOXES, Kind, Kube, KubeError, Object
-from moorage_operator.program_objects import Program
 from moorage_operator.programs import Programs, forbidden
 from moorage_operator.programs import Standing as ProgramStanding
 from moorage_operator.settings import Settings
 from moorage_operator.status import shown_conditions
+from moorage_operator.wanted import (
+    ALERT_FORBIDDEN,
+    CREDENTIAL_FORBIDDEN,
+    CREDENTIAL_MISSING,
+    OAUTH_REFUSED,
+    PROGRAM_WAITS,
+    SPEC_REFUSED,
+    STOPPED,
+    SUSPENDED,
+    Needed,
+    Wanted,
+    attended,
+    place_of,
+    still,
+    wanted,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,144 +58,8 @@ SOON_SECONDS = 3.0
 """While a program is not ready yet."""
 MOST_KEY = 16 * 1024
 
-_CALLED = {ModelEndpoint.__name__: "model endpoint", Toolbox.__name__: "toolbox", Routine.__name__: "routine"}
 _LISTED = {ENDPOINTS: ModelEndpoint.__name__, TOOLBOXES: Toolbox.__name__, ROUTINES: Routine.__name__}
 _KIND_OF: dict[str, Kind] = {name: kind for kind, name in _LISTED.items()}
-
-NAME_TAKEN = "NameTaken"
-SPEC_REFUSED = "SpecRefused"
-CREDENTIAL_MISSING = "CredentialMissing"
-CREDENTIAL_FORBIDDEN = "CredentialForbidden"
-PROGRAM_WAITS = "ProgramNotReady"
-OAUTH_REFUSED = "OAuthRefused"
-ALERT_FORBIDDEN = "AlertForbidden"
-AGENT_MISSING = "AgentMissing"
-STOPPED = "Stopped"
-SUSPENDED = "Suspended"
-
-
-@dataclass(frozen=True)
-class Needed:
-    """A credential: what gateways call it, and the value of the Secret it is. `field`: where a routine's manifest names it; `target`: the
-    alert target whose URL it is."""
-
-    name: str
-    namespace: str
-    secret: str
-    key: str
-    field: str = ""
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One object: its entry, or why there is none. `programs`: what is to run for it."""
-
-    body: Mapping[str, Any]
-    tenant: str
-    name: str
-    entry: EndpointEntry | ToolboxEntry | RoutineEntry | None = None
-    needs: tuple[Needed, ...] = ()
-    programs: tuple[Program, ...] = ()
-    waits: str = ""
-    """What it lacks though it is published: one of its programs, for what else it has; or its agent, which was there."""
-    refused: str = ""
-    """What authorization servers do not take of it: likewise."""
-    reason: str = conditions.SERVING
-    message: str = "Agents that name it may use it."
-
-    @property
-    def ready(self) -> bool:
-        """Whether agents may use it."""
-        return self.entry is not None and self.reason == conditions.SERVING
-
-    def without(self, reason: str, message: str) -> Wanted:
-        """It cannot be used: it is not published."""
-        return replace(self, reason=reason, message=message)
-
-
-def wanted(bodies: Sequence[Mapping[str, Any]], tenants: Mapping[str, str]) -> list[Wanted]:
-    """What each object asks for. A name is unique in a tenant: the oldest has it."""
-    found: list[Wanted] = []
-    taken: dict[tuple[str, str, str], str] = {}
-    order = sorted(bodies, key=lambda body: (body["metadata"].get("creationTimestamp") or "", _place(body)))
-    for body in order:
-        namespace, name = _place(body)
-        tenant = tenants.get(namespace, namespace)
-        one, kind = Wanted(body, tenant, name), str(body["kind"])
-        owner = taken.get((kind, tenant, name))
-        if owner is not None:
-            what = f"{_CALLED.get(kind, kind)} {name}"
-            found.append(one.without(NAME_TAKEN, f"the tenant {tenant} has a {what} in the namespace {owner}"))
-            continue
-        taken[kind, tenant, name] = namespace
-        try:
-            made = parse_any(_document(body))
-        except ManifestError as fault:
-            found.append(one.without(SPEC_REFUSED, str(fault)))
-            continue
-        if isinstance(made, ModelEndpoint):
-            found.append(_endpoint(one, namespace, made))
-        elif isinstance(made, Toolbox):
-            found.append(_toolbox(one, namespace, made))
-        elif isinstance(made, Routine):
-            found.append(_routine(one, namespace, made))
-    return found
-
-
-def _endpoint(one: Wanted, namespace: str, made: ModelEndpoint) -> Wanted:
-    entry, named = EndpointEntry(one.tenant, one.name, made.wire_spec()), made.spec.credential
-    if named is None:
-        return replace(one, entry=entry)
-    needed = Needed(credential_name(one.tenant, one.name), namespace, named.secret, named.key)
-    return replace(one, entry=entry, needs=(needed,))
-
-
-def _toolbox(one: Wanted, namespace: str, made: Toolbox) -> Wanted:
-    bare = [each.name for each in made.spec.upstreams if each.stdio is not None and each.stdio.image is None]
-    if bare:
-        why = f"upstream {bare[0]}: stdio.image is missing: in a cluster a program runs in the image that holds it"
-        return one.without(SPEC_REFUSED, why)
-    meta = one.body["metadata"]
-    owner = {"apiVersion": API_VERSION, "kind": "Toolbox", "name": one.name, "uid": str(meta.get("uid", ""))}
-    runs = tuple(
-        Program(namespace, one.tenant, one.name, each.name, each.stdio, owner)
-        for each in made.spec.upstreams
-        if each.stdio is not None
-    )
-    needs = tuple(
-        Needed(tool_credential_name(one.tenant, one.name, each.name), namespace, named.secret, named.key)
-        for each in made.spec.upstreams
-        if (named := each.secret) is not None
-    )
-    return replace(one, entry=ToolboxEntry(one.tenant, one.name, made.wire_spec()), needs=needs, programs=runs)
-
-
-def _routine(one: Wanted, namespace: str, made: Routine) -> Wanted:
-    needs = tuple(
-        Needed(
-            alert_credential_name(one.tenant, one.name, target.name, part),
-            namespace,
-            named.secret,
-            named.key,
-            routines.place_of(number, part),
-            target.name if part == "url" else "",
-        )
-        for number, target in enumerate(made.spec.alerts)
-        for part, named in (("url", target.url), ("signing", target.signing))
-        if named is not None
-    )
-    entry = RoutineEntry(one.tenant, one.name, made.wire_spec())
-    return replace(one, entry=entry, needs=needs, message=f"Due times are run by {made.spec.agent}.")
-
-
-def attended(one: Wanted, agents: Container[str], published: Container[str]) -> Wanted:
-    """A routine whose agent is not there says so, and waits where nobody ran it yet. Both hold fields of the catalog."""
-    if not one.ready or not isinstance(one.entry, RoutineEntry) or routines.is_known(one.entry, agents):
-        return one
-    stays = routines.counts(one.entry, agents, published)
-    why = routines.without_agent(one.entry.spec["agent"], published=stays)
-    return replace(one, waits=why) if stays else one.without(AGENT_MISSING, why)
 
 
 def key_of(secret: Mapping[str, Any] | None, key: str) -> str | None:
@@ -226,14 +98,14 @@ class Endpoints:
 
     async def look(self, doors: ProviderLedger) -> None:
         """One look at everything. Keys are there before what needs them is published. Raises KubeError, LedgerError."""
-        found = wanted([body async for body in self._bodies()], self._tenants)
-        keys: dict[str, str] = {}
-        found = [await self._keyed(one, keys) for one in found]
-        found = await self._run(await self._kept(found, keys))
         timed = {entry.field: entry for entry in await doors.routines.entries()}
+        found = [still(one, timed) for one in wanted([body async for body in self._bodies()], self._tenants)]
+        keys: dict[str, str] = {}
+        found = [await self._keyed(one, keys, timed) for one in found]
+        found = await self._run(await self._kept(found, keys, timed))
         agents = await doors.agents()
         found = [attended(one, agents, timed) for one in found]
-        ready = [one.entry for one in found if one.ready]
+        ready = [one.entry for one in found if one.published]
         await _told(
             {each.field: each for each in ready if isinstance(each, EndpointEntry)},
             {entry.field: entry for entry in await doors.endpoints()},
@@ -278,30 +150,40 @@ class Endpoints:
                     if fault.status != 404:  # a cluster whose definitions are older than this operator
                         raise
 
-    async def _keyed(self, one: Wanted, keys: dict[str, str]) -> Wanted:
-        """Reads its keys into `keys`: all of them, or none."""
+    async def _keyed(self, one: Wanted, keys: dict[str, str], published: Collection[str]) -> Wanted:
+        """Reads its keys into `keys`: all of them, or none; of a routine those that there are, where it is run without the others."""
         read: dict[str, str] = {}
-        for need in one.needs if one.ready else ():
-            where = f"{need.field}: " if need.field else ""
-            if self._settings.gateway_credentials is None:
-                return one.without(CREDENTIAL_FORBIDDEN, where + forbidden(need.secret))
-            try:
-                secret = await self._kube.get(SECRETS, need.namespace, need.secret)
-            except KubeError as fault:
-                if fault.status == 403:
-                    return one.without(CREDENTIAL_FORBIDDEN, where + forbidden(need.secret))
-                raise
-            value = key_of(secret, need.key)
-            if value is None:
-                what = f"has no usable value {need.key!r}" if secret is not None else "is not there"
-                why = f"{where}the Secret {need.secret} {what} in the namespace {need.namespace}"
-                return one.without(CREDENTIAL_MISSING, why)
-            why = self._refusal(need, value)
-            if why:
-                return one.without(ALERT_FORBIDDEN, why)
-            read[need.name] = value
-        keys |= read
+        faults: list[tuple[str, str]] = []
+        for need in one.needs if one.published else ():
+            fault = await self._read(need, read)
+            if fault is not None:
+                faults.append(fault)
+        if faults:
+            one = one.unkeyed(faults, published)
+        if one.published:
+            keys |= read
         return one
+
+    async def _read(self, need: Needed, read: dict[str, str]) -> tuple[str, str] | None:
+        """Puts its value into `read`; why there is none, as reason and message."""
+        where = f"{need.field}: " if need.field else ""
+        if self._settings.gateway_credentials is None:
+            return CREDENTIAL_FORBIDDEN, where + forbidden(need.secret)
+        try:
+            secret = await self._kube.get(SECRETS, need.namespace, need.secret)
+        except KubeError as fault:
+            if fault.status == 403:
+                return CREDENTIAL_FORBIDDEN, where + forbidden(need.secret)
+            raise
+        value = key_of(secret, need.key)
+        if value is None:
+            what = f"has no usable value {need.key!r}" if secret is not None else "is not there"
+            return CREDENTIAL_MISSING, f"{where}the Secret {need.secret} {what} in the namespace {need.namespace}"
+        why = self._refusal(need, value)
+        if why:
+            return ALERT_FORBIDDEN, why
+        read[need.name] = value
+        return None
 
     def _refusal(self, need: Needed, value: str) -> str:
         """Why a value of a Secret, base64, is not the URL of an alert; nothing of it is said."""
@@ -310,7 +192,7 @@ class Endpoints:
         url, allowed = base64.b64decode(value).decode(), frozenset(self._settings.allowed_upstreams)
         return routines.refusal(need.field, need.target, url, allowed)
 
-    async def _kept(self, found: list[Wanted], keys: dict[str, str]) -> list[Wanted]:
+    async def _kept(self, found: list[Wanted], keys: dict[str, str], published: Collection[str]) -> list[Wanted]:
         """The gateways' Secret holds exactly these keys, or nothing that needs one is ready."""
         name = self._settings.gateway_credentials
         if name is None:
@@ -318,7 +200,8 @@ class Endpoints:
         held = await self._kube.get(SECRETS, self._settings.namespace, name)
         if held is None:
             why = f"the platform's Secret {name} is gone: run helm upgrade, which makes it again"
-            return [one.without(CREDENTIAL_MISSING, why) if one.needs and one.ready else one for one in found]
+            fault = (CREDENTIAL_MISSING, why)
+            return [one.unkeyed([fault], published) if one.needs and one.published else one for one in found]
         old: Mapping[str, str] = held.get("data") or {}
         change: dict[str, str | None] = {each: value for each, value in keys.items() if old.get(each) != value}
         change |= dict.fromkeys(old.keys() - keys.keys())
@@ -334,10 +217,10 @@ class Endpoints:
             kind, event = _KIND_OF[str(one.body["kind"])], telling.failure(one.body, standing, self._now())
             if event is not None:  # before the status: it is told anew where that was not written
                 await self._event(event)
-            await self._kube.merge(kind, *_place(one.body), {"status": fresh}, part="status")
+            await self._kube.merge(kind, *place_of(one.body), {"status": fresh}, part="status")
         except KubeError as fault:
             if fault.status != 404:
-                log.warning("%s %s/%s: its status: %s", one.body["kind"], *_place(one.body), fault.message)
+                log.warning("%s %s/%s: its status: %s", one.body["kind"], *place_of(one.body), fault.message)
 
     async def _event(self, body: Object) -> None:
         """A failure to tell of one keeps no status from being written."""
@@ -376,10 +259,9 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
     generation = int(one.body["metadata"].get("generation", 1))
     seen = conditions.begin(generation)
     if one.ready and one.waits:
-        reason = AGENT_MISSING if isinstance(one.entry, RoutineEntry) else PROGRAM_WAITS
-        one = one.without(reason, one.waits[: conditions.MESSAGE_LIMIT])
+        one = one.without(PROGRAM_WAITS, one.waits)
     if one.ready and one.refused:
-        one = one.without(OAUTH_REFUSED, one.refused[: conditions.MESSAGE_LIMIT])
+        one = one.without(OAUTH_REFUSED, one.refused)
     mark = conditions.mark_true if one.ready else conditions.mark_false
     seen = mark(seen, conditions.READY, one.reason, one.message, now=now)
     shown = one.body.get("status") or {}
@@ -390,20 +272,14 @@ def status_of(one: Wanted, now: float, standing: Standing | None = None) -> Obje
 
 
 def _troubled(one: Wanted, standing: Standing | None) -> Wanted:
-    """A routine that was stopped, or is suspended, is not ready, and says why."""
-    if standing is None or not one.ready:
+    """A routine that was stopped, or is suspended, is not ready, and says why, beside what else is wrong with it."""
+    if standing is None or not one.published:
         return one
+    more = "" if one.ready else f"\n{one.message}"
     if standing.stopped:
         why = f"stopped after {standing.failures} failed runs in a row ({standing.error}): `moorage routines resume {one.name}`"
-        return one.without(STOPPED, why)
-    return one.without(SUSPENDED, "no due time is run") if standing.suspended else one
-
-
-def _place(body: Mapping[str, Any]) -> tuple[str, str]:
-    return str(body["metadata"]["namespace"]), str(body["metadata"]["name"])
-
-
-def _document(body: Mapping[str, Any]) -> dict[str, Any]:
-    namespace, name = _place(body)
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "spec": body.get("spec") or {}}
+        return one.without(STOPPED, why + more)
+    if standing.suspended and one.reason != SPEC_REFUSED:
+        why = "no due time is run"
+        return one.without(SUSPENDED, why) if one.ready else one.without(one.reason, f"{one.message}\nsuspended: {why}")
+    return one

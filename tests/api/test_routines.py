@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,14 @@ from api.test_kubectl import GOLDEN
 from api.test_model_endpoints import secret
 from api.world import SECRETS, Means, World, until, world_of
 from cluster.node.control import ControlPlane
+from fakes.routine_world import HandClock, NobodyTold, PlayedTurns
 from moorage_api.ledger import keys
-from moorage_api.ledger.routines import Standing
+from moorage_api.ledger.routines import RoutineLedger, Standing
+from moorage_gateway.routines.desk import Desk
+from moorage_gateway.routines.history import History
+from moorage_gateway.routines.holds import Holds
+from moorage_gateway.routines.scheduling import Scheduler
+from moorage_gateway.store.memory import MemoryStore
 from moorage_operator.kube import ROUTINES
 
 pytestmark = [pytest.mark.api, pytest.mark.routines, pytest.mark.timeout(180)]
@@ -35,7 +42,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"input": None, "items": [{"type": "message", "content": "x" * 300_000}]},
         "spec.items: is larger than 256Ki",
     ),
-    "untold": (alert("absent"), "spec.alerts[0].url: the Secret absent is not there"),
     "plain": (alert("hooks", "plain"), "spec.alerts[0].url: the target ops is not allowed: is spoken to without TLS"),
     "private": (
         alert("hooks", "private"),
@@ -158,6 +164,62 @@ async def test_an_object_says_when_its_routine_is_due_how_its_last_run_ended_and
         await until("it runs no more", lambda: _gone(world, "dev/triage"))
 
 
+async def test_a_routine_keeps_its_state_while_its_secret_is_gone_and_ends_with_its_object(
+    means: Means, numbers: Iterator[int]
+) -> None:
+    """The scheduler is a gateway's own; turns are played, and the one here goes on for as long as the test's clock stands."""
+    async with world_of(means, f"routines-{next(numbers)}", 11) as world:
+        await world.kube.create(SECRETS, secret(world, "gateway-credentials", None))
+        await world.kube.create(SECRETS, secret(world, "hooks", {"url": "https://hooks.example.com/secret-part"}))
+        await world.kube.create(ROUTINES, document("triage", world.namespace, **alert("hooks")))
+        await world.apply("worker")
+        clock, ledger = HandClock(), RoutineLedger(world.gateway)
+        turns, store = PlayedTurns(clock, random.Random(1), lasts_ms=1), MemoryStore()
+        history, parts = History(store), (Holds(store), NobodyTold(), Nothing())
+        scheduler = asyncio.create_task(Scheduler(ledger, turns, history, *parts, clock).run())  # type: ignore[arg-type]
+        desk = Desk(ledger, history, clock)
+        try:
+            world.start(MOORAGE_GATEWAY_CREDENTIALS="gateway-credentials")
+            await until("it is published", lambda: _has(world, "dev/triage"))
+            await until("it is known", lambda: desk.run("dev", "triage"))
+            await until("and runs", lambda: _runs(desk))
+            assert await desk.suspend("dev", "triage", suspended=True)
+            before = await desk.get("dev", "triage")
+            await world.kube.delete(SECRETS, world.namespace, "hooks")
+            absent = "spec.alerts[0].url: the Secret hooks is not there"
+            await until("its object says so", lambda: _says(world, "triage", absent))
+            assert await _has(world, "dev/triage"), "its state would go with it"
+            said = await condition(world, "triage")
+            assert said["reason"] == "CredentialMissing" and said["message"].endswith("suspended: no due time is run")
+            held = await world.kube.get(SECRETS, world.namespace, "gateway-credentials")
+            assert held is not None and not held.get("data"), "who may not be told any more is not told"
+            await world.kube.create(SECRETS, secret(world, "hooks", {"url": "https://hooks.example.com/secret-part"}))
+            await until("it is back", lambda: _because(world, "triage", "Suspended"))
+            after = await desk.get("dev", "triage")
+            assert before is not None and after is not None and after.state.run == before.state.run
+            assert after.state.suspended and turns.cancelled == []
+            clock.ms += 1000
+            await until("its run ends as any", lambda: history.newest("dev", "triage", 5))
+            assert [run.outcome for run in await history.newest("dev", "triage", 5)] == ["succeeded"]
+            await world.kube.delete(ROUTINES, world.namespace, "triage")
+            await until("it ends with its object", lambda: _gone(world, "dev/triage"))
+        finally:
+            scheduler.cancel()
+            await asyncio.gather(scheduler, return_exceptions=True)
+
+
+class Nothing:
+    """Redis loses nothing here."""
+
+    async def recover(self) -> None:
+        raise AssertionError("nothing was lost")
+
+
+async def _runs(desk: Desk) -> bool:
+    shown = await desk.get("dev", "triage")
+    return shown is not None and shown.state.run is not None and shown.state.run.phase == "running"
+
+
 async def events(kubectl: Any) -> list[dict[str, Any]]:
     """Of routines, the oldest first."""
     found = json.loads(await kubectl("get", "events", "--field-selector", "involvedObject.kind=Routine", "-o", "json"))
@@ -175,6 +237,10 @@ async def _gone(world: World, field: str) -> bool:
 async def _says(world: World, name: str, word: str) -> bool:
     found = await condition(world, name)
     return found.get("status") == "False" and str(found.get("message")).startswith(word)
+
+
+async def _because(world: World, name: str, reason: str) -> bool:
+    return (await condition(world, name)).get("reason") == reason
 
 
 async def _ready(world: World, name: str) -> bool:

@@ -21,9 +21,9 @@ from moorage_api.kinds import Routine, parse_any
 from moorage_api.kinds.agent import API_VERSION
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.scheduling import Scheduler
 from moorage_gateway.routines.state import Alert, Run, State, Turn
 from moorage_gateway.store.memory import MemoryStore

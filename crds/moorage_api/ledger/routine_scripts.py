@@ -2,6 +2,8 @@
 
 Whoever takes a due routine has it for a while and puts its next state back under the version that it took: of two that had it, one
 succeeds, and so of two that saw one due time one claims it. Who dies in between leaves it due again.
+
+A version is a time (us) and more than the one before it: what the store was told under a later version counts, after a loss too.
 """
 
 from __future__ import annotations
@@ -53,12 +55,13 @@ if A[3] == '' then
   call('ZREM', 'routines:due', A[1])
   return reply('OK')
 end
-call('HSET', key, 'version', int(tonumber(A[2]) + 1), 'state', A[3], 'shown', A[5])
+local version = int(fence_after(A[2]))
+call('HSET', key, 'version', version, 'state', A[3], 'shown', A[5])
 if A[4] ~= '' then
   call('ZADD', 'routines:due', A[4], A[1])
   if tonumber(A[4]) <= MS then call('PUBLISH', 'hint:routines', A[1]) end
 end
-return reply('OK')
+return reply('OK', version)
 """,
     effect=True,
 )

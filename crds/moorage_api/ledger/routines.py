@@ -76,11 +76,14 @@ class RoutineLedger:
         ]
         return int(out[0]), found
 
-    async def put(self, field: str, version: int, state: str, look: int | None, shown: Standing | None = None) -> bool:
-        """The next state, and when to look again (ms; None leaves it). False when it is another one by now. An empty state forgets it."""
+    async def put(self, field: str, version: int, state: str, look: int | None, shown: Standing | None = None) -> int:
+        """The next state, and when to look again (ms; None leaves it): its version, 0 when it is another one by now. An empty state
+        forgets it, and has 1."""
         said = "" if shown is None else shown.to_json()
         out = await self._runner.run(PUT_ROUTINE, field, version, state, "" if look is None else look, said)
-        return text(out[0]) == "OK"
+        if text(out[0]) != "OK":
+            return 0
+        return int(out[1]) if len(out) > 1 else 1
 
     async def look(self, field: str) -> TakenRoutine | None:
         """A routine without taking it; None when it is not published."""

@@ -5,7 +5,8 @@
     is not there    no                  it waits, and due times count from when the agent is there
     is not there    yes                 it stays: its runs fail, and people are told
 
-A routine whose alerts may not go where they would is not published.
+A routine whose alerts may not go where they would is not published, unless it is already. No Secret of its alerts is needed to run: what
+cannot be told waits. Unpublished is what was deleted, and nothing else: a routine's state goes with it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.invoking import Invoking
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.running import Running
 from moorage_gateway.routines.state import Run, State, Turn, is_invocation
 

@@ -1,7 +1,7 @@
 """What becomes of a routine at one look. Pure: `now` is an argument, and no turn is touched. Layer: gateway.
 
     1  the manifest changed          due times count from now on, a stopped routine goes on
-    2  the run's turn has ended      over, or another try later
+    2  the run's turn has ended      over, or another try later; of a run that the history has, what stands there
     3  a try's time has come         it starts
     4  due times passed              run, queued, passed over, or in the place of what runs
     5  nothing runs, some wait       the next one starts
@@ -13,19 +13,18 @@ accepting it once.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import orjson
+from collections.abc import Callable
+from dataclasses import replace
 
 from moorage_api.kinds import quantities
-from moorage_api.kinds.routine import Routine, RoutineSpec, schedule_of
+from moorage_api.kinds.routine import schedule_of
 from moorage_api.ledger.routines import Standing
 from moorage_gateway.routines import slots
+from moorage_gateway.routines.known import Known, digest
 from moorage_gateway.routines.state import (
+    NEVER,
+    RUN,
     Alert,
     AlertKind,
     Decision,
@@ -56,31 +55,23 @@ LONGEST_LOOK_MS = 3_600_000
 """Nobody computes further ahead than this: a zone's rules may change under a running process."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A routine's spec, read once."""
-
-    name: str
-    spec: RoutineSpec
-    digest: str
-    timing: str
-
-    @classmethod
-    def of(cls, name: str, wire: Mapping[str, Any]) -> Known:
-        """From the catalog's spec. Raises ManifestError's ValueError for what no manifest could say."""
-        made = Routine.model_validate({"metadata": {"name": name}, "spec": dict(wire)}, by_alias=True, by_name=False)
-        spec = made.spec
-        timing = f"{spec.schedule}|{spec.time_zone}|{spec.every}|{spec.at}"
-        # Sorted, since the catalog keeps a person's own JSON in another order than it was written in.
-        whole = orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
-        return cls(name, spec, _digest(whole), _digest(timing))
-
-
-def decide(known: Known, state: State, now: int, turn: Turn | None = None, *, run_id: Callable[[], str]) -> Decision:
-    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at."""
+def decide(
+    known: Known,
+    state: State,
+    now: int,
+    turn: Turn | None = None,
+    *,
+    run_id: Callable[[], str],
+    done: Ended | None = None,
+) -> Decision:
+    """The next look's outcome. `turn`: how the run's newest turn stands, None where it was not looked at. `done`: what the history says of
+    the run that goes on; one that ended is met again where Redis comes back older than it was."""
     work = _Work(known, state, now, run_id)
     work.manifest()
-    work.ending(turn)
+    if done is not None:
+        work.met(done)
+    else:
+        work.ending(turn)
     work.retrying()
     work.timing()
     work.starting()
@@ -215,6 +206,16 @@ class _Work:
             case "open" if run.until and self._now >= run.until + OVERDUE_MS:  # it should have ended by itself
                 self._cancel = run.responses[-1]
 
+    def met(self, done: Ended) -> None:
+        """Its run has ended, and was forgotten to have; or its due time was not to be run."""
+        if done.outcome in NEVER:
+            self._state = replace(self._state, run=None)
+            return
+        tried = left(replace(self._state, ending=()))
+        if done.outcome in ("cancelled", "replaced"):  # who was to end it may have been forgotten, too
+            self._state = replace(self._state, ending=(*self._state.ending, *tried)[-MOST_ENDING:])
+        self._close(done)
+
     def retrying(self) -> None:
         run = self._state.run
         if run is not None and run.phase == "waiting" and self._now >= run.again:
@@ -244,8 +245,8 @@ class _Work:
     def begin(self, slot: int, *, manual: bool = False) -> None:
         """The routine's run from now on."""
         # A due time's run is named by it and its routine: when Redis has lost that it runs, it is met again and not run a second time.
-        own = _digest(self._known.name)[:8] + (self._run_id() if manual else "")
-        run = Run(id=f"run_{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
+        own = digest(self._known.name)[:8] + (self._run_id() if manual else "")
+        run = Run(id=f"{RUN}{slot:016x}{own}", slot=slot, manual=manual, began=self._now)
         self._state = replace(self._state, run=run)
         self._start = True
 
@@ -321,13 +322,16 @@ class _Work:
             id=run.id, slot=run.slot, outcome=outcome, ended=self._now, began=run.began, manual=run.manual,
             tries=run.number, responses=run.responses, output=turn.output, error=turn.error,
         )  # fmt: skip
+        self._close(ended)
+
+    def _close(self, ended: Ended) -> None:
         self._ended.append(ended)
         self._state = replace(self._state, run=None, last=ended.last)
-        if outcome == "succeeded":
+        if ended.outcome == "succeeded":
             if self._state.incident:
                 self._tell("resolved", ended, self._state.failures)
             self._state = replace(self._state, failures=0, incident="")
-        elif outcome in ("failed", "timed_out"):
+        elif ended.outcome in ("failed", "timed_out"):
             self._streak(ended)
 
     def _streak(self, ended: Ended) -> None:
@@ -355,7 +359,7 @@ class _Work:
     def _never(self, outcome: Outcome, slot: int) -> None:
         """A due time that was not run. Its id follows from it: said twice, it is one entry."""
         why = "the run before it went on" if outcome == "skipped" else "nobody could run it in time"
-        never = Ended(id=f"run_{slot:016x}{outcome}", slot=slot, outcome=outcome, ended=self._now, error=why)
+        never = Ended(id=f"{RUN}{slot:016x}{outcome}", slot=slot, outcome=outcome, ended=self._now, error=why)
         self._state = replace(self._state, named=(*self._state.named, never)[-MOST_NAMED:])
 
     def _look(self) -> int:
@@ -372,7 +376,7 @@ class _Work:
                 case "waiting":
                     looks.append(run.again)
         looks += [alert.at for alert in self._state.alerts]
-        if self._state.kept != self._state.hold:  # the store is told at the next look
+        if self._state.owes:  # the store is told at the next look
             looks.append(self._now)
         if self._state.ending:  # whoever cancels them may die in the middle of it
             looks.append(self._now + START_MS)
@@ -380,7 +384,3 @@ class _Work:
         if following is not None:
             looks.append(following)
         return max(min(looks), self._now)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

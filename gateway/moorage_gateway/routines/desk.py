@@ -16,8 +16,8 @@ from moorage_api.ledger.progress import Told
 from moorage_api.ledger.routines import RoutineLedger
 from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.history import History
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import Ended, Run, State
 
 TIMES = 5
@@ -128,7 +128,7 @@ class Desk:
 
     async def _put(self, shown: Shown, state: State) -> bool:
         standing = deciding.standing(shown.known, state)
-        return await self._ledger.put(shown.entry.field, shown.version, state.to_json(), 0, standing)
+        return bool(await self._ledger.put(shown.entry.field, shown.version, state.to_json(), 0, standing))
 
     def _ahead(self, known: Known) -> tuple[int, ...]:
         schedule, at = schedule_of(known.spec), self._clock.now_ms()

@@ -1,7 +1,7 @@
-"""What is kept of a run's invocations, in the object store: `routine-invocations/TENANT/ID.json`. Layer: gateway.
+"""What is kept of a run's invocations, in the object store: `routine-invocations/TENANT/ID/FENCE-STATUS.json`. Layer: gateway.
 
-Written before the request is sent, so that a loss of Redis sends none twice, and again with what became of it. It goes when the run is in
-the history.
+One is written before the request is sent, so that a loss of Redis sends none twice, and one with what became of it; all of them go when the
+run is in the history. The newest counts, by the fence of whoever wrote it: a write that its deadline gave up may land at any time.
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ class Invocations:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put(self, tenant: str, name: str, invocation: Invocation) -> None:
-        """As it is now."""
-        await self._store.put(_key(tenant, name), orjson.dumps(asdict(invocation)))
+    async def put(self, tenant: str, name: str, fence: int, invocation: Invocation) -> None:
+        """As it is now, says who has the lease under this fence; an end counts over `open`."""
+        ended = "open" if invocation.status == "open" else "over"  # sorted so
+        await self._store.put(f"{_folder(tenant, name)}{fence:020d}-{ended}.json", orjson.dumps(asdict(invocation)))
 
     async def get(self, tenant: str, name: str) -> Invocation | None:
         """None where there is none; one that cannot be read is an interrupted one."""
-        data = await self._store.get(_key(tenant, name))
+        keys = await self._store.list(_folder(tenant, name))
+        data = await self._store.get(keys[-1]) if keys else None
         if data is None:
             return None
         try:
@@ -63,8 +65,8 @@ class Invocations:
     async def forget(self, tenant: str, names: Iterable[str]) -> None:
         """They are in the history."""
         for name in names:
-            await self._store.delete(_key(tenant, name))
+            await self._store.delete_prefix(_folder(tenant, name))
 
 
-def _key(tenant: str, name: str) -> str:
-    return f"routine-invocations/{tenant}/{name}.json"
+def _folder(tenant: str, name: str) -> str:
+    return f"routine-invocations/{tenant}/{name}/"

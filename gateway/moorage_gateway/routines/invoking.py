@@ -26,8 +26,8 @@ from moorage_gateway.recovery import Recovery
 from moorage_gateway.routes.doors import SessionDoor
 from moorage_gateway.routes.reaching import Asked, Reaching
 from moorage_gateway.routines import sending
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.invocations import INTERRUPTED, Invocation, Invocations
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.running import owner, session_of
 from moorage_gateway.routines.sending import Heard
 from moorage_gateway.routines.state import INVOCATION, Run, State, Turn
@@ -41,7 +41,7 @@ LOOK_S = 2.0
 CANCEL_S = 60.0
 """Until whoever asked for an end looks again: longer than two renewals and the end that is written down."""
 KEEP_S = 60.0
-"""For writing down how it ended; afterwards its lease runs out, and it was interrupted."""
+"""For writing down how it ended; afterwards its lease is let go, and it was interrupted."""
 PAUSE_S = 0.5
 CLOSE_S = 5.0
 
@@ -55,6 +55,7 @@ class _Going:
     tenant: str
     name: str
     run: Run
+    fence: int
     seconds: float
     task: asyncio.Task[None] | None = None
     heard: Heard = field(default_factory=Heard)
@@ -109,30 +110,32 @@ class Invoking:
         if "invocations" not in place.entry.protocols:
             raise ApiError(Kind.UNPROCESSABLE, f"Agent '{known.spec.agent}' does not serve invocations.")
         body = sending.body_of(known, state, run)
-        if not await self._leases.take(name):
+        fence = await self._leases.take(name)
+        if not fence:
             if await self._records.get(tenant, name) is None:  # not persisted yet
                 raise ApiError(Kind.UNAVAILABLE, "Another gateway begins this invocation.", retry_after=1)
             return name
-        if not await self._persisted(tenant, run, name):
+        if not await self._persisted(tenant, run, name, fence):
             return name
-        going = _Going(tenant, name, run, known.spec.timeout_minutes * 60.0)
+        going = _Going(tenant, name, run, fence, known.spec.timeout_minutes * 60.0)
         self._going[name] = going
         asked = sending.asked_of(tenant, known, run, place, name, body)
         going.task = asyncio.create_task(self._guarded(going, place, asked), name=f"invocation {name}")
         return name
 
-    async def _persisted(self, tenant: str, run: Run, name: str) -> bool:
+    async def _persisted(self, tenant: str, run: Run, name: str, fence: int) -> bool:
         """Whether it is to be sent. The lease stays with whoever sends it, and is let go where that is nobody."""
         sent = False
         try:
             if await self._records.get(tenant, name) is None:  # else sent, or about to be, by one that is gone
-                await self._records.put(tenant, name, Invocation.of(run))
+                await self._records.put(tenant, name, fence, Invocation.of(run))
                 match await self._leases.keep(name):
                     case "OK":
                         sent = True
                     case "CANCEL":
                         why = "it was cancelled"
-                        await self._records.put(tenant, name, Invocation(run.id, run.number, "cancelled", "", why))
+                        over = Invocation(run.id, run.number, "cancelled", "", why)
+                        await self._records.put(tenant, name, fence, over)
                     case "HELD":  # the store took its time: what it says now, a look finds out
                         pass
         finally:
@@ -152,8 +155,8 @@ class Invoking:
         found = await self._records.get(tenant, name)
         if found is not None and found.status != "open":
             return found.turn
-        if self._calm() > 0 or not await self._leases.take(name):  # somebody waits for it, or is about to write it down
-            return Turn("open")
+        if self._calm() > 0 or not (fence := await self._leases.take(name)):
+            return Turn("open")  # somebody waits for it, or is about to write it down
         found = await self._records.get(tenant, name) or found
         if found is None:
             return Turn("failed", error=f"{INTERRUPTED}: its record is gone")
@@ -161,7 +164,7 @@ class Invoking:
             found = Invocation(
                 found.run, found.number, "failed", error=f"{INTERRUPTED}: the gateway that waited for it is gone"
             )
-            await self._records.put(tenant, name, found)
+            await self._records.put(tenant, name, fence, found)
         return found.turn
 
     async def ended(self, tenant: str, name: str) -> Turn:
@@ -264,12 +267,14 @@ class Invoking:
             if await self._renewed(going.name) == "HELD":
                 return
             with suppress(StoreUnavailable):
-                await self._records.put(going.tenant, going.name, found)
+                await self._records.put(going.tenant, going.name, going.fence, found)
                 with suppress(LedgerError):
                     await self._leases.free(going.name)
                 return
             await self._clock.sleep(PAUSE_S)
         log.warning("how the invocation %s ended could not be kept: it counts as interrupted", going.name)
+        with suppress(LedgerError):  # who says so gets another fence, this gateway too
+            await self._leases.free(going.name)
 
 
 def invocation_of(tenant: str, known: Known, run: Run) -> str:

@@ -20,7 +20,7 @@ from moorage_gateway.auth import INVOKE, ROUTINE, Principal
 from moorage_gateway.clock import Clock
 from moorage_gateway.journal.carrying import Carrying
 from moorage_gateway.routes.doors import SessionDoor, TurnsDoor
-from moorage_gateway.routines.deciding import Known
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import MOST_TEXT, Last, Run, State, Turn, is_invocation
 from moorage_gateway.turns.service import StoredTurn, TurnRequest
 

@@ -1,8 +1,8 @@
 """The loop of routines: whatever is due is taken, decided, and done. Layer: gateway. Any number of gateways run it beside each other.
 
-    take ── decide ── history, alerts ── put ── the turn is accepted ── put ── followed to its end ── decide ──
-            (pure)    (written twice      └ under the version that was taken: of two that saw one due time,
-                       it is one)           one claims it
+    take ── decide ── history, alerts ── put ── holds ── put ── the turn is accepted ── put ── followed to its end ── decide ──
+            (pure)    (written twice      │      └ the store knows of the run, before anything of it is sent
+                       it is one)         └ under the version that was taken: of two that saw one due time, one claims it
 
 What a gateway leaves undone when it dies is due again a moment later: all of it is in the state.
 """
@@ -24,11 +24,12 @@ from moorage_gateway.clock import Clock
 from moorage_gateway.routines import deciding
 from moorage_gateway.routines.alerting import Alerts, after
 from moorage_gateway.routines.choosing import Choosing
-from moorage_gateway.routines.deciding import Known, decide
+from moorage_gateway.routines.deciding import decide
 from moorage_gateway.routines.history import History
 from moorage_gateway.routines.holds import Holds
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.running import refused
-from moorage_gateway.routines.state import Decision, Run, State, Turn, is_invocation
+from moorage_gateway.routines.state import NEVER, Decision, Ended, Run, State, Turn, is_invocation
 from moorage_gateway.store import StoreUnavailable
 
 AT_ONCE = 64
@@ -159,9 +160,8 @@ class Scheduler:
 
     async def _settle(self, taken: _Taken, state: State, now: int) -> None:
         """From one state to the next, and what that asks for."""
-        if state.kept != state.hold:
-            await self._holds.keep(taken.entry.tenant, taken.entry.name, state)
-            state = replace(state, kept=state.hold)
+        if state.owes:
+            state = await self._holds.keep(taken.entry.tenant, taken.entry.name, taken.version, state)
         state = await self._tell(taken, await self._named(taken.entry, state), now)
         run = state.run
         turn = None
@@ -169,11 +169,12 @@ class Scheduler:
             turn = await self._running.look(taken.entry.tenant, run.responses[-1])
             if turn.status != "open" and is_invocation(run.responses[-1]) and await self._moved(taken):
                 return  # the history has it, and with that its record may be gone
-        decision = decide(taken.known, state, now, turn, run_id=self._run_id)
+        done = await self._done(taken.entry, run, turn)
+        decision = decide(taken.known, state, now, turn, run_id=self._run_id, done=done)
         await self._carry(taken.entry, run, decision)
-        decision = self._claimed(taken, run, decision, now)
+        decision = self._claimed(taken, run if done is None else None, decision, now)
         version = await self.write(taken.entry, taken.known, taken.version, decision)
-        if version is None:
+        if not version:
             return
         for response in decision.state.ending:
             self._end(taken.entry, response)
@@ -182,9 +183,17 @@ class Scheduler:
                 self._guarded(self._running.cancel, taken.entry.tenant, decision.cancel)
             )  # an agent may take its time to end
         if decision.start:
-            await self._accept(replace(taken, version=version), decision.state)
+            if not decision.state.owes:  # else the store is told first, at once
+                await self._accept(replace(taken, version=version), decision.state)
         elif decision.state.run is not None and decision.state.run.phase == "running":
             self._follow(taken.entry, decision.state.run)
+
+    async def _done(self, entry: RoutineEntry, run: Run | None, turn: Turn | None) -> Ended | None:
+        """What the history has of a run that is to be sent, or whose end is to be told: that it ended, or that its due time is not run."""
+        if run is None or run.phase == "waiting" or (turn is not None and turn.status == "open"):
+            return None
+        said = await self._history.of(entry.tenant, entry.name, run.slot)
+        return next((each for each in said if each.id == run.id or (each.outcome in NEVER and not run.manual)), None)
 
     async def _moved(self, taken: _Taken) -> bool:
         found = await self._ledger.look(taken.entry.field)
@@ -251,26 +260,28 @@ class Scheduler:
         outcomes = await self._alerts.told(entry.tenant, entry.name, spec.agent, spec.alerts, due)
         return after(state, outcomes, now)
 
-    async def write(self, entry: RoutineEntry, known: Known, version: int, decision: Decision) -> int | None:
-        """What ended, then the state, then what is not run; its version, None when another look was faster."""
+    async def write(self, entry: RoutineEntry, known: Known, version: int, decision: Decision) -> int:
+        """What ended, then the state, then what is not run; its version, 0 when another look was faster."""
         for run in decision.ended:
             await self._history.add(entry.tenant, entry.name, run)
         state, shown = decision.state, deciding.standing(known, decision.state)
-        if not await self._ledger.put(entry.field, version, state.to_json(), decision.look, shown):
-            return None
+        written = await self._ledger.put(entry.field, version, state.to_json(), decision.look, shown)
+        if not written:
+            return 0
         with suppress(StoreUnavailable):  # the next look does it
             await self._named(entry, state)
             if decision.ended or state.named:
                 await self._history.prune(entry.tenant, entry.name, known.spec.history_limit)
                 over = (each for run in decision.ended for each in run.responses if each not in state.ending)
                 await self._running.forget(entry.tenant, over)
-        return version + 1
+        return written
 
     async def _named(self, entry: RoutineEntry, state: State) -> State:
-        """The history says of due times that they were not run. Twice says the same; before the state says so, another look might still
-        run them."""
+        """The history says of due times that they were not run, where it says nothing of them. Before the state says so, another look might
+        still run them."""
         for never in state.named:
-            await self._history.add(entry.tenant, entry.name, never)
+            if all(each.manual for each in await self._history.of(entry.tenant, entry.name, never.slot)):
+                await self._history.add(entry.tenant, entry.name, never)
         return replace(state, named=()) if state.named else state
 
     async def _accept(self, taken: _Taken, state: State) -> None:
@@ -339,18 +350,25 @@ class Scheduler:
         await self._settle(_Taken(held, Known.of(held.name, held.spec), found.version), state, self._clock.now_ms())
 
     async def _fresh(self, entry: RoutineEntry, since: int) -> State:
-        """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run."""
-        newest = await self._history.newest(entry.tenant, entry.name, 1)
+        """A routine without a state: new since then, or its state was lost. Then it goes on from its newest run, and with the one that went
+        on."""
         known = Known.of(entry.name, entry.spec)
         state = State(spec=known.digest, timing=known.timing, cursor=deciding.begins(known, since))
-        if newest:
-            state = replace(state, cursor=newest[0].slot, last=newest[0].last)
-        return await self._holds.over(entry.tenant, entry.name, state)
+        newest = await self._history.newest(entry.tenant, entry.name, 1)
+        if not newest:
+            return await self._holds.over(entry.tenant, entry.name, state)
+        state, since = replace(state, cursor=newest[0].slot), newest[0].slot
+        if newest[0].outcome in NEVER:
+            newest = await self._history.newest(entry.tenant, entry.name, known.spec.history_limit + 1)
+        ran = next((each for each in newest if each.outcome not in NEVER), None)
+        if ran is not None:
+            state = replace(state, last=ran.last)
+        return await self._holds.over(entry.tenant, entry.name, state, since)
 
     async def _forget(self, taken: TakenRoutine, now: int) -> None:
         """Taken away: what runs is cancelled, and what somebody may be accepting just now once more when that must be over."""
         tenant, _, name = taken.field.partition("/")
-        state = State.from_json(taken.state)
+        state = State.from_json(taken.state) if taken.state else await self._holds.over(tenant, name, State())
         for response in deciding.left(state):
             await self._cancelled(tenant, response)
         tries = state.run.responses if state.run is not None else ()

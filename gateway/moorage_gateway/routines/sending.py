@@ -19,8 +19,8 @@ from moorage_api.wire import headers as wire
 from moorage_api.wire.hop import HopError
 from moorage_gateway.clock import Clock
 from moorage_gateway.routes.reaching import Answer, Asked, Reaching
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.invocations import INTERRUPTED, Invocation
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.running import known_of, refused, shown, trace_of
 from moorage_gateway.routines.state import MOST_TEXT, Run, State
 from moorage_gateway.sessions import Place

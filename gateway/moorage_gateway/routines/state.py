@@ -12,6 +12,11 @@ AlertKind = Literal["failed", "resolved", "stopped"]
 """`failed` opens an incident, `resolved` ends it, `stopped` says that the routine runs no more."""
 Outcome = Literal["succeeded", "failed", "timed_out", "cancelled", "replaced", "skipped", "missed"]
 
+NEVER: frozenset[Outcome] = frozenset({"skipped", "missed"})
+"""Of due times that are not run."""
+
+RUN = "run_"
+"""Begins the id of a run."""
 INVOCATION = "inv_"
 """Begins the id of an invocation, where a turn's is that of its response."""
 MOST_TEXT = 4000
@@ -116,8 +121,18 @@ class State:
 
     @property
     def hold(self) -> str:
-        """What keeps it from running, beside its manifest."""
-        return " ".join(word for word, said in (("suspended", self.suspended), ("stopped", self.stopped)) if said)
+        """What the object store is to know, lest Redis lose it: what keeps it from running beside its manifest, and what goes on."""
+        words = [word for word, said in (("suspended", self.suspended), ("stopped", self.stopped)) if said]
+        if self.run is not None:
+            words.append(
+                f"{self.run.id}/{self.run.number}{'/waits' * (self.run.phase == 'waiting')}{'/off' * self.run.called_off}"
+            )
+        return " ".join([*words, *map(str, self.queue), *self.ending])
+
+    @property
+    def owes(self) -> bool:
+        """Whether the store is to be told before anything else is done. That a run has ended, the history says."""
+        return self.kept != self.hold and not (self.kept.startswith(RUN) and not self.hold)
 
     def to_json(self) -> str:
         """As the ledger keeps it."""

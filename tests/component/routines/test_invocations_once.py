@@ -20,9 +20,9 @@ from moorage_api.wire.hop import HopPool
 from moorage_gateway.ledger_client import LedgerClient
 from moorage_gateway.recovery import Recovery
 from moorage_gateway.routes.reaching import Reaching, RelayLimits
-from moorage_gateway.routines.deciding import Known
 from moorage_gateway.routines.invocations import Invocations
 from moorage_gateway.routines.invoking import Invoking
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import MOST_TEXT, Run, State, Turn
 from moorage_gateway.store import StoreUnavailable
 from moorage_gateway.store.memory import MemoryStore

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from moorage_api.catalog import credential_name, tool_credential_name
+from moorage_api.catalog import RoutineEntry, credential_name, tool_credential_name
 from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_local.endpoints import Endpoints, variable
 from moorage_local.manifests import FoundEndpoint, FoundRoutine, FoundToolbox, read_folder
 
 pytestmark = pytest.mark.unit
 
+METADATA = "http://169.254.169.254/secret-part"
 TEXT = """
 apiVersion: moorage.dev/v1alpha1
 kind: ModelEndpoint
@@ -176,3 +179,51 @@ async def test_a_routine_without_its_agent_is_told_of_with_its_field() -> None:
     assert made.without_agent({"nowhere"}) == []
     (sentence,) = made.without_agent({"worker"})
     assert sentence.startswith("routine r: spec.agent: there is no agent 'nowhere' yet")
+
+
+class Catalog:
+    """What is published, and what came to be so; one agent."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, RoutineEntry] = {}
+        self.routines = self
+
+    async def endpoints(self) -> list[Any]:
+        return []
+
+    async def toolboxes(self) -> list[Any]:
+        return []
+
+    async def agents(self) -> set[str]:
+        return {"dev/worker"}
+
+    async def entries(self) -> list[RoutineEntry]:
+        return list(self.held.values())
+
+    async def publish(self, entry: RoutineEntry) -> bool:
+        self.held[entry.field] = entry
+        return True
+
+    async def unpublish(self, tenant: str, name: str) -> None:
+        del self.held[f"{tenant}/{name}"]
+
+
+async def test_a_routine_whose_target_comes_to_be_one_that_is_not_allowed_stays_and_is_not_begun_so() -> None:
+    environment, catalog = {"OPS_URL": METADATA}, Catalog()
+    made = Endpoints("dev", environment, None)
+
+    async def looked() -> set[str]:
+        looking = asyncio.create_task(made.run(catalog))  # type: ignore[arg-type]
+        await asyncio.sleep(0)  # nothing in the catalog waits: it has looked
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        return set(catalog.held)
+
+    made.use({}, routines={"r": routine()})
+    assert await looked() == set()
+    environment["OPS_URL"] = "https://hooks.example.com/x"
+    assert await looked() == {"dev/r"}
+    environment["OPS_URL"] = METADATA
+    assert await looked() == {"dev/r"}, "its state would go with it"
+    made.use({})
+    assert await looked() == set()

@@ -480,3 +480,69 @@ async def test_a_routine_waits_for_its_agent_and_stays_when_that_goes() -> None:
     condition, reason, message = cluster.said("nightly")
     assert (condition, reason) == ("False", "AgentMissing") and "any more: runs fail" in message
     assert set(catalog.routines.held) == {"acme/nightly"}, "people are told of what does not run"
+
+
+async def test_a_routine_stays_without_its_secrets_and_those_of_other_targets_stay_with_it() -> None:
+    alerts = [{"name": name, "url": {"secret": name, "key": "url"}} for name in ("ops", "team")]
+    cluster, catalog = Cluster(routine(alerts=alerts)), Catalog()
+    hooks = {name: {"url": encoded(f"https://hooks.example.com/{name}")} for name in ("ops", "team")}
+    cluster.secrets["team", "team"] = hooks["team"]
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (condition, reason) == ("False", "CredentialMissing"), "it is run from its first day, as on a laptop"
+    assert (
+        message.startswith("spec.alerts[0].url: the Secret ops is not there")
+        and "alerts that cannot be told wait" in message
+    )
+    assert set(catalog.routines.held) == {"acme/nightly"}
+    assert set(cluster.secrets["platform", "gw"]) == {"acme_routines_nightly_team_url"}
+    cluster.secrets["team", "ops"] = hooks["ops"]
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("nightly")[:2] == ("True", "Serving") and len(cluster.secrets["platform", "gw"]) == 2
+    cluster.secrets["team", "ops"] = {"url": encoded("http://hooks.example.com/secret-part")}
+    catalog.routines.stands["acme/nightly"] = Standing(suspended=True)
+    await made.look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (
+        (condition, reason) == ("False", "AlertForbidden") and "suspended" in message and "secret-part" not in message
+    )
+    assert set(catalog.routines.held) == {"acme/nightly"}, "it ran, and stays"
+    assert set(cluster.secrets["platform", "gw"]) == {"acme_routines_nightly_team_url"}
+    cluster.secrets["team", "ops"] = hooks["ops"]
+    del cluster.secrets["platform", "gw"]
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("nightly")[1] == "CredentialMissing" and set(catalog.routines.held) == {"acme/nightly"}
+    catalog.there.clear()
+    await made.look(catalog)  # type: ignore[arg-type]
+    condition, reason, message = cluster.said("nightly")
+    assert (
+        reason == "AgentMissing"
+        and message.startswith("spec.agent: ")
+        and "the platform's Secret gw is gone" in message
+    )
+
+
+async def test_a_routine_whose_manifest_says_what_cannot_be_stands_still_and_only_a_deleted_one_is_taken_away() -> None:
+    cluster, catalog = Cluster(routine(alerts=[{"name": "ops", "url": {"secret": "hooks", "key": "url"}}])), Catalog()
+    cluster.secrets["team", "hooks"] = {"url": encoded("https://hooks.example.com/a")}
+    made = operator(cluster)
+    await made.look(catalog)  # type: ignore[arg-type]
+    (body,), good = cluster.bodies, catalog.routines.held["acme/nightly"]
+    body["spec"] = {**body["spec"], "schedule": "0 0 30 2 *"}
+    for _ in range(2):
+        await made.look(catalog)  # type: ignore[arg-type]
+        condition, reason, message = cluster.said("nightly")
+        assert (
+            (condition, reason) == ("False", "SpecRefused")
+            and "0 0 30 2 *" in message
+            and "until that is mended" in message
+        )
+        held = catalog.routines.held["acme/nightly"]
+        assert held.spec == {**good.spec, "suspend": True} and len(cluster.secrets["platform", "gw"]) == 1
+    body["spec"] = {**body["spec"], "schedule": "0 6 * * *"}
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert cluster.said("nightly")[:2] == ("True", "Serving") and catalog.routines.held == {"acme/nightly": good}
+    cluster.bodies.clear()
+    await made.look(catalog)  # type: ignore[arg-type]
+    assert catalog.routines.held == {} and cluster.secrets["platform", "gw"] == {}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from moorage_gateway.routines import deciding
-from moorage_gateway.routines.deciding import START_MS, Known, by_hand, called_off, decide, held
+from moorage_gateway.routines.deciding import START_MS, by_hand, called_off, decide, held
+from moorage_gateway.routines.known import Known
 from moorage_gateway.routines.state import Decision, Run, State, Turn
 
 pytestmark = [pytest.mark.unit, pytest.mark.routines]
@@ -25,8 +26,15 @@ def known(**spec: Any) -> Known:
     return Known.of("r", whole)
 
 
+def told(state: State) -> State:
+    """The store knows of it."""
+    return replace(state, kept=state.hold)
+
+
 def look(routine: Known, state: State, now: int, turn: Turn | None = None) -> Decision:
-    return decide(routine, state, now, turn, run_id=lambda: "x")
+    """One look, and when the next one is once the store was told."""
+    found = decide(routine, told(state), now, turn, run_id=lambda: "x")
+    return replace(found, look=decide(routine, told(found.state), now, run_id=lambda: "x").look)
 
 
 def fresh(routine: Known, now: int = T0) -> State:
@@ -215,7 +223,8 @@ def test_a_run_that_is_called_off_is_cancelled_once_it_has_ended_and_not_tried_a
     decision = called_off(routine, going, T0 + MINUTE + 5)
     assert going.run is not None and decision is not None and decision.ended == ()
     assert decision.state.run == replace(going.run, called_off=True) and decision.state.ending == going.run.responses
-    assert called_off(routine, decision.state, T0 + MINUTE + 6) == replace(decision, look=T0 + MINUTE + 6 + START_MS)
+    again = called_off(routine, told(decision.state), T0 + MINUTE + 6)
+    assert again == replace(decision, state=told(decision.state), look=T0 + MINUTE + 6 + START_MS)
     over = look(routine, decision.state, T0 + MINUTE + 9, Turn("cancelled", "half"))
     assert over.state.run is None and [(one.outcome, one.output) for one in over.ended] == [("cancelled", "half")]
     assert over.state.failures == 0 and over.state.alerts == ()
