@@ -69,7 +69,7 @@ class Files:
                 return one.id
         if claim.restore or await self._checkpoints.any(tenant, partition):
             raise NoFiles(
-                "its volume is gone, and no checkpoint of its files is whole; see the gateway's log, then delete the session"
+                "its volume is gone, and its checkpoints are missing or damaged; see the gateway's log, then delete the session"
             )
         return ""
 
