@@ -46,6 +46,9 @@ def test_a_session_is_made_before_its_first_turn_and_found_again(platform: Platf
 
 
 def test_the_list_shows_state_and_sandbox_and_is_filtered_and_paged(platform: Platform) -> None:
+    """Other journeys' sessions may come to its front meanwhile, and none behind one that rests."""
+    code, older = platform.call("/v1/agents/paced/sessions", method="POST", body={})
+    assert code == 201
     session = new_session()
     with platform.client("paced") as api:
         extra = {"agent_session_id": session}
@@ -65,9 +68,12 @@ def test_the_list_shows_state_and_sandbox_and_is_filtered_and_paged(platform: Pl
     poll("the session is idle", lambda: status_of(platform, session) == "idle")
     names = [one["id"] for one in platform.sessions("paced")]
     first = platform.call("/v1/sessions?agent=paced&limit=1")[1]
-    assert first["has_more"] is (len(names) > 1) and [one["id"] for one in first["data"]] == names[:1]
-    after = platform.call(f"/v1/sessions?agent=paced&limit=1000&after={names[0]}")[1]
-    assert [one["id"] for one in after["data"]] == names[1:]
+    assert first["has_more"] is True and len(first["data"]) == 1
+    after = platform.call(f"/v1/sessions?agent=paced&limit=1000&after={session}")[1]
+    behind = [one["id"] for one in after["data"]]
+    assert older["id"] in behind and behind == [one for one in names[names.index(session) + 1 :] if one in behind]
+    page = platform.call(f"/v1/sessions?agent=paced&limit=1&after={session}")[1]
+    assert page["has_more"] is (len(behind) > 1) and [one["id"] for one in page["data"]] == behind[:1]
     code, refused = platform.call("/v1/sessions?status=sleepy")
     assert (code, refused["error"]["param"]) == (400, "status")
 
