@@ -36,8 +36,9 @@ class Place:
 
     @property
     def told(self) -> shown.Words:
-        """What is said here → what the golden files say. What a kubelet cannot pull it names at each try in other words."""
-        failing = rf"container agent: (ErrImagePull|ImagePullBackOff): .*{re.escape(self.missing)}.*"
+        """What is said here → what the golden files say. What a kubelet cannot pull it names at each try in other words, and
+        its first container's."""
+        failing = rf"container \w+: (ErrImagePull|ImagePullBackOff): .*{re.escape(self.missing)}.*"
         said = f"container agent: ErrImagePull: failed to pull image {MISSING}: not found"
         places = {self.namespace: NAMESPACE, self.image: IMAGE, self.missing: MISSING}
         return {failing: said, **{re.escape(here): there for here, there in places.items()}}

@@ -16,6 +16,7 @@ from moorage_api.errors import ApiError
 from moorage_api.ledger.consents import ConsentLedger
 from moorage_api.ledger.provider import ProviderLedger
 from moorage_api.ledger.routines import RoutineLedger
+from moorage_api.ledger.tool_sessions import ToolSessionLedger
 from moorage_gateway import facts
 from moorage_gateway.audit import AuditLog
 from moorage_gateway.auth import Anonymous, Authenticator
@@ -29,6 +30,7 @@ from moorage_gateway.keys import KeyService
 from moorage_gateway.logs import LogSource, MemoryLogs
 from moorage_gateway.models.asking import Upstreams
 from moorage_gateway.models.credentials import NoCredentials
+from moorage_gateway.models.identity import WorkloadTokens
 from moorage_gateway.routes import answers
 from moorage_gateway.routes.control import Services, create_control_app
 from moorage_gateway.routines.desk import Desk
@@ -59,15 +61,17 @@ def no_consents(world: World) -> Consents:
     return Consents(means, ConsentLedger(world.client), ConsentRecords(world.store, sealing), "http://gateway.test")
 
 
-def no_toolboxes(consents: Consents) -> Trials:
+def no_toolboxes(world: World, consents: Consents) -> Trials:
     """A tenant without any."""
 
     async def nobody(*_: str) -> str:
         return ""
 
     programs = Programs(frozenset, lambda: None)
-    people = People(_Nobody(), _Nobody(), programs, OfUsers(consents, nobody))
-    boxes = Toolboxes(lambda *_: None, Upstreams(frozenset), NoCredentials(), SystemClock(), people=people, version="0")
+    people = People(_Nobody(), _Nobody(), programs, OfUsers(consents, nobody), ToolSessionLedger(world.client))
+    upstreams, clock = Upstreams(frozenset), SystemClock()
+    identity = WorkloadTokens(upstreams, None, frozenset(), clock.monotonic)
+    boxes = Toolboxes(lambda *_: None, upstreams, NoCredentials(), clock, identity=identity, people=people, version="0")
     return Trials(boxes, lambda *_: None, lambda _: [])
 
 
@@ -98,7 +102,7 @@ class ControlApp:
             bundles=self.bundles,
             deployer=Deployer(world.client, self.bundles, world.clock, within=within),
             logs=kept or self.logs,
-            trials=no_toolboxes(self.consents),
+            trials=no_toolboxes(world, self.consents),
             consents=self.consents,
             routines=Desk(RoutineLedger(world.client), History(world.store), world.clock),
             store=world.store,
