@@ -33,7 +33,8 @@ TOGETHER_S = 5.0  # a look waits for its sessions no longer: one that takes long
 ARCHIVES = 2  # at a time: each reads a session's checkpoint whole
 MOVES = 4  # the same
 MOVE_SOON_MS = 1_000
-MOVE_AGAIN_MS = 10_000  # after one that has no checkpoint, or while that is being read
+MOVE_AGAIN_MS = 10_000  # while its checkpoint is being read, or the store does not answer
+STUCK_AGAIN_MS = 300_000  # one that has no checkpoint, or damaged ones only: all of them are read again
 ARCHIVE_SOON_MS = 30_000
 ARCHIVE_AGAIN_MS = 3_600_000  # after one that was not to be had, or while it is being read
 
@@ -124,8 +125,9 @@ class Lifecycle:
         now = self._clock.now_ms()
         if record is None:
             return
-        if record.out:
-            await self._ledger.defer(key, seen, now + (MOVE_AGAIN_MS if self._move(record) else MOVE_SOON_MS))
+        if record.leaves:
+            later = STUCK_AGAIN_MS if record.stuck else MOVE_AGAIN_MS
+            await self._ledger.defer(key, seen, now + (later if self._move(record) else MOVE_SOON_MS))
             return
         entry = self._catalog.get(record.tenant, record.agent)
         life = rules.lifetimes(entry.spec if entry is not None else {}, archive_ms=self._archive_ms)

@@ -67,6 +67,7 @@ class PodMachine(Claims):
         self._key = settings.token_key.get_secret_value()
         self.reach = Reach(observed, key=self._key, within=settings.lost_after_seconds, now=now)
         self._wall = wall
+        self._sure: set[str] = set()  # sandboxes of which the API server itself says that they are there still
         self._serving: dict[str, str] = {}  # of what is being made: the address at which a gateway heard that it serves
         self._dead: dict[str, Death] = {}
         self._unseen = LOOK_CALLS  # calls of `dead` since pods were looked for
@@ -160,7 +161,7 @@ class PodMachine(Claims):
             address = await self._ready(namespace, sandbox)
             self.reach.came((namespace, sandbox))
         except (KubeError, MakeFailed) as fault:
-            self.reach.missed((namespace, sandbox))
+            (self.reach.unsure if isinstance(fault, KubeError) else self.reach.missed)((namespace, sandbox))
             await self._clear(namespace, sandbox)
             if isinstance(fault, KubeError):
                 raise MakeFailed(f"the cluster refused the pod: {fault.message}", fault=False) from fault
@@ -230,7 +231,8 @@ class PodMachine(Claims):
 
     async def out_of_reach(self) -> list[OutOfReach]:
         """See Machine. What is so for the first time is told beside the agent's HostedAgent."""
-        found = self.reach.look()
+        found = await self._confirmed(self.reach.look())
+        self.reach.out = len(found)
         for one in found:
             await self._tell(one.tenant, one.agent, OUT_OF_REACH, one.volume, told_out_of_reach(one))
         return found
@@ -304,6 +306,31 @@ class PodMachine(Claims):
             if left <= 0:
                 raise KubeError(0, "StillThere", f"the pod {sandbox} is still there after {END_SECONDS:g} s")
             left -= await self._look(namespace, sandbox)
+
+    async def _confirmed(self, found: list[OutOfReach]) -> list[OutOfReach]:
+        """Those whose pods are there by the API server itself: where a watch is late or lost, one may have ended long ago."""
+        sure, answers = [], True
+        for one in found:
+            known = not one.sandbox or one.sandbox in self._sure
+            try:
+                if known or (answers and await self._there(one)):
+                    sure.append(one)
+            except KubeError as fault:  # nor would it answer about the others
+                log.warning("what is out of reach is not known: %s", fault.message)
+                answers = False
+        self._sure = {one.sandbox for one in sure if one.sandbox}
+        return sure
+
+    async def _there(self, one: OutOfReach) -> bool:
+        for namespace in [name for name, tenant in self._tenants.items() if tenant == one.tenant]:
+            held = self._observed.pods.get((namespace, one.sandbox))
+            if held is None:
+                continue
+            found = await self._kube.get(PODS, namespace, one.sandbox)
+            if found is not None and uid(found) == uid(held):
+                return True
+            self._observed.pods.drop(held)
+        return False
 
     async def _tell(self, tenant: str, agent: str, reason: str, volume: str, said: str) -> None:
         """An event, once a volume and reason; one that is refused keeps nothing else waiting."""

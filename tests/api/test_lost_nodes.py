@@ -87,7 +87,8 @@ async def test_a_session_goes_on_from_its_checkpoint_on_another_node_and_the_one
         assert await one.on(old.sandbox) == NODE
         await asyncio.to_thread(one.nodes.silence, world.namespace)
         await asyncio.to_thread(one.nodes.evict, world.namespace)
-        assert await one.shim() == "OK"  # its calls may run on, until somebody gives it up
+        assert await one.shim() == "OK"  # its calls may run on, until somebody has no answer
+        await world.sessions.doom(old.sandbox, "no answer")
 
         async def given_up() -> bool:
             return bool((await one.now()).out)

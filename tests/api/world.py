@@ -237,6 +237,8 @@ class World:
 
         async def moves() -> bool:
             record = await self.record(key)
+            if record.sandbox and not record.out:  # as whoever calls it does, and has no answer
+                await self.sessions.doom(record.sandbox, "no answer")
             return bool(record.out) and await self.sessions.move(key, record.epoch, record.volume, restore=True) == "OK"
 
         await until(f"{key} moves", moves)

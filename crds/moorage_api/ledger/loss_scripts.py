@@ -101,6 +101,7 @@ if have[1] == 'deleted' then
 end
 if not have[1] or tonumber(have[2] or '0') < tonumber(who.epoch) then
   for k, x in pairs(who) do call('HSET', s, k, x) end
+  call('HSET', s, 'out', '', 'stuck', '')  -- said of the volume that a lower epoch had
   if who.sandbox and who.sandbox ~= '' then  -- without its descriptor nobody could prove its death
     call('HSET', 'x:' .. who.sandbox, 'sandbox', who.sandbox, 'tenant', who.tenant, 'agent', who.agent, 'revision', who.revision,
       'endpoint', who.endpoint, 'secret', who.secret, 'volume', who.volume, 'pids', '[]', 'generation', GEN, 'state', 'claimed',

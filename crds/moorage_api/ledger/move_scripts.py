@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from moorage_api.ledger.script import Script
 
+HEARD_MS = 30_000  # a bound shim announces itself every 10 s (turns.md §3)
+
 # The provider cannot reach a sandbox, or a volume, any more. One that waits in a pool is nobody's from here. A session's gateway decides
-# whether it moves. A: sandbox ("": there is none), S (where there is none), volume, reason
+# whether it moves. One whose shim is heard of, and whose end nobody asked for, works on: a node may be cut off from its API server alone.
+# A: sandbox ("": there is none), S (where there is none), volume, reason
 OUT_OF_REACH = Script(
     "out_of_reach",
     """
@@ -26,13 +29,16 @@ if ID ~= '' then
   end
 end
 local s = 's:' .. S
-local v = get(s, 'state', 'volume', 'out')
+local v = get(s, 'state', 'volume', 'out', 'bound', 'announced')
 if v[2] ~= VOLUME or (v[1] ~= 'claimed' and v[1] ~= 'draining' and v[1] ~= 'waking') then return reply('STALE') end
+if ID == '' and v[1] ~= 'waking' then return reply('STALE') end  -- it got one since, there or elsewhere
 if v[3] and v[3] ~= '' then return reply('OK') end
+local heard = (v[4] or '') ~= '' and MS - tonumber(v[5] or '0') < {heard}
+if ID ~= '' and heard and call('HEXISTS', 'doomed', ID) == 0 then return reply('HEARD') end
 call('HSET', s, 'out', A[4])
 call('ZADD', 'sessions:due', int(MS), S)
 return reply('OK')
-""",
+""".replace("{heard}", str(HEARD_MS)),
 )
 
 # Its newest checkpoint was read whole (RESTORE 1), or it has no files to lose (0): another epoch, and no volume. A: S, epoch, volume, RESTORE

@@ -149,7 +149,7 @@ class ProviderLedger:
 
     async def out_of_reach(self, sandbox: str, session: str, volume: str, reason: str) -> str:
         """A sandbox (or, where there is none, the volume of a waking session) cannot be reached for too long. FREE: it was nobody's, and
-        is in no pool any more; OK: a gateway decides about its session; STALE, UNKNOWN."""
+        is in no pool any more; OK: a gateway decides about its session; HEARD: its shim still announces itself; STALE, UNKNOWN."""
         return text((await self._runner.run(move_scripts.OUT_OF_REACH, sandbox, session, volume, reason))[0])
 
     async def abandoned(self, volume: str) -> None:

@@ -122,7 +122,7 @@ QUOTA = "disk quota"  # how the reason begins of a sandbox that was ended for wh
 @dataclass(frozen=True)
 class SessionRecord:
     """The hash `s:KEY`. Times in epoch ms; `epoch` numbers the binding to a sandbox; `out`: why its volume was given up, while it is not
-    decided what becomes of the session."""
+    decided what becomes of the session; `stuck`: what its callers are told, once it was decided that it waits."""
 
     key: str
     tenant: str
@@ -149,6 +149,12 @@ class SessionRecord:
     restore: bool
     kept: bool
     out: str
+    stuck: str
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its volume was given up while it has a use for it. A sleeping one has none, whatever an older gateway left in `out`."""
+        return bool(self.out) and self.state in ("claimed", "draining", "waking")
 
     @property
     def has_files(self) -> bool:
@@ -187,6 +193,7 @@ class SessionRecord:
             restore=f.get("restore") == "1",
             kept=f.get("kept") == "1",
             out=f.get("out", ""),
+            stuck=f.get("stuck", ""),
         )
 
 

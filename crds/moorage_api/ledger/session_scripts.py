@@ -82,7 +82,7 @@ if (v[1] == 'new' or v[1] == 'archived') and (v[5] or '') == '' then
       call('HSET', 'x:' .. id, 'state', 'claimed', 'session', S)
       route(s, x)
       call('HSET', s, 'state', 'claimed', 'epoch', epoch, 'bound', '', 'reason', '', 'claimed', int(MS), 'announced', int(MS),
-        'kept', '', 'saved', '')
+        'kept', '', 'saved', '', 'out', '', 'stuck', '')
       call('XADD', 'claims', 'MAXLEN', '~', '10000', '*', 'session', S, 'sandbox', id, 'epoch', epoch)
       call('ZADD', 'sessions:due', int(MS), S)
       call('PUBLISH', 'hint:provider', 'claim')
@@ -92,7 +92,8 @@ if (v[1] == 'new' or v[1] == 'archived') and (v[5] or '') == '' then
     id = call('LPOP', pool)
   end
 end
-call('HSET', s, 'state', 'waking', 'epoch', epoch, 'revision', REVISION, 'bound', '', 'saved', '', 'asked', int(MS))
+call('HSET', s, 'state', 'waking', 'epoch', epoch, 'revision', REVISION, 'bound', '', 'saved', '', 'out', '', 'stuck', '',
+  'asked', int(MS))
 call('ZADD', 'waking', int(MS), S)
 call('PUBLISH', 'hint:provider', 'waking')
 return answer('WAKING', s)

@@ -43,7 +43,10 @@ class Leaving:
             word = await self._ledger.out_of_reach(one.sandbox, bound[0] if bound else "", one.volume, one.reason)
             if word == "FREE":
                 self._free(one)
-            if word != "STALE":  # as when a session's last gateway has not said yet that it waits
+            if word in (
+                "OK",
+                "FREE",
+            ):  # else it may be so later: its gateway has not said yet that it waits, or has to write it anew
                 self._told.add((one.sandbox, one.volume))
 
     def _free(self, one: OutOfReach) -> None:

@@ -167,16 +167,18 @@ class Provider:
         finally:
             await self._close()
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs one look. A loss is mended before the next one; no answer is left to it."""
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Runs one look; False: it failed. A loss is mended before the next one; no answer is left to it."""
         try:
             await work()
+            return True
         except Lost:
             log.warning("the ledger lost writes; pools and labels are given to it anew")
             self._lost = True
             self.wake()
         except (LedgerError, OSError) as error:
             log.warning("the ledger does not answer (%s); looking again", error)
+        return False
 
     async def _mend(self) -> None:
         """Gives a ledger that was lost, or is new to this process, all that this machine knows; again until all of that was written."""

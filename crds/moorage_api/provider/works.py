@@ -9,16 +9,18 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[bool]]
 
 
 class Works:
-    """`guard` runs each work and takes what the loop takes from a look; `ended` is called after each that brings no other word."""
+    """`guard` runs each work, takes what the loop takes from a look, and says whether all of it was done; `ended` is called after each
+    that was, and brings no other word. What failed waits for the next look in its time: at once it would fail again, as fast as it can.
+    """
 
     def __init__(self, guard: Guard, ended: Callable[[], None]) -> None:
         self._guard = guard
         self._ended = ended
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[bool]] = {}
 
     def begin(self, name: str, work: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
         """Runs work about one subject, unless it runs already; errors are logged and left to the next look. `ended`: called after it."""
@@ -40,11 +42,14 @@ class Works:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        await self._guard(lambda: work)
+    async def _run(self, work: Coroutine[Any, Any, None]) -> bool:
+        return await self._guard(lambda: work)
 
-    def _over(self, name: str, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
+    def _over(self, name: str, task: asyncio.Task[bool], ended: Callable[[], None]) -> None:
         self._tasks.pop(name, None)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        if task.exception() is not None:
             log.error("%s failed", name, exc_info=task.exception())
-        ended()
+        elif task.result():
+            ended()

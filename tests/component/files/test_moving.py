@@ -33,7 +33,8 @@ async def now(port: Port, key: str) -> SessionRecord:
 
 
 async def lost(port: Port, key: str) -> None:
-    """Its provider gives up the sandbox that it has."""
+    """A gateway has no answer, and its provider gives up the sandbox that it has."""
+    await port.sessions.doom("sb-1", "no answer")
     assert await port.provider.out_of_reach("sb-1", "", "v-sb-1", WHY) == "OK"
 
 

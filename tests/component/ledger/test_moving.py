@@ -8,6 +8,7 @@ import pytest
 
 from component.ledger.desk import SESSION, WHO, Desk, Writer, claimed, descriptor
 from moorage_api.ledger import keys
+from moorage_api.ledger.records import TurnRecord
 
 pytestmark = pytest.mark.component
 
@@ -16,9 +17,11 @@ WHY = "its node is not heard of"
 
 
 async def at_work(desk: Desk, g: Writer) -> int:
-    """The epoch of a session that is bound to sb-1."""
+    """The epoch of a session that is bound to sb-1, whose shim is not heard of any more."""
     await g.sessions.open_session(SESSION, WHO)
-    return await claimed(desk, g)
+    epoch = await claimed(desk, g)
+    await desk.tick(60)
+    return epoch
 
 
 async def moved(desk: Desk, g: Writer) -> int:
@@ -54,6 +57,48 @@ async def test_the_sandbox_that_it_left_is_told_to_stop_before_and_after_the_nex
     assert told.word == "STOP" and told.epoch >= claim.epoch
     assert await g.provider.gone("sb-1", "at last") == ("", "")
     assert await desk.session("state", "sandbox", "volume") == ["claimed", "sb-2", "vol-sb-2"]
+
+
+async def test_a_session_whose_shim_is_heard_of_works_on_until_somebody_has_no_answer_of_it(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    epoch = await at_work(desk, g)
+    assert (await g.sessions.announce(SESSION, epoch, descriptor("sb-1"), WHO)).word == "OK"
+    for _ in range(2):
+        assert await g.provider.out_of_reach("sb-1", "", VOLUME, WHY) == "HEARD"
+        assert await desk.session("state", "out") == ["claimed", ""]
+        await desk.tick(14)
+    await g.sessions.doom("sb-1", "no answer")
+    assert await g.provider.out_of_reach("sb-1", "", VOLUME, WHY) == "OK"
+
+
+async def test_a_volume_that_no_pod_gets_to_moves_no_session_that_has_a_sandbox(desk: Desk) -> None:
+    g = await desk.writer("g1")
+    await at_work(desk, g)
+    assert await g.provider.out_of_reach("", SESSION, VOLUME, "no node takes it") == "STALE"
+    assert await desk.session("state", "out") == ["claimed", ""]
+
+
+async def test_what_was_said_of_an_earlier_volume_moves_no_session_off_a_later_one(desk: Desk) -> None:
+    """A Redis that was brought back old, or a gateway of an older version, leaves it in the record."""
+    g = await desk.writer("g1")
+    await at_work(desk, g)
+    await g.provider.out_of_reach("sb-1", "", VOLUME, WHY)
+    record = TurnRecord.parse("r-1", {"state": "running", "session": SESSION, "fence": "50"})
+    assert record is not None
+    later = {"state": "claimed", "epoch": str(2**53), "sandbox": "sb-2", "volume": "vol-sb-2", "bound": "1"}
+    route = later | {"endpoint": "unix:/sb-2", "secret": "x", "revision": "r1", "tenant": "dev", "agent": "a"}
+    assert await g.turns.restore(record, WHO, route, [], []) == "OK"
+    assert await desk.session("sandbox", "out") == ["sb-2", ""]
+    assert await g.sessions.move(SESSION, 2**53, "vol-sb-2", restore=True) == "STALE"
+
+    await g.provider.gone("sb-2", "exit")
+    for state, word, fields in (("archived", "CLAIMED", ("volume", "")), ("hibernated", "WAKING", ("volume", "vol-1"))):
+        await desk.redis.hset(f"s:{SESSION}", mapping=dict([fields]) | {"state": state, "out": WHY, "stuck": "x"})
+        slept = await g.sessions.session(SESSION)
+        assert slept is not None and not slept.leaves
+        await g.provider.offer(descriptor("sb-3"))
+        claim = await g.sessions.claim(SESSION, "r1", named=True)
+        assert (claim.word, claim.reason) == (word, "") and await desk.session("out", "stuck") == ["", ""]
 
 
 async def test_without_files_to_lose_it_begins_anew_and_needs_no_checkpoint(desk: Desk) -> None:

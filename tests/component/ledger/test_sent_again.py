@@ -238,6 +238,7 @@ async def _unkept(desk: Desk, g: Writer) -> Send:
 async def _out_of_reach(desk: Desk, g: Writer) -> Send:
     await g.sessions.open_session(SESSION, WHO)
     await claimed(desk, g)
+    await desk.tick(60)  # its shim is not heard of
     return lambda: g.provider.out_of_reach("sb-1", "", "vol-sb-1", "its node is silent")
 
 

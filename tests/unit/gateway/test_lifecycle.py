@@ -28,6 +28,7 @@ class Ledger:
         self.saved: list[str] = []
         self.state = "claimed"
         self.out: dict[str, str] = {}
+        self.stuck: dict[str, str] = {}
         self.next: dict[str, int] = {}
 
     async def due(self, now: int, limit: int) -> dict[str, int]:
@@ -43,6 +44,7 @@ class Ledger:
             "active": "1",
             "claimed": "1",
             "out": self.out.get(key, ""),
+            "stuck": self.stuck.get(key, ""),
         }
         return SessionRecord.parse(key, raw)
 
@@ -207,6 +209,30 @@ async def test_a_session_whose_volume_is_out_of_reach_is_moved_and_not_drained()
             await asyncio.sleep(0)
     assert ledger.drained == ["dev:quick"] and "dev:slow moves" in files.kept
     assert ledger.next["dev:slow"] == lifecycle.MOVE_AGAIN_MS
+
+
+async def test_one_that_waits_for_its_volume_has_its_checkpoints_read_again_seldom() -> None:
+    ledger, files = Ledger(), Files()
+    ledger.out = ledger.stuck = {"dev:slow": "its node is not heard of"}
+    one = made(ledger, files)
+    async with asyncio.timeout(10):
+        files.go.set()
+        await one.look()
+        while one._moving:
+            await asyncio.sleep(0)
+    assert ledger.next["dev:slow"] == lifecycle.STUCK_AGAIN_MS > lifecycle.MOVE_AGAIN_MS
+
+
+async def test_one_that_sleeps_leaves_nothing_whatever_its_record_says() -> None:
+    ledger, files = Ledger(), Files()
+    ledger.state, ledger.out = "hibernated", {"dev:slow": "its node is not heard of"}
+    one = made(ledger, files, archive_ms=1000)
+    async with asyncio.timeout(10):
+        files.go.set()
+        await one.look()
+        while one._archiving:
+            await asyncio.sleep(0)
+    assert sorted(files.kept) == ["dev:quick", "dev:slow"], "both are archived"
 
 
 async def test_moves_are_few_at_a_time_and_the_others_come_soon() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from moorage_api import names, tokens
 from moorage_api.built import Built
 from moorage_api.kinds import parse
 from moorage_api.ledger.records import Descriptor, SessionIdentity
-from moorage_api.provider.base import Revision
+from moorage_api.provider.base import MakeFailed, Revision
 from moorage_operator import marks, objects, shim_config
 from moorage_operator.kube import KubeError
 from moorage_operator.machine import PodMachine, _address, _Known
@@ -296,6 +297,87 @@ async def test_only_a_session_that_ran_on_its_claim_before_waits_for_no_containe
         machine.served("sb-1", "http://192.0.2.1:8090")
         await task
         assert [one["name"] for one in cluster.made["Pod"]["spec"]["initContainers"]] == first
+
+
+class Answering:
+    """One pod, as the API server has it; None: it is gone. Limits: reading alone."""
+
+    def __init__(self, body: dict[str, Any] | None) -> None:
+        self.body, self.away, self.asked = body, False, 0
+
+    async def get(self, kind: Any, namespace: str, name: str) -> dict[str, Any] | None:
+        self.asked += 1
+        if self.away:
+            raise KubeError(0, "Unreachable", "no answer")
+        return self.body
+
+
+def ending(observed: Observed, cluster: Any) -> Callable[[float], Awaitable[list[str]]]:
+    """A machine with a pod that was told to end: what is out of reach so many seconds later."""
+    body = pod(image="reg.example/a:1")
+    body["metadata"] |= {"uid": "u", "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}
+    observed.pods.put(body)
+    at = [0.0]
+    machine = PodMachine(
+        cluster, observed, settings(), tenants={"agents": "t"}, place=lambda tenant, agent: None, ledger=lambda: "one",
+        now=lambda: at[0], wall=lambda: 0.0,
+    )  # fmt: skip
+
+    async def later(seconds: float) -> list[str]:
+        until = at[0] + seconds
+        while at[0] < until:
+            at[0] += 5
+            found = await machine.out_of_reach()
+        return [one.sandbox for one in found]
+
+    return later
+
+
+async def test_a_pod_that_a_lost_watch_still_shows_is_asked_for_before_it_counts_as_out_of_reach() -> None:
+    observed, cluster = Observed(), Answering(None)
+    later = ending(observed, cluster)
+    assert await later(325) == [] and cluster.asked == 0
+    assert await later(10) == [] and cluster.asked == 1
+    assert len(observed.pods) == 0
+
+
+async def test_while_the_api_server_is_away_nothing_is_out_of_reach_and_what_is_there_is_asked_for_once() -> None:
+    observed, cluster = Observed(), Answering(None)
+    later = ending(observed, cluster)
+    cluster.away = True
+    assert await later(400) == []
+    cluster.away, cluster.body, cluster.asked = False, next(iter(observed.pods)), 0  # type: ignore[assignment]
+    assert await later(5) == ["sb-1"] and await later(100) == ["sb-1"]
+    assert cluster.asked == 1
+
+
+class Away:
+    """An API server that answers nothing."""
+
+    async def create(self, kind: Any, body: dict[str, Any]) -> dict[str, Any]:
+        raise KubeError(0, "Unreachable", "no answer")
+
+    async def delete(self, kind: Any, namespace: str, name: str, *, uid: str = "", grace: int | None = None) -> None:
+        raise KubeError(0, "Unreachable", "no answer")
+
+
+async def test_a_try_that_the_api_server_did_not_answer_has_the_time_of_its_volume_begin_anew() -> None:
+    observed, name = Observed(), ("agents", "sb-0")
+    whose = SessionIdentity("t", "a", "ann", "s-1", names.partition("t", "a", "ann", "s-1"), "r1")
+    claim = objects.claim(revision(), "sb-0", "ws-1", settings(), ledger="one")
+    claim["metadata"]["annotations"] |= marks.noted(names.session_key("t", whose.partition), 1, whose)
+    observed.claims.put(claim)
+    message = "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity."
+    unplaced = {"type": "PodScheduled", "status": "False", "message": message}
+    observed.pods.put({"metadata": {"namespace": "agents", "name": "sb-0"}, "status": {"conditions": [unplaced]}})
+    machine = machine_of(observed)
+    machine._kube = Away()  # type: ignore[assignment]
+    machine.reach.coming(name, "ws-1")
+    machine.reach.missed(name)
+    assert machine.reach._away
+    with pytest.raises(MakeFailed, match="no answer"):
+        await machine.make(revision(), "sb-1", "ws-1")
+    assert not machine.reach._away
 
 
 def test_the_address_of_a_pod_is_read_as_its_shim_writes_it() -> None:

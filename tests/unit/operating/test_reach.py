@@ -47,7 +47,13 @@ def unplaced(message: str) -> dict[str, Any]:
         (f'{ZERO}persistentvolumeclaim "ws-1" not found{PREEMPTION}', True),
         (f'{ZERO}persistentvolumeclaim "ws-1" is being deleted{PREEMPTION}', True),
         (f"{ZERO}2 node(s) had no available volume zone.", True),
-        # Its volume may be on the node that is only full, or cordoned.
+        (f"{ZERO}1 node(s) didn't match Pod's node affinity/selector, 1 {AFFINITY}{PREEMPTION}", True),
+        (f"{ZERO}2 node(s) didn't match Pod's node affinity/selector{PREEMPTION}", False),
+        # Its volume may be on the node that is only full, cordoned, or under pressure.
+        (
+            f"{ZERO}1 node(s) had untolerated taint {{node.kubernetes.io/disk-pressure: }}, 1 {AFFINITY}{PREEMPTION}",
+            False,
+        ),
         (f"{ZERO}1 Insufficient cpu, 1 {AFFINITY}{PREEMPTION}", False),
         (f"{ZERO}1 node(s) were unschedulable, 1 {AFFINITY}{PREEMPTION}", False),
         (f"{ZERO}2 Insufficient memory{PREEMPTION}", False),
@@ -66,6 +72,25 @@ def test_a_pod_that_was_placed() -> None:
     begun = {"PodScheduled": ("True", "")}
     assert kept_away(conditions(**begun, PodReadyToStartContainers=("False", "")))
     assert kept_away(conditions(**begun, PodReadyToStartContainers=("True", ""))) == ""
+
+
+@pytest.mark.parametrize("part", ["initContainerStatuses", "containerStatuses"])
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Failed"])
+@pytest.mark.parametrize("state", ["running", "terminated"])
+def test_a_pod_of_which_a_container_ran_got_to_its_volume_though_its_sandbox_was_taken_down(
+    part: str, phase: str, state: str
+) -> None:
+    found = conditions(PodScheduled=("True", ""), PodReadyToStartContainers=("False", ""))
+    found["status"] |= {"phase": phase, part: [{"name": "agent", "state": {state: {}}}]}
+    assert kept_away(found) == ""
+
+
+def test_a_pod_that_a_node_refused_says_nothing_of_its_volume() -> None:
+    found = conditions(PodScheduled=("True", ""), PodReadyToStartContainers=("False", ""))
+    found["status"] |= {"phase": "Failed", "reason": "OutOfcpu"}
+    assert kept_away(found) == ""
+    found["status"] |= {"phase": "Pending", "containerStatuses": [{"name": "agent", "state": {"waiting": {}}}]}
+    assert kept_away(found)
 
 
 def test_a_node_is_silent_where_the_cluster_took_ready_away_and_the_node_did_not() -> None:
@@ -96,8 +121,12 @@ class Scene:
         self.observed.pods.put({**self.body, "status": status["status"]})
 
     def out(self, after: float) -> list[tuple[str, str]]:
-        """(volume, sandbox) of what is out of reach, so many seconds later."""
-        self.at += after
+        """(volume, sandbox) of what is out of reach, so many seconds later, with looks between as an operator takes them."""
+        until = self.at + after
+        while self.at + 5 < until:
+            self.at += 5
+            self.reach.look()
+        self.at = until
         return [(one.volume, one.sandbox) for one in self.reach.look()]
 
 
@@ -133,16 +162,28 @@ def test_whose_marks_are_not_ours_is_none() -> None:
 def test_a_volume_is_out_of_reach_after_so_long_whichever_pods_were_tried_on_it() -> None:
     scene, away = Scene(), unplaced(f"{ZERO}2 {AFFINITY}.")
     name = ("agents", "sb-1")
-    for after in (0.0, 200.0):
+    for after in (0.0, 100.0, 100.0):
         scene.reach.coming(name, "ws-1")
         scene.say(conditions())  # made, and nothing known of it yet
         assert scene.out(after) == []
         scene.say(away)
         assert scene.out(0) == []
         scene.reach.missed(name)
-    assert scene.out(99) == []
-    assert scene.out(1) == [("ws-1", "")]
+    assert scene.out(100) == [], "nobody has tried since"
+    scene.reach.coming(name, "ws-1")
+    assert scene.out(0) == [("ws-1", "")]
     assert not scene.reach.left_behind(name)
+
+
+def test_a_volume_that_nobody_tries_to_get_to_any_more_is_not_given_up() -> None:
+    scene, name = Scene(), ("agents", "sb-1")
+    scene.reach.coming(name, "ws-1")
+    scene.say(unplaced(f"{ZERO}2 {AFFINITY}."))
+    assert scene.out(WITHIN - 1) == []
+    scene.reach.missed(name)
+    assert scene.out(10 * WITHIN) == []
+    scene.reach.coming(name, "ws-1")
+    assert scene.out(0) == [] and scene.out(WITHIN - 1) == [] and scene.out(1) == [("ws-1", "")]
 
 
 @pytest.mark.parametrize("happens", ["ready", "waits for room", "lost mark"])
@@ -160,6 +201,28 @@ def test_what_ends_that(happens: str) -> None:
         claim = {**claim, "metadata": {**claim["metadata"], "labels": {marks.WORKSPACE: marks.LOST_FILES}}}
         scene.observed.claims.put(claim)
     assert scene.out(0) == []
+
+
+def test_an_operator_that_stood_still_begins_to_count_anew() -> None:
+    scene, name = Scene(), ("agents", "sb-1")
+    scene.reach.coming(name, "ws-1")
+    scene.body = scene.body | unplaced(f"{ZERO}2 {AFFINITY}.") | {"metadata": scene.body["metadata"]}
+    scene.put(**ENDING)
+    assert scene.out(WITHIN - 1) == []
+    scene.at += WITHIN
+    assert scene.out(0) == [] and scene.out(WITHIN - 1) == []
+    assert scene.out(1) == [("ws-1", "")] and scene.out(30) == [("ws-1", "sb-1"), ("ws-1", "")]
+
+
+def test_a_cluster_that_does_not_answer_says_nothing_of_a_volume() -> None:
+    scene, name, away = Scene(), ("agents", "sb-1"), unplaced(f"{ZERO}2 {AFFINITY}.")
+    scene.reach.coming(name, "ws-1")
+    scene.say(away)
+    assert scene.out(WITHIN - 10) == []
+    scene.reach.unsure(name)
+    assert scene.out(100) == []
+    scene.reach.coming(name, "ws-1")
+    assert scene.out(0) == [] and scene.out(WITHIN - 1) == [] and scene.out(1) == [("ws-1", "")]
 
 
 def test_a_pod_on_a_claim_that_was_given_up_is_told() -> None:

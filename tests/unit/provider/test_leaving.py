@@ -80,9 +80,10 @@ async def test_a_ledger_is_told_once_and_again_when_it_was_lost_or_the_thing_cam
     assert len(scene.asked) == 5
 
 
-async def test_what_did_not_fit_is_told_again_and_a_volume_of_nobody_never() -> None:
+@pytest.mark.parametrize("word", ["STALE", "UNKNOWN", "HEARD"])
+async def test_what_did_not_fit_is_told_again_and_a_volume_of_nobody_never(word: str) -> None:
     scene = Scene()
-    scene.word = "STALE"
+    scene.word = word
     scene.found = [out("sb-1", "ws-1"), out("", "ws-2")]
     for _ in range(2):
         await scene.leaving.look()
