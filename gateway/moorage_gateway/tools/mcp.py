@@ -49,7 +49,7 @@ class Place:
     opening: Opening
     most: int
     whose: str = ""
-    """The agent's session for which the server keeps one of its own; empty: none is kept."""
+    """The agent's session for which the server keeps one of its own, and by what it is opened; empty: none is kept."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,10 @@ class McpUpstream:
         key = self._place.key, self._place.whose
         async with self._sessions.opening(key):
             kept = self._sessions.get(key)
-            if kept is not None:
-                await self._shared.used(key, kept)
+            found = await (self._shared.found(key) if kept is None else self._shared.used(key, kept))
+            if kept is not None and found is not None and found.id == kept.id:
                 return _Session(kept.version, kept.id, kept)
-            found, number = await self._shared.found(key), first_number()
+            number = first_number()
             if found is None:
                 fresh = await self._shaken()
                 if not fresh.id:
@@ -236,8 +236,9 @@ class McpUpstream:
         except (ToolRefusal, ToolFault) as why:
             if session.kept is None or why.status not in _DOUBTED:
                 raise
-            self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            # In Redis first: another call that finds none here must not find it there.
             await self._shared.forgotten((self._place.key, self._place.whose), session.kept)
+            self._sessions.drop((self._place.key, self._place.whose), session.kept)
             if why.status != _GONE:
                 raise
         return await self._once(await self._kept(), method, params)
