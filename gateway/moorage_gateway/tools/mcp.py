@@ -34,7 +34,9 @@ GOODBYE_S = 2.0
 MOST_ERAS = 4096
 
 _GONE: Final = 404
-"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
+"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing. An error beside it has
+no id then; one that names a call may have come of it, and that call is not sent again."""
+_CALL: Final = "tools/call"
 _DOUBTED: Final = frozenset({400, _GONE})
 """Some say 400. That may mean another thing, so the request is not sent again; the next one begins a session."""
 _WRONG_ERA: Final = frozenset({rpc.UNSUPPORTED, rpc.METHOD, rpc.INVALID})
@@ -139,7 +141,7 @@ class McpUpstream:
         async with self._session(seconds) as session:
             params = {"name": tool, "arguments": arguments, "_meta": meta}
             await sending()
-            return await self._request(session, "tools/call", params)
+            return await self._request(session, _CALL, params)
 
     @contextlib.asynccontextmanager
     async def _session(self, seconds: float) -> AsyncIterator[_Session]:
@@ -239,7 +241,7 @@ class McpUpstream:
             # In Redis first: another call that finds none here must not find it there.
             await self._shared.forgotten((self._place.key, self._place.whose), session.kept)
             self._sessions.drop((self._place.key, self._place.whose), session.kept)
-            if why.status != _GONE:
+            if why.status != _GONE or (method == _CALL and isinstance(why, ToolRefusal) and why.named):
                 raise
         return await self._once(await self._kept(), method, params)
 
@@ -265,7 +267,7 @@ class McpUpstream:
         headers = self._headers(session)
         if session.modern:
             headers["mcp-method"] = method
-            if method == "tools/call":
+            if method == _CALL:
                 headers["mcp-name"] = str(params["name"])
             own = {"protocolVersion": rpc.NEW, "clientCapabilities": {}, "clientInfo": self._client}
             params = {**params, "_meta": {**params.get("_meta", {}), **{rpc.META + k: v for k, v in own.items()}}}
