@@ -185,11 +185,14 @@ class McpUpstream:
                 fresh = await self._shaken()
                 if not fresh.id:
                     return fresh
-                found, number = await self._shared.begun(key, ServerSession(fresh.version, fresh.id)), 0
+                begun = ServerSession(fresh.version, fresh.id, self._eras.title(self._place.key))
+                found, number = await self._shared.begun(key, begun), 0
                 if found.id != fresh.id:
                     await self._goodbye(fresh)
                     number = first_number()
-            kept = Kept(found.version, found.id, self._ended, number=number)
+            if found.title:
+                self._eras.called(self._place.key, found.title)
+            kept = Kept(found.version, found.id, self._ended, number=number, title=found.title)
             self._sessions.put(key, kept)
         return _Session(kept.version, kept.id, kept)
 

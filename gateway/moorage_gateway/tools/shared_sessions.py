@@ -45,7 +45,7 @@ class SharedSessions:
 
     async def used(self, key: Key, kept: Kept) -> ServerSession:
         """Tells the others, once in a while, and asks which one counts: `kept`, also where Redis was emptied, or one of theirs."""
-        mine = ServerSession(kept.version, kept.id)
+        mine = ServerSession(kept.version, kept.id, kept.title)
         if self._now() - kept.told < AGAIN_S:
             return mine
         kept.told = self._now()

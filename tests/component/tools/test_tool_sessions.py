@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import pytest
@@ -61,6 +62,21 @@ async def test_a_session_that_its_server_forgot_is_begun_once_for_all_gateways(b
     assert await box.run("w", at=first) == ("add 4: w", False)
     assert box.old.methods.count("initialize") == 2 and len(box.old.sessions) == 1
     assert used(box.old)[2:] == [*box.old.sessions] * 2
+
+
+async def test_a_gateway_that_goes_on_in_a_session_knows_what_its_server_calls_itself(box: Box) -> None:
+    ports = [f"127.0.0.1:{each.port}" for each in (box.tools, box.old)]
+    first, second = box.gateways[0], await box.gateway(allowed_upstreams=",".join(ports))
+    box.tools.title, box.old.title = "Hospital Kitchen", "Hospital Ward"
+    for server in (box.tools, box.old):
+        server.tools = [{"name": "entries_list", "description": "Lists entries.", "inputSchema": {"type": "object"}}]
+    await box.toolbox("t", box.upstream(), {"name": "two", "mcp": {"url": box.old.url}}, toolSearch=True)
+    for gateway, query in ((first, "entries of the hospital ward"), (second, "entries of that hospital ward")):
+        asked = {"query": query, "limit": 1}
+        said = await box.rpc("tools/call", {"name": "tool_search", "arguments": asked}, at=gateway)
+        (found,) = json.loads(said.json["result"]["content"][0]["text"])["tools"]
+        assert found["name"].startswith("two"), query
+    assert box.old.methods.count("initialize") == 1
 
 
 async def test_two_gateways_that_begin_at_once_go_on_in_one_session(box: Box) -> None:
