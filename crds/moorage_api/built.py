@@ -14,6 +14,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from moorage_api import conditions
+from moorage_api.printed import shown
 from moorage_api.source_tree import Contract
 from moorage_api.unpacking import Limits
 
@@ -111,11 +112,11 @@ def heard(text: str) -> Outcome | None:
 
 def _cut(text: str) -> str:
     """At most `MESSAGE` bytes of UTF-8 as JSON has them, from the beginning and, where it is longer, from the end."""
-    shown = "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in text)
-    if _size(shown) <= MESSAGE:
-        return shown
-    head, _, tail = shown.partition("\n")
-    head, tail = head[:500], tail or shown
+    whole = shown(text)
+    if _size(whole) <= MESSAGE:
+        return whole
+    head, _, tail = whole.partition("\n")
+    head, tail = head[:500], tail or whole
     while _size(head + tail) > MESSAGE - 8 and tail:
         tail = tail[max(1, len(tail) // 8) :]
     return f"{head}\n…\n{tail}"

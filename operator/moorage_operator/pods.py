@@ -67,11 +67,13 @@ def seen(body: Mapping[str, Any] | None) -> PodSeen:
 
 
 def said(line: str) -> str:
-    """What a line of a container's log says: a shim prints what its agent printed, as JSON (`moorage_sandbox.output`)."""
+    """What a line of a container's log says: a shim prints what its agent printed, as JSON (`moorage_sandbox.output`). An agent may print
+    whatever it likes."""
     try:
-        return str(json.loads(line)["line"])
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(line)["line"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return line
+    return found if isinstance(found, str) else line
 
 
 def _part(one: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from moorage_api.printed import shown
 from moorage_api.wire.stdio import PORT
 from moorage_operator import marks, objects, pods, program_objects
 from moorage_operator.kube import ACCOUNTS, PODS, POLICIES, SECRETS, Kind, Kube, KubeError, Object
@@ -133,7 +134,7 @@ class Programs:
             host = f"[{seen.address}]" if ":" in seen.address else seen.address
             return Standing(place=f"http://{host}:{PORT}")
         lines = await self._kube.log_tail(one.namespace, one.name, program_objects.CONTAINER, LAST_LINES)
-        return Standing(waits=": ".join([seen.reason, *(["\n".join(lines)] if lines else [])]))
+        return Standing(waits=": ".join([seen.reason, *([shown("\n".join(lines))] if lines else [])]))
 
     async def _secrets(self, one: Program) -> tuple[str, str]:
         """Why its secrets cannot be used, and what names their values: with a key, so that nobody can try values by it."""

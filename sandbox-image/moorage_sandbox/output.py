@@ -6,6 +6,7 @@ A line there is JSON: {ts, stream, session, sandbox, line}. The shim's own words
 from __future__ import annotations
 
 import os
+import re
 import select
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,9 @@ BURST = 8 * 2**20
 RATE = 2 * 2**20
 """Bytes of a console, at once and a second from then on. A kubelet looks at logs every 10 s, keeps five of 10 MiB, and evicts a pod whose
 container has more than its limit of 128 MiB (`operator/parts.py`): a flood must not end its own sandbox."""
+
+_STEERS = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""In UTF-8: DEL and the controls of C1, line separators, marks of direction. JSON lets them stand, and what shows a log obeys them."""
 
 
 class Lines:
@@ -153,7 +157,7 @@ class Output:
 
     def _show(self, console: Console, made: list[bytes]) -> None:
         """What is missing is told where the next line finds room."""
-        for one in made:
+        for one in map(inert, made):
             told = [f"{self._untold} lines are missing here: there was no room for them"] if self._untold else []
             if console.write(b"".join([*self._records("shim", told), one])):
                 self._untold = 0
@@ -171,6 +175,11 @@ class Output:
             os.close(self._fd)
             self._fd = None
             os.replace(path, f"{path}.1")
+
+
+def inert(record: bytes) -> bytes:
+    """A line of JSON that says the same and steers no terminal, nor ends a line within it: orjson leaves what is above 31 as it stands."""
+    return _STEERS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), record)
 
 
 def pump(fd: int, lines: Lines, take: Callable[[list[str]], None]) -> bool:

@@ -8,6 +8,7 @@ Limits: tools only; JSON answers, or an event stream for `stream`; one process, 
     big N           N bytes of text
     cut             ran, then breaks off in the middle of its answer
     status N        ran, then answers the HTTP status N
+    declines N      the same, with a JSON-RPC error under the call's own id
     redirect URL    ran, then redirects there
     stream          answers as an event stream, with a progress event and a request of its own before
     garbage         no JSON
@@ -199,6 +200,10 @@ def _handler(tools: Tools) -> type[Handler]:
                     whole["result"]["content"] = [{"type": "text", "text": "x" * int(rest)}]
                 case "status":
                     self.answer_json(int(rest), {"error": "told to"})
+                    return
+                case "declines":
+                    error = {"code": -32000, "message": "no such project"}
+                    self.answer_json(int(rest), {"jsonrpc": "2.0", "id": number, "error": error})
                     return
                 case "redirect":
                     self.redirect(rest)

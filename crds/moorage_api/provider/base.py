@@ -18,6 +18,7 @@ from moorage_api.catalog import AgentEntry
 from moorage_api.kinds.agent import HostedAgentSpec
 from moorage_api.ledger.provider import ApplyRequest, Asked
 from moorage_api.ledger.records import Descriptor, SessionIdentity, SessionRecord
+from moorage_api.printed import shown
 from moorage_api.wire.calls import DOOR_PORT, TOOLBOXES_URL, agent_environment
 
 
@@ -79,7 +80,8 @@ class MakeFailed(RuntimeError):
         self.message = message
         self.log_tail = tuple(log_tail)
         self.fault = fault
-        tail = "\n".join(f"  | {line}" for line in self.log_tail)
+        lines = (shown(line).replace("\n", " ") for line in self.log_tail)
+        tail = "\n".join(f"  | {line}" for line in lines)
         super().__init__(f"{message}\nIts last lines:\n{tail}" if tail else message)
 
 

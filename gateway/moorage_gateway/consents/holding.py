@@ -101,6 +101,11 @@ class Holding:
             consent = await self._waited(held, consent, seconds)
         return consent.tokens.access if consent is not None and consent.tokens is not None else None
 
+    def given_at(self, subject: Subject) -> int:
+        """When the user consented whose token was got last (epoch s): a renewed token comes of the same consent."""
+        held = self._held.get(subject)
+        return held.consent.at if held is not None and held.consent is not None else 0
+
     def drop(self, subject: Subject, token: str) -> None:
         """It is not accepted any more."""
         self._of(subject).refused = token

@@ -22,6 +22,10 @@ _LEAST_S = 0.001
 class TokenSource(Protocol):
     """Where the token comes from."""
 
+    @property
+    def grant(self) -> str:
+        """What the token that was got last comes of, where that changes under one manifest: which consent of a user's. Else empty."""
+
     async def get(self, seconds: float) -> str:
         """The token. Raises ToolFault, of which nothing was sent, and NothingSent."""
 

@@ -15,6 +15,11 @@ class WorkloadToken:
     tokens: WorkloadTokens
     workload: Workload
 
+    @property
+    def grant(self) -> str:
+        """See TokenSource."""
+        return ""
+
     async def get(self, seconds: float) -> str:
         """See TokenSource."""
         try:

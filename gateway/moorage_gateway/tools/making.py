@@ -4,8 +4,11 @@ here and a class behind `ToolServer`.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from moorage_api.catalog import ToolboxEntry, tool_credential_name
 from moorage_api.kinds import quantities
@@ -86,12 +89,12 @@ class Making:
             at = StdioPlace(entry.tenant, entry.name, upstream.name, entry.places.get(upstream.name), size)
             return StdioUpstream(at, self._programs)
 
-        def opened(opening: Opening) -> ToolServer:
+        def opened(opening: Opening, grant: str = "") -> ToolServer:
             if spec.get("openapi"):
                 where = ApiPlace(key, spec["openapi"], opening, size, upstream.may)
                 return ApiUpstream(where, self._upstreams, self._documents)
             spoken = spec["mcp"]
-            at_url = Place(key, str(spoken["url"]), opening, size, whose.session)
+            at_url = Place(key, str(spoken["url"]), opening, size, _kept_for(whose.session, spec, grant))
             if spoken.get("transport") == "sse":
                 return SseUpstream(at_url, self._upstreams, self._version)
             return McpUpstream(at_url, self._upstreams, self._known, self._version)
@@ -99,7 +102,7 @@ class Making:
         def authorized(tokens: TokenSource, *secrets: str) -> ToolServer:
             return Authorized(
                 tokens,
-                make=lambda token: opened(by_token(token, *secrets)),
+                make=lambda token: opened(by_token(token, *secrets), tokens.grant),
                 again=lambda tool: upstream.permits(tool) == "again",
                 now=self._clock.monotonic,
             )
@@ -132,3 +135,12 @@ class Making:
             text = f"the platform found no usable value '{named['key']}' of secret '{named['secret']}'"
             raise ToolFault(text, sent=False, final=True)
         return found
+
+
+def _kept_for(session: str, spec: dict[str, Any], grant: str) -> str:
+    """For whom a server keeps a session: an agent's session, and what opens the server. One that was begun as somebody is nobody else's,
+    also where a manifest names another account, or a user consents anew with another one. Empty without an agent's session."""
+    if not session:
+        return ""
+    opened_by = [spec.get("credential"), spec.get("oauth"), spec.get("workloadIdentity"), grant]
+    return f"{session} {hashlib.sha256(orjson.dumps(opened_by, option=orjson.OPT_SORT_KEYS)).hexdigest()}"

@@ -34,7 +34,9 @@ GOODBYE_S = 2.0
 MOST_ERAS = 4096
 
 _GONE: Final = 404
-"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing."""
+"""Of HTTP, to a request in a session: by the specification the server knows no such session, and has done nothing. An error beside it has
+no id then; one that names a call may have come of it, and that call is not sent again."""
+_CALL: Final = "tools/call"
 _DOUBTED: Final = frozenset({400, _GONE})
 """Some say 400. That may mean another thing, so the request is not sent again; the next one begins a session."""
 _WRONG_ERA: Final = frozenset({rpc.UNSUPPORTED, rpc.METHOD, rpc.INVALID})
@@ -49,7 +51,7 @@ class Place:
     opening: Opening
     most: int
     whose: str = ""
-    """The agent's session for which the server keeps one of its own; empty: none is kept."""
+    """The agent's session for which the server keeps one of its own, and by what it is opened; empty: none is kept."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class McpUpstream:
         async with self._session(seconds) as session:
             params = {"name": tool, "arguments": arguments, "_meta": meta}
             await sending()
-            return await self._request(session, "tools/call", params)
+            return await self._request(session, _CALL, params)
 
     @contextlib.asynccontextmanager
     async def _session(self, seconds: float) -> AsyncIterator[_Session]:
@@ -175,19 +177,22 @@ class McpUpstream:
         key = self._place.key, self._place.whose
         async with self._sessions.opening(key):
             kept = self._sessions.get(key)
-            if kept is not None:
-                await self._shared.used(key, kept)
+            found = await (self._shared.found(key) if kept is None else self._shared.used(key, kept))
+            if kept is not None and found is not None and found.id == kept.id:
                 return _Session(kept.version, kept.id, kept)
-            found, number = await self._shared.found(key), first_number()
+            number = first_number()
             if found is None:
                 fresh = await self._shaken()
                 if not fresh.id:
                     return fresh
-                found, number = await self._shared.begun(key, ServerSession(fresh.version, fresh.id)), 0
+                begun = ServerSession(fresh.version, fresh.id, self._eras.title(self._place.key))
+                found, number = await self._shared.begun(key, begun), 0
                 if found.id != fresh.id:
                     await self._goodbye(fresh)
                     number = first_number()
-            kept = Kept(found.version, found.id, self._ended, number=number)
+            if found.title:
+                self._eras.called(self._place.key, found.title)
+            kept = Kept(found.version, found.id, self._ended, number=number, title=found.title)
             self._sessions.put(key, kept)
         return _Session(kept.version, kept.id, kept)
 
@@ -236,9 +241,10 @@ class McpUpstream:
         except (ToolRefusal, ToolFault) as why:
             if session.kept is None or why.status not in _DOUBTED:
                 raise
-            self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            # In Redis first: another call that finds none here must not find it there.
             await self._shared.forgotten((self._place.key, self._place.whose), session.kept)
-            if why.status != _GONE:
+            self._sessions.drop((self._place.key, self._place.whose), session.kept)
+            if why.status != _GONE or (method == _CALL and isinstance(why, ToolRefusal) and why.named):
                 raise
         return await self._once(await self._kept(), method, params)
 
@@ -264,7 +270,7 @@ class McpUpstream:
         headers = self._headers(session)
         if session.modern:
             headers["mcp-method"] = method
-            if method == "tools/call":
+            if method == _CALL:
                 headers["mcp-name"] = str(params["name"])
             own = {"protocolVersion": rpc.NEW, "clientCapabilities": {}, "clientInfo": self._client}
             params = {**params, "_meta": {**params.get("_meta", {}), **{rpc.META + k: v for k, v in own.items()}}}

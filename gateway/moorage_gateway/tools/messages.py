@@ -76,7 +76,7 @@ def result_of(message: dict[str, Any] | None, number: int, status: int) -> dict[
     if isinstance(error, dict):
         code, text = error.get("code"), error.get("message")
         code = code if isinstance(code, int) else rpc.INTERNAL
-        raise ToolRefusal(code, str(text)[:MOST_TEXT], status=status)
+        raise ToolRefusal(code, str(text)[:MOST_TEXT], status=status, named=message.get("id") == number)
     result = message.get("result")
     if not isinstance(result, dict):
         raise ToolFault("its answer has no result", sent=True)

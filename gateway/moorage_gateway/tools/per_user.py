@@ -57,6 +57,7 @@ class UserToken:
         self._whose = whose
         self._terms = terms
         self._subject: Subject | None = None
+        self.grant = ""
 
     async def get(self, seconds: float) -> str:
         """See TokenSource. Raises ConsentNeeded, too."""
@@ -67,6 +68,7 @@ class UserToken:
                 subject = self._subject = await self._whom()
                 token = await self._consents.holding.token(subject, self._terms, seconds)
                 if token is not None:
+                    self.grant = str(self._consents.holding.given_at(subject))
                     return token
                 link = await self._consents.ask(subject, self._terms, self._whose.turn)
         except TokenFault as fault:

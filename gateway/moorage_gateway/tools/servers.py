@@ -61,14 +61,16 @@ class ConsentNeeded(ToolFault):
 
 
 class ToolRefusal(Exception):
-    """`str()` is the server's own text, cut. `status`: of HTTP. `word`: see ToolFault."""
+    """`str()` is the server's own text, cut. `status`: of HTTP. `word`: see ToolFault. `named`: whether it names the request that it
+    answers, which somebody has read then."""
 
     word = ""
 
-    def __init__(self, code: int, message: str, *, status: int = 200) -> None:
+    def __init__(self, code: int, message: str, *, status: int = 200, named: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.status = status
+        self.named = named
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Kept:
     number: int = 0
     told: float = 0.0
     last: bool = False
+    title: str = ""
 
     def next(self) -> int:
         """An id for a request: each of a session has its own."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import secrets
 from collections.abc import Callable
 
@@ -19,8 +18,6 @@ AGAIN_S = 60.0
 """Until a use is told anew."""
 MOST_ID = 1024
 """A longer id is this gateway's alone."""
-
-log = logging.getLogger(__name__)
 
 
 class SharedSessions:
@@ -46,15 +43,13 @@ class SharedSessions:
         except LedgerError:
             return fresh
 
-    async def used(self, key: Key, kept: Kept) -> None:
-        """Tells the others, once in a while."""
+    async def used(self, key: Key, kept: Kept) -> ServerSession:
+        """Tells the others, once in a while, and asks which one counts: `kept`, also where Redis was emptied, or one of theirs."""
+        mine = ServerSession(kept.version, kept.id, kept.title)
         if self._now() - kept.told < AGAIN_S:
-            return
+            return mine
         kept.told = self._now()
-        try:
-            await self._ledger.use(_place(key))
-        except LedgerError:
-            log.info("the use of a tool server's session is not told: Redis does not answer")
+        return await self.begun(key, mine)
 
     async def forgotten(self, key: Key, kept: Kept) -> None:
         """The server does not know it any more."""

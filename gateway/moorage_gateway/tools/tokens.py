@@ -102,6 +102,11 @@ class Ordered:
     tokens: Tokens
     order: Order
 
+    @property
+    def grant(self) -> str:
+        """See TokenSource."""
+        return ""
+
     async def get(self, seconds: float) -> str:
         """See TokenSource."""
         return await self.tokens.get(self.order, seconds)

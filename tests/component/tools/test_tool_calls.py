@@ -100,6 +100,13 @@ async def test_a_server_that_has_forgotten_the_session_is_asked_in_a_new_one_and
     assert await box.run("w") == ("add 3: w", False)
 
 
+async def test_a_404_that_answers_the_call_itself_is_no_forgotten_session(box: Box) -> None:
+    await box.toolbox("t", {"name": "two", "mcp": {"url": box.old.url}})
+    text, error = await box.run("declines 404")
+    assert error and "no such project" in text and box.old.times("declines 404") == 1
+    assert await box.run("x") == ("add 2: x", False)
+
+
 async def test_a_server_that_never_answers_what_it_does_not_know_costs_a_third_of_a_calls_time_once(box: Box) -> None:
     box.old.deaf = True
     await box.toolbox("t", {"name": "two", "mcp": {"url": box.old.url}, "timeout": "3s"})

@@ -106,7 +106,10 @@ def test_a_pod_that_was_ready_is_told_from_one_that_never_was(body: dict[str, An
         ("moorage: init did not listen", "moorage: init did not listen"),
         ('["line"]', '["line"]'),
         ('{"lines":1}', '{"lines":1}'),
+        ('{"line":[1]}', '{"line":[1]}'),
+        ("[" * 60_000, "[" * 60_000),
     ],
+    ids=["a shim's", "no JSON", "a list", "nothing said", "no text", "too deep"],
 )  # fmt: skip
 def test_what_an_agent_printed_is_told_without_what_its_shim_wrote_around_it(line: str, words: str) -> None:
     assert said(line) == words

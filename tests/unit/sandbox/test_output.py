@@ -82,6 +82,16 @@ def test_without_a_file_lines_go_to_the_console(pipe):
     assert os.get_blocking(pipe[1]) and output.dropped == 0
 
 
+def test_what_an_agent_prints_steers_no_terminal_and_forges_no_line(pipe):
+    output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
+    said = "\x1b[2J \x7f \x85 \x9b31m \x9d0;title\x9c \u2028 {} \u202etxt \u2069 \xa0 \u00bb \u2027 \u20ac \r ende"
+    output.agent([said])
+    seen = os.read(pipe[0], 1 << 16).decode()
+    (line,) = seen.splitlines()
+    assert all(each.isprintable() or each == "\xa0" for each in line)
+    assert "\u20ac" in line and json.loads(line)["line"] == said
+
+
 def test_a_console_that_nobody_reads_is_not_waited_for_and_no_line_of_it_is_torn(pipe):
     output = Output(None, "sb", clock=Still(), max_file=2000, console=Console(pipe[1], Still()))
     for number in range(40):
