@@ -24,6 +24,9 @@ LEAST = {3: 0.79, 5: 0.87}
 """Recall of all held-out questions that a change may not lose: what was reached; the goal is 0.85 and 0.92 (docs/tool-search.md)."""
 LEAST_FIRST = {3: 0.86, 5: 0.93}
 """The same of the first ones alone."""
+TOLD = {3: 0.91, 5: 0.95}
+TOLD_FIRST = {3: 0.95, 5: 0.97}
+"""Both with an example question at each tool, where the goal is reached."""
 TOOLS = [
     Tool("mail", "send_message", "Sends an email to its recipients."),
     Tool("mail", "messages_list", "Lists the messages in the mailbox."),
@@ -242,8 +245,14 @@ def test_the_same_question_of_a_session_is_searched_once_and_a_new_version_anew(
     assert index.searches == 8
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["without examples", "with one each"])
-def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(table: Table, given: bool) -> None:
+@pytest.mark.parametrize(
+    ("given", "floors", "floors_first"),
+    [(False, LEAST, LEAST_FIRST), (True, TOLD, TOLD_FIRST)],
+    ids=["without examples", "with one each"],
+)
+def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(
+    table: Table, given: bool, floors: dict[int, float], floors_first: dict[int, float]
+) -> None:
     made = corpus_index(table, lambda name: given)
     first = [each for each in questions() if each.held_out]
     asked = [*first, *(each for each in further_questions() if each.held_out)]
@@ -256,8 +265,8 @@ def test_on_questions_that_tuning_never_saw_both_together_find_more_than_either(
             recall(asked, lambda text: [made.tools[each].name for each in made.by_meaning(text)], most),
         )
 
-    for most, least in LEAST.items():
+    for most, least in floors.items():
         both, words, vectors = found(most)
         assert both > words and both > vectors and both >= least
-    for most, least in LEAST_FIRST.items():
-        assert recall(first, lambda text: names(made.search(text, max(LEAST_FIRST))), most) >= least
+    for most, least in floors_first.items():
+        assert recall(first, lambda text: names(made.search(text, max(floors_first))), most) >= least
