@@ -255,7 +255,8 @@ class AsyncClient:
         return _data(await self._http.json("GET", "/v1/toolboxes"))
 
     async def list_tools(self, toolbox: str) -> Json:
-        """Every tool of a toolbox in `data`; `unavailable`: why a server told none; `left_out`: what of an API is no tool."""
+        """Every tool of a toolbox in `data`; `unavailable`: why a server told none; `left_out`: what of an API, or of the
+        manifest's examples, is no tool."""
         return _object(await self._http.json("GET", f"/v1/toolboxes/{_seg(toolbox)}/tools"))
 
     async def call_tool(self, toolbox: str, tool: str, arguments: Mapping[str, Any]) -> Json:

@@ -55,6 +55,7 @@ def api(api_server: ControlPlane | Given) -> Iterator[ControlPlane | Given]:
     [
         {"upstreams": [ONE]},
         {"upstreams": [{**ONE, "rename": {"a": "b"}, "pin": {"a": "sha256:" + "0" * 64}, "timeout": "2m"}], "breaker": {"failures": 2}},
+        {"upstreams": [{**ONE, "examples": {"a": ["close a ticket", "be done with one"], "b": ["list all"]}}]},
         {"upstreams": [{**ONE, "credential": {"secret": "s", "scheme": ""}}, {**ONE, "name": "two", "prefix": ""}]},
         {"upstreams": [ONE, {"name": "two", "openapi": API, "oauth": OAUTH}]},
         {"upstreams": [{**ONE, "workloadIdentity": IDENTITY}]},
@@ -101,6 +102,8 @@ def test_what_is_filled_in_is_what_the_kind_itself_says(api: ControlPlane | Give
             {"upstreams": [{"name": "one", "stdio": {"command": "python", "env": [{"name": "A"}]}}]},
             "a variable has either value or secret",
         ),
+        ({"upstreams": [{**ONE, "examples": {"a": ["x"] * 4}}]}, "spec.upstreams[0].examples"),
+        ({"upstreams": [{**ONE, "examples": {"a": ["x" * 201]}}]}, "spec.upstreams[0].examples"),
         ({"upstreams": [ONE, ONE]}, "Duplicate value"),
         ({"upstreams": [{**ONE, "concurrency": 0}]}, "spec.upstreams[0].concurrency"),
     ],

@@ -8,7 +8,7 @@ from them.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,12 +26,16 @@ MOST_SECONDS = 900
 """Longest `timeout`: a boundary call lives half an hour, and a turn's own deadline is a session's default of as much."""
 MOST_RESULT = 8 * 2**20
 """Largest `maxResult`."""
+MOST_EXAMPLES = 256 * 1024
+"""Bytes of a toolbox' `examples`, the tools' names counted: the whole object must fit into an API server's store (1.5 MB)."""
 
 _UPSTREAM = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?\Z")
 _TOOL = re.compile(r"[A-Za-z0-9_./-]{1,128}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9_./*-]{1,128}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9_./-]{0,32}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+
+Examples = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=3)]
 
 
 class CalledAgent(Part):
@@ -92,6 +96,10 @@ class ToolUpstream(Part):
     pin: dict[str, str] = Field(default_factory=dict, max_length=64)
     """The server's name of a tool → the digest of its definition that was approved. A tool whose definition is another now is held back,
     neither listed nor called, until the manifest names the new digest: `moorage toolboxes tools NAME` shows them."""
+    examples: dict[str, Examples] = Field(default_factory=dict, max_length=512)
+    """The server's name of a tool → one to three questions that it answers, of 200 characters at most, as an agent's model would ask for
+    it: `tool_search` finds it by them, too. Names that the server does not have count for nothing: `moorage toolboxes tools NAME` says
+    which."""
     timeout: Duration = "1m"
     """For one call, at most 15m. An effect that did not answer in time has an unknown outcome; an agent is stopped."""
     max_result: Size = "1Mi"
@@ -139,6 +147,16 @@ class ToolUpstream(Part):
                 raise ValueError(f"{name[:60]!r} is not a tool's name: letters, digits, _, -, . and /, at most 128")
             if _DIGEST.match(digest) is None:
                 raise ValueError(f"{digest[:20]!r} is not a digest: sha256: and 64 hex digits")
+        return value
+
+    @field_validator("examples")
+    @classmethod
+    def _are_questions(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for name, questions in value.items():
+            if _TOOL.match(name) is None:
+                raise ValueError(f"{name[:60]!r} is not a tool's name: letters, digits, _, -, . and /, at most 128")
+            if not all(each.strip() for each in questions):
+                raise ValueError(f"a question of {name} is empty; write it like: close a ticket")
         return value
 
     @field_validator("timeout")
@@ -222,6 +240,13 @@ class ToolboxSpec(Part):
         prefixes = [prefix_of(e.name, e.prefix, alone=alone and e.agent is None) for e in self.upstreams]
         if len(set(prefixes)) != len(prefixes):
             raise ValueError("upstreams: two have the same prefix, so that a tool's name would not say whose it is")
+        examples = [pair for each in self.upstreams for pair in each.examples.items()]
+        size = sum(len(text.encode()) for name, questions in examples for text in (name, *questions))
+        if size > MOST_EXAMPLES:
+            raise ValueError(
+                f"upstreams: their examples are {size // 1024} KiB, and may be {MOST_EXAMPLES // 1024} in all; "
+                "give each tool one, or shorter ones"
+            )
         return self
 
 

@@ -180,13 +180,20 @@ def _structural(node: Mapping[str, Any]) -> dict[str, Any]:
     elif found.get("type") == "object" and node.get("additionalProperties") is True:
         found["x-kubernetes-preserve-unknown-fields"] = True  # anything at all, as a document of somebody else's format
     elif found.get("type") == "object":
-        found["additionalProperties"] = {"type": "string", "maxLength": MAX_TEXT}
-        found.setdefault("maxProperties", MAX_PAIRS)
+        found |= _mapping(node)
     elif found.get("type") == "array":
         found["items"] = _structural(node["items"])
     elif found.get("type") == "string" and "enum" not in found:
         found.setdefault("maxLength", MAX_TEXT)
     return found
+
+
+def _mapping(node: Mapping[str, Any]) -> dict[str, Any]:
+    """To lists as the kind has them, else to texts."""
+    value = node.get("additionalProperties")
+    if isinstance(value, Mapping) and value.get("type") == "array":
+        return {"additionalProperties": _structural(value), "maxProperties": node["maxProperties"]}
+    return {"additionalProperties": {"type": "string", "maxLength": MAX_TEXT}, "maxProperties": MAX_PAIRS}
 
 
 def _property(node: Mapping[str, Any]) -> dict[str, Any]:

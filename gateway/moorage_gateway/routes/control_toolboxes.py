@@ -81,7 +81,8 @@ class Tool(BaseModel):
 
 
 class Tools(BaseModel):
-    """Every tool of every server; `unavailable` says why a server told none, `left_out` what of an OpenAPI document is no tool, and why."""
+    """Every tool of every server; `unavailable` says why a server told none, `left_out` what of an OpenAPI document,
+    or of the manifest's examples, is no tool, and why."""
 
     object: Literal["list"] = "list"
     data: list[Tool]

@@ -8,6 +8,7 @@ import numpy as np
 
 from moorage_gateway.tool_search.asking import Question
 from moorage_gateway.tool_search.compounds import Compounds
+from moorage_gateway.tool_search.examples import Examples
 from moorage_gateway.tool_search.lexical import Lexical
 from moorage_gateway.tool_search.meaning import Meaning
 from moorage_gateway.tool_search.table import Table
@@ -39,7 +40,8 @@ class Index:
         compounds = Compounds((prose(beginning(tool)) for tool in tools), table.knows)
         texts = [Text.of(tool, compounds) for tool in tools]
         groups = Groups(texts)
-        return cls(tools, compounds, Lexical(texts, groups), Meaning(texts, groups, table))
+        examples = Examples(tools, texts, compounds)
+        return cls(tools, compounds, Lexical(texts, groups, examples), Meaning(texts, groups, examples, table))
 
     def search(self, query: str, most: int) -> list[Tool]:
         """The tools that fit the question best, best first."""

@@ -1,6 +1,7 @@
 """What the table of vectors says: how near the nearest word of a tool is to each word of the question. Layer: pure.
 
 How near the means of all words are counts beside it: the table is made for that, but it blurs the one word that tells two tools apart.
+How near the mean of a tool's nearest example is counts more, where there are any: a question is more like a question than like a name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 from moorage_gateway.tool_search.asking import Question
 from moorage_gateway.tool_search.doings import DOINGS
+from moorage_gateway.tool_search.examples import Examples
 from moorage_gateway.tool_search.table import Table
 from moorage_gateway.tool_search.texts import Groups, Text, rarities
 from moorage_gateway.tool_search.things import THINGS
@@ -34,6 +36,10 @@ TITLE = 0.2
 """Added for a word that only one server has in what it calls itself; less for one that several have."""
 ABOUT = 0.3
 """What it counts how near the first thing that the question names is to what the tool's name is about."""
+EXAMPLE = 3.0
+"""What it counts how near the nearest example is."""
+NO_EXAMPLE = 0.3
+"""Of a tool's own score, what is taken for that nearness where it has no example and others do."""
 OTHER_NAME = 0.6
 """How near another name of a thing is, where the table has it farther."""
 SAME = (1.0, 0.85)
@@ -45,8 +51,8 @@ UNKNOWN = 5.0
 class Meaning:
     """An index of tools' vectors."""
 
-    def __init__(self, texts: Sequence[Text], groups: Groups, table: Table) -> None:
-        self._groups, self._table = groups, table
+    def __init__(self, texts: Sequence[Text], groups: Groups, examples: Examples, table: Table) -> None:
+        self._groups, self._examples, self._table = groups, examples, table
         stems = [[stem(word) for word in (*text.name, *text.said)] for text in texts]
         self._rare = rarities(stems)
         vocabulary: dict[str, int] = {}
@@ -54,7 +60,10 @@ class Meaning:
         self._flat, self._starts = _places(weights, vocabulary)
         self._counts = np.array([weight for each in weights for weight in each.values()], np.float32)[:, None]
         self._things, self._first = _places([text.about or ("",) for text in texts], vocabulary)
-        self._wholes = _wholes(texts, table)
+        self._wholes = _embedded(
+            [f"{text.heading}: {text.begin}" for text in texts], table
+        )  # as the table was made for
+        self._asked = _embedded([each.text for each in examples.every], table)
         self._named = (self._counts[:, 0] == 1.0).astype(np.float32)
         self._names = np.maximum(np.add.reduceat(self._named, self._starts), 1) if texts else np.zeros(0)
         self._vectors = (
@@ -66,6 +75,15 @@ class Meaning:
 
     def scores(self, question: Question) -> np.ndarray:
         """Of each tool, from 0."""
+        whole = self._table.embed(question.text)
+        scores = self._own(question, whole)
+        if self._examples.share:
+            near = np.maximum(np.einsum("ed,d->e", self._asked, whole), 0)
+            scores += self._examples.share * EXAMPLE * self._examples.best(near, NO_EXAMPLE * scores)
+        return scores
+
+    def _own(self, question: Question, whole: np.ndarray) -> np.ndarray:
+        """By the tools' own texts; `whole`: the mean of the question's words."""
         servers = [word for word in question.stems if word in self._groups.servers]
         known = self._groups.of_many.union(servers)
         words = [word for word in question.words if stem(word) not in known]
@@ -80,7 +98,7 @@ class Meaning:
             weights = np.array([self._weight(stem(word)) for word in words])
             back = np.add.reduceat(near.max(1)[self._flat] * self._named, self._starts) / self._names
             scores = nearest @ weights / max(float(weights.sum()), 1e-6) + BACK * back
-            scores += WHOLE * np.einsum("td,d->t", self._wholes, self._table.embed(question.text))
+            scores += WHOLE * np.einsum("td,d->t", self._wholes, whole)
             scores = np.maximum(scores, 0)
         if not scores.any():
             return scores
@@ -140,8 +158,8 @@ def _places(texts: Sequence[Iterable[str]], vocabulary: dict[str, int]) -> tuple
     return np.array(flat, np.int64), starts
 
 
-def _wholes(texts: Sequence[Text], table: Table) -> np.ndarray:
+def _embedded(texts: Sequence[str], table: Table) -> np.ndarray:
     found = np.zeros((len(texts), table.dimensions), np.float32)
     for number, text in enumerate(texts):
-        found[number] = table.embed(f"{text.heading}: {text.begin}")  # as the table was made for
+        found[number] = table.embed(text)
     return found

@@ -36,13 +36,14 @@ _OF_NO_SERVER = frozenset(
 @dataclass(frozen=True)
 class Tool:
     """What is known of a tool. `name`: as agents know it; `own`: as its server does, when that is another; `title`: what its server calls
-    itself."""
+    itself; `examples`: questions that it answers."""
 
     server: str
     name: str
     description: str = ""
     own: str = ""
     title: str = ""
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,19 @@ class Groups:
     much a word tells one from the others, from 0 to 1; `of_many`: words that tell none."""
 
     def __init__(self, texts: Sequence[Text]) -> None:
-        self.doings = _numbers([text.doings for text in texts])
-        self.servers = _numbers([text.server for text in texts])
+        self.doings = numbers_of([text.doings for text in texts])
+        self.servers = numbers_of([text.server for text in texts])
         titles = {(text.server, text.title) for text in texts}
         counts = Counter(word for _, title in titles for word in title)
         self.titles = {
             word: (numbers, math.log((len(titles) + 0.5) / counts[word]) / math.log(len(titles) + 0.5))
-            for word, numbers in _numbers([text.title for text in texts]).items()
+            for word, numbers in numbers_of([text.title for text in texts]).items()
         }
         self.of_many = frozenset(word for word, count in counts.items() if count >= OF_MANY)
 
 
-def _numbers(sets: Sequence[Iterable[str]]) -> dict[str, np.ndarray]:
+def numbers_of(sets: Sequence[Iterable[str]]) -> dict[str, np.ndarray]:
+    """Of each word, the numbers of the sets that have it."""
     found: dict[str, list[int]] = {}
     for number, words in enumerate(sets):
         for word in words:

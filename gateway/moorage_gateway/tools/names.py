@@ -61,6 +61,10 @@ class Upstream:
         """Whether the manifest says that it may be run twice."""
         return self.idempotent.match(tool)
 
+    def examples(self, tool: str) -> tuple[str, ...]:
+        """Questions that the manifest says this tool of its answers."""
+        return tuple((self.spec.get("examples") or {}).get(tool, ()))
+
     def permits(self, tool: str) -> Permits:
         """`once`: an effect, as everything is of which the manifest says nothing; `joins`: one that may be asked for again, since it is
         the agent's same turn then."""

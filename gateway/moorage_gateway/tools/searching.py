@@ -84,7 +84,8 @@ class Searches:
         self, names: Names, found: dict[str, Any], titles: dict[str, str], before: Indexed | None
     ) -> Indexed:
         tools, more = found["tools"], found.get("_meta", {})
-        version = hashlib.sha256(orjson.dumps([tools, titles], option=orjson.OPT_SORT_KEYS)).hexdigest()
+        asked = {each.name: each.spec.get("examples") for each in names.upstreams}
+        version = hashlib.sha256(orjson.dumps([tools, titles, asked], option=orjson.OPT_SORT_KEYS)).hexdigest()
         if before is not None and before.version == version:
             return Indexed(version, before.index, before.tools, more)
         index = await asyncio.to_thread(self._made, names, tools, titles)
@@ -111,7 +112,8 @@ def _tool(names: Names, tool: dict[str, Any], titles: dict[str, str]) -> Any:
     found = names.find(tool["name"])
     assert found is not None  # only such are listed
     said = str(tool.get("description") or tool.get("title") or "")
-    return Tool(found[0].name, tool["name"], said, found[1], titles.get(found[0].name, ""))
+    upstream, own = found
+    return Tool(upstream.name, tool["name"], said, own, titles.get(upstream.name, ""), upstream.examples(own))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from moorage_gateway.tools.servers import ToolFault, ToolRefusal, Whose
 LIST_S = 30.0
 MOST_LEFT_OUT = 100
 """Of one server, that are named."""
+NO_SUCH = "has `examples` in the manifest, but its server has no tool of that name"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Listed:
-    """What servers say. `unavailable`: why one told nothing; `left_out`: what of one's list is no tool, and why."""
+    """What servers say. `unavailable`: why one told nothing; `left_out`: what of one's list, or of
+    the manifest's examples, is no tool, and why."""
 
     tools: list[Shown]
     unavailable: dict[str, str]
@@ -77,6 +79,9 @@ class Trials:
         left_out = list(server.left_out.items())[:MOST_LEFT_OUT]
         into.left_out.update({f"{upstream.name}: {what}": why for what, why in left_out})
         reached.seen.put(found)
+        known = {each["name"] for each in found if isinstance(each, dict) and isinstance(each.get("name"), str)}
+        strange = sorted((upstream.spec.get("examples") or {}).keys() - known)[:MOST_LEFT_OUT]
+        into.left_out.update({f"{upstream.name}: {name}": NO_SUCH for name in strange})
         good = [(each, tool) for each in found[: definitions.MOST_TOOLS] if (tool := definitions.checked(each))]
         into.tools.extend(
             Shown(

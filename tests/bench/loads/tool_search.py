@@ -1,7 +1,8 @@
 """Tool search: how many questions find no tool that answers them, what a search costs in time, and what it saves in tokens.
 
 The corpus is 1,334 tools of APIs as two packages describe them; figures of quality are of the held-out questions, BM25 alone and vectors
-alone beside both fused. Times are of this process, which does nothing else.
+alone beside both fused; all of it without example questions of the tools, and with one each (`-examples`). Times are of this process,
+which does nothing else.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench import figures
@@ -17,6 +18,7 @@ from bench.effort import Effort
 from bench.report import Line
 from bench.tool_search.questions import (
     Question,
+    examples,
     further_questions,
     key,
     questions,
@@ -35,25 +37,38 @@ GOALS = {3: 0.15, 5: 0.08}
 def measure(effort: Effort) -> list[Line]:
     """All lines."""
     table, corpus = Table.load(), tools()
+    lines, index = _all("", corpus, table, {}, effort)
+    lines += _missed("-tuned-other", _index(tuning_tools(), table, {}), tuning_questions())
+    lines.append(_tokens(index, table, corpus))
+    return lines + _all("-examples", corpus, table, examples(), effort)[0]
+
+
+def _all(
+    end: str, corpus: Sequence[dict[str, Any]], table: Table, asked: Mapping[str, str], effort: Effort
+) -> tuple[list[Line], Index]:
+    """Quality and times with these examples, and the index."""
     began = time.process_time()
-    index = _index(corpus, table)
+    index = _index(corpus, table, asked)
     made = time.process_time() - began
-    lines = _quality(index, [each for each in (*questions(), *further_questions()) if each.held_out])
-    lines += _tuned(index, _index(tuning_tools(), table))
-    lines.append(Line("tool-search-index", made * 1e3, "ms CPU", note=f"{len(corpus)} tools, once a toolbox version"))
-    return [*lines, *_times(index, effort), _tokens(index, table, corpus)]
+    every = [*questions(), *further_questions()]
+    lines = _quality(index, end, [each for each in every if each.held_out])
+    # Rules were tuned on these: how much better than the held-out ones says how far they fit these alone.
+    lines += _missed(f"{end}-tuned", index, [each for each in every if not each.held_out])
+    note = f"{len(corpus)} tools, once a toolbox version"
+    lines.append(Line(f"tool-search-index{end}", made * 1e3, "ms CPU", note=note))
+    return lines + _times(index, end, effort), index
 
 
-def _index(corpus: Sequence[dict[str, Any]], table: Table) -> Index:
-    return Index.of(
-        [Tool(each["server"], key(each), each["description"], each["name"], each["title"]) for each in corpus], table
-    )
-
-
-def _tuned(index: Index, other: Index) -> list[Line]:
-    """The same of the questions that the rules were tuned on: how much better than the held-out ones says how far they fit these alone."""
-    own = [each for each in (*questions(), *further_questions()) if not each.held_out]
-    return [*_missed("-tuned", index, own), *_missed("-tuned-other", other, tuning_questions())]
+def _index(corpus: Sequence[dict[str, Any]], table: Table, asked: Mapping[str, str]) -> Index:
+    """`asked`: example questions by `key`."""
+    made = [
+        Tool(
+            each["server"], key(each), each["description"], each["name"], each["title"],
+            (asked[key(each)],) if key(each) in asked else (),
+        )
+        for each in corpus
+    ]  # fmt: skip
+    return Index.of(made, table)
 
 
 def _missed(name: str, index: Index, asked: Sequence[Question]) -> list[Line]:
@@ -66,7 +81,7 @@ def _missed(name: str, index: Index, asked: Sequence[Question]) -> list[Line]:
     ]
 
 
-def _quality(index: Index, asked: Sequence[Question]) -> list[Line]:
+def _quality(index: Index, end: str, asked: Sequence[Question]) -> list[Line]:
     ways: dict[str, Callable[[str], Sequence[str]]] = {
         "": lambda text: [tool.name for tool in index.search(text, FOUND)],
         "-words": lambda text: [index.tools[number].name for number in index.by_words(text)],
@@ -74,14 +89,14 @@ def _quality(index: Index, asked: Sequence[Question]) -> list[Line]:
     }
     return [
         Line(
-            f"tool-search-missed-{most}{way}", 1 - recall(asked, find, most), "share",
+            f"tool-search-missed-{most}{end}{way}", 1 - recall(asked, find, most), "share",
             goal=None if way else GOALS[most], note=f"{len(asked)} held-out questions, {len(index.tools)} tools",
         )
         for most, (way, find) in itertools.product(GOALS, ways.items())
     ]  # fmt: skip
 
 
-def _times(index: Index, effort: Effort) -> list[Line]:
+def _times(index: Index, end: str, effort: Effort) -> list[Line]:
     first: list[float] = []
     again: list[float] = []
     for number in range(effort.repetitions):
@@ -97,9 +112,9 @@ def _times(index: Index, effort: Effort) -> list[Line]:
         index.search(each.text, FOUND)
     spent = (time.process_time() - began) * 1e3 / len(questions())
     return [
-        Line("tool-search-cpu", spent, "ms CPU", note="a search"),
-        Line("tool-search-first", figures.percentile(first, 99), "ms p99", goal=20, note=short),
-        Line("tool-search-again", figures.percentile(again, 99), "ms p99", goal=2, note="kept: 0 searches"),
+        Line(f"tool-search-cpu{end}", spent, "ms CPU", note="a search"),
+        Line(f"tool-search-first{end}", figures.percentile(first, 99), "ms p99", goal=20, note=short),
+        Line(f"tool-search-again{end}", figures.percentile(again, 99), "ms p99", goal=2, note="kept: 0 searches"),
     ]
 
 

@@ -8,6 +8,9 @@ finds. A third of its tools, by another digest, is for tuning; that was settled 
 
 `tuning.tsv` is of the same shape, about the tools of `tuning.jsonl`, which are of other services: all of it is for tuning.
 
+`examples.tsv` has an example question for each tool of `tools.jsonl`, in its order, written by somebody who saw names, descriptions and
+parameters, and neither these questions nor the ranker. It is what a toolbox' author would write; it is no question that is asked here.
+
 What answers a question was fixed with them: the tool drawn, and every `same` one. Half of the tools, by a digest, are held out.
 """
 
@@ -39,6 +42,11 @@ def tools(file: str = "tools.jsonl") -> list[dict[str, Any]]:
     titles = dict(line.split("\t") for line in (_HERE / "titles.tsv").read_text("utf-8").splitlines())
     found = [json.loads(line) for line in (_HERE / file).read_text("utf-8").splitlines()]
     return [tool | {"title": titles[tool["server"]]} for tool in found]
+
+
+def examples() -> dict[str, str]:
+    """An example question of each of `tools`, by `key`."""
+    return dict(line.split("\t") for line in (_HERE / "examples.tsv").read_text("utf-8").splitlines())
 
 
 def tuning_tools() -> list[dict[str, Any]]:

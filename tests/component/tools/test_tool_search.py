@@ -170,6 +170,26 @@ async def test_a_tool_is_found_by_what_its_server_calls_itself_in_both_eras_and_
         assert (await found(box, f"entries of the {place}", limit=1))[0].startswith(name), place
 
 
+async def test_a_tool_is_found_by_the_manifests_examples_under_the_name_that_it_gives_and_names_of_no_tool_are_told(
+    box: Box,
+) -> None:
+    await searching(box)
+    asked = {"invoice_create": ["bounce the warehouse"], "invoice_creat": ["x"]}
+    more = box.upstream(rename={"invoice_create": "bill"}, examples=asked)
+    await box.toolbox("t", more, toolSearch=True)
+    assert await found(box, "bounce our warehouse", limit=1) == ["bill"]
+    trials, (entry,) = box.gateways[0].core.trials, box.gateways[0].core.catalog.toolboxes("acme")
+    told = (await trials.tools(entry, "u")).left_out
+    assert list(told) == ["one: invoice_creat"] and "no tool of that name" in told["one: invoice_creat"]
+
+
+async def test_a_manifest_whose_examples_change_is_searched_anew_though_its_server_says_the_same(box: Box) -> None:
+    for name in ("add", "room_reserve"):
+        box.tools.tools = list(TOOLS)
+        await box.toolbox("t", box.upstream(examples={name: ["bounce the warehouse"]}), toolSearch=True)
+        assert await found(box, "bounce the warehouse", limit=1) == [name]
+
+
 async def test_a_server_that_tells_no_list_is_said_to_the_model(box: Box) -> None:
     await searching(box)
     box.tools.listing = "status 500"
