@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     ready_seconds: float = Field(default=120.0, gt=0)
     """A pod that is not Ready after so long has failed; image pulls come before it."""
 
-    lost_after_seconds: float = Field(default=300.0, gt=0)
+    lost_after_seconds: float = Field(default=480.0, gt=0)
     """A session whose pod is still there so long after its grace, or whose volume no pod gets to for so long, leaves it for its newest
     checkpoint. Longer than a node takes to restart."""
 

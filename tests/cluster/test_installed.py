@@ -88,6 +88,7 @@ def test_moorage_logs_names_the_command_that_shows_what_agents_print(release: In
     release.apply("printer")
     release.until_ready("printer", within=120)
     assert release.ask("printer", "aloud", "printer-session").output_text == "aloud "
+    release.until_ready_pods("printer", 2)  # kubectl shows none of them while one is starting
     for target in ("printer-session", "printer"):
         done = moorage(release, "logs", target, "--tail", "1000")
         (command,) = [line for line in done.stderr.splitlines() if line.startswith("kubectl ")]
