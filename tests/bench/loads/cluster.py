@@ -18,6 +18,7 @@ from bench import figures, pace, processes
 from bench.effort import Effort
 from bench.report import Line
 from bench.stub_cluster import Cluster, Statuses, stub_cluster
+from fakes.audit import Request
 
 RATE = 10.0  # sessions a second
 POOL, MOST = 20, 120
@@ -62,13 +63,11 @@ def _warm(cluster: Cluster, effort: Effort) -> list[Line]:
     cpu = (processes.cpu([cluster.operator.pid]) - cpu) / effort.claims * 1000
     theirs = (processes.cpu(cluster.plane.pids()) - theirs) / effort.claims * 1000
     writes = audit.writes()
-    kinds = Counter(f"{one.verb} {one.kind}" for one in writes)
     waits = [one["accepted_ms"] for one in found["claims"]]
-    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return [
         Line("cluster-claim-p50", figures.median(waits), "ms", goal=10, note=_note(found, WHERE)),
         Line("cluster-claim-p99", figures.percentile(waits, 99), "ms", goal=30, note=_note(found, WHERE)),
-        Line("cluster-claim-writes", len(writes) / effort.claims, "writes/claim", goal=8, gate=8, note=said),
+        Line("cluster-claim-writes", len(writes) / effort.claims, "writes/claim", goal=8, gate=8, note=_said(writes)),
         Line(
             "cluster-operator-cpu",
             cpu,
@@ -80,6 +79,12 @@ def _warm(cluster: Cluster, effort: Effort) -> list[Line]:
         ),
         Line("cluster-api-server-cpu", theirs, "ms/session", note="API server and etcd, the stand-ins' requests too"),
     ]
+
+
+def _said(writes: Sequence[Request]) -> str:
+    """How many of which."""
+    kinds = Counter(f"{one.verb} {one.kind}" for one in writes)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def _stalled(cluster: Cluster) -> list[Line]:
@@ -132,7 +137,7 @@ def _cold(cluster: Cluster, effort: Effort) -> list[Line]:
             "writes/session",
             goal=3,
             gate=3,
-            note=f"{effort.colds} sessions; {shown} times the agent's status, at most once a second, is not counted",
+            note=f"{effort.colds} sessions: {_said(writes)}; the agent's status, at most once a second, is not counted",
         ),
         Line(
             "cluster-cold-crowd-rate",
