@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api import shown
-from api.test_kubectl import GOLDEN
+from api.states import GOLDEN
 from api.test_model_endpoints import secret
 from api.world import SECRETS, Means, World, until, world_of
 from cluster.node.control import ControlPlane
