@@ -318,8 +318,9 @@ def ending(observed: Observed, cluster: Any) -> Callable[[float], Awaitable[list
     body["metadata"] |= {"uid": "u", "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}
     observed.pods.put(body)
     at = [0.0]
+    told = settings(MOORAGE_LOST_AFTER_SECONDS="300")
     machine = PodMachine(
-        cluster, observed, settings(), tenants={"agents": "t"}, place=lambda tenant, agent: None, ledger=lambda: "one",
+        cluster, observed, told, tenants={"agents": "t"}, place=lambda tenant, agent: None, ledger=lambda: "one",
         now=lambda: at[0], wall=lambda: 0.0,
     )  # fmt: skip
 
