@@ -27,11 +27,8 @@ END_SECONDS = 30.0
 @pytest.fixture
 def code() -> Iterator[dict[str, str]]:
     """The environment of a process of then."""
-    try:
-        with then.tree() as tree:
-            yield then.environment(tree)
-    except LookupError as why:
-        pytest.skip(str(why))
+    with then.code() as found:
+        yield found
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ AGENT = "agent"
 def built(node: Node) -> dict[str, str]:
     """Part → image, in the node: those of the platform, and the tests' agent on the stock image of then.
 
-    Raises LookupError with the reason where this clone has not that commit; ImageFailed.
+    Raises then.Unknown where this clone has not that commit; ImageFailed.
     """
     with then.tree() as tree:
         found = {

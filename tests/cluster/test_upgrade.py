@@ -26,6 +26,7 @@ from cluster.calls import calling, numbers
 from cluster.installed import Installed, installed, over_s3, small
 from cluster.node import plan
 from cluster.node.node import Node
+from fakes import then
 from fakes.platform import poll
 from fakes.s3 import S3Server
 from moorage_api.resources import HOSTED_AGENT
@@ -93,7 +94,7 @@ def before(request: pytest.FixtureRequest, node: Node, parts: dict[str, str], ag
     if request.param == "of then":
         try:
             return parts | older.built(node)
-        except LookupError as why:
+        except then.Unknown as why:
             pytest.skip(str(why))
     found = parts | {older.AGENT: agent_image}
     for part in RETAGGED:

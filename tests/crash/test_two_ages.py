@@ -22,11 +22,8 @@ AGENT = "paced"
 @pytest.fixture(scope="module")
 def code() -> Iterator[dict[str, str]]:
     """The environment of a process of then."""
-    try:
-        with then.tree() as tree:
-            yield then.environment(tree)
-    except LookupError as why:
-        pytest.skip(str(why))
+    with then.code() as found:
+        yield found
 
 
 @pytest.fixture
