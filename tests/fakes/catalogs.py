@@ -1,10 +1,11 @@
-"""Waiting for what gateways of a test's own process know of the catalog."""
+"""Waiting for what gateways of a test's own process know of the catalog; and routines of one, in memory."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
 
+from moorage_api.catalog import RoutineEntry
 from moorage_gateway.app import Gateway
 from moorage_gateway.catalog import Catalog
 
@@ -20,3 +21,23 @@ async def learned(gateways: Iterable[Gateway], holds: Callable[[Catalog], bool],
             while not holds(gateway.core.catalog):
                 gateway.core.catalog.hint("")
                 await asyncio.sleep(0.01)
+
+
+class Routines:
+    """Routines as their ledger publishes them. Limit: nothing is kept of what becomes of them."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, RoutineEntry] = {}
+
+    async def entries(self) -> list[RoutineEntry]:
+        """All, in no order."""
+        return list(self.held.values())
+
+    async def publish(self, entry: RoutineEntry) -> bool:
+        """Takes it in place of one of its name."""
+        self.held[entry.field] = entry
+        return True
+
+    async def unpublish(self, tenant: str, name: str) -> None:
+        """Raises KeyError where it was not published."""
+        del self.held[f"{tenant}/{name}"]

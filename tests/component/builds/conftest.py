@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from fakes import pod_tokens as cluster
 from fakes.catalogs import learned
+from fakes.gateway_settings import settings
 from fakes.valkey import Valkey
 from moorage_api import names, tokens
 from moorage_api.ledger.provider import ProviderLedger
@@ -21,7 +21,6 @@ from moorage_gateway import package_index
 from moorage_gateway.app import Gateway, connect, create_gateway
 from moorage_gateway.bundles import bundle_key
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.settings import Settings
 from moorage_sandbox.platform import Platform
 from moorage_sandbox.proof import Proof
 
@@ -86,13 +85,10 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 async def world(valkey: Valkey, tmp_path: Path) -> AsyncIterator[World]:
-    settings = Settings(
-        redis_url=SecretStr(valkey.url), store=str(tmp_path / "store"), durability="relaxed", public_port=0, sandbox_port=0,
-        egress_port=0, control_port=0, drain_notice_seconds=0, drain_seconds=2,
-    )  # fmt: skip
+    told = settings(valkey, tmp_path / "store")
     index = package_index.Offer(package_index.read_settings(os.environ, Path.home()), now=time.monotonic)
-    gateway = await create_gateway(settings, access_sink=lambda _: None, index=index)
-    client = LedgerClient(connect(settings), who="provider")
+    gateway = await create_gateway(told, access_sink=lambda _: None, index=index)
+    client = LedgerClient(connect(told), who="provider")
     try:
         await gateway.start()
         await client.found()

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from fakes.catalogs import learned
+from fakes.gateway_settings import settings
 from fakes.trust import trusted
 from fakes.valkey import Valkey
 from moorage_api import names, tokens
@@ -21,7 +21,6 @@ from moorage_api.ledger.sessions import SessionLedger
 from moorage_api.wire import checkpoints as wire
 from moorage_gateway.app import create_gateway
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.settings import Settings
 
 KEY = "5a" * 32
 WITHIN = 20.0
@@ -83,11 +82,7 @@ class Port:
 
 @pytest.fixture
 async def port(valkey: Valkey, ledger: LedgerClient, tmp_path: Path) -> AsyncIterator[Port]:
-    settings = Settings(
-        redis_url=SecretStr(valkey.url), store=str(tmp_path / "store"), durability="relaxed", public_port=0, sandbox_port=0,
-        egress_port=0, control_port=0, drain_notice_seconds=0, drain_seconds=2,
-    )  # fmt: skip
-    gateway = await create_gateway(settings, access_sink=lambda _: None)
+    gateway = await create_gateway(settings(valkey, tmp_path / "store"), access_sink=lambda _: None)
     await gateway.start()
     made = Port(gateway.sandbox_url, ledger)
     await made.provider.set_token_key(KEY)

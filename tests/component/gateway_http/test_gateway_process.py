@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 import redis.asyncio as aioredis
-from pydantic import SecretStr
 
+from fakes import gateway_settings
 from fakes.raw_http import exchange
 from fakes.valkey import Valkey
 from moorage_api.ledger.records import SessionIdentity
@@ -27,19 +27,7 @@ pytestmark = pytest.mark.component
 
 
 def settings(valkey: Valkey, folder: Path) -> Settings:
-    return Settings(
-        redis_url=SecretStr(valkey.url),
-        store=str(folder),
-        durability="relaxed",
-        public_port=0,
-        sandbox_port=0,
-        egress_port=0,
-        control_port=0,
-        drain_notice_seconds=0,
-        drain_seconds=2,
-        dev=True,
-        anonymous=True,
-    )
+    return gateway_settings.settings(valkey, folder, dev=True, anonymous=True)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 import pytest
 import redis.asyncio as aioredis
-from pydantic import SecretStr
 
 from fakes import pod_tokens as cluster
 from fakes.catalogs import learned
+from fakes.gateway_settings import settings
 from fakes.raw_http import exchange
 from fakes.two_containers import SANDBOX, TwoContainers
 from fakes.valkey import Valkey
@@ -31,7 +31,6 @@ from moorage_gateway.app import Gateway, create_gateway
 from moorage_gateway.catalog import Catalog
 from moorage_gateway.clock import SystemClock
 from moorage_gateway.ledger_client import LedgerClient
-from moorage_gateway.settings import Settings
 from moorage_gateway.upstream import Route
 from moorage_sandbox.config import Limits
 
@@ -91,11 +90,7 @@ class Platform:
 
 @pytest.fixture
 async def platform(valkey: Valkey, ledger: LedgerClient, tmp_path: Path) -> AsyncIterator[Platform]:
-    settings = Settings(
-        redis_url=SecretStr(valkey.url), store=str(tmp_path / "store"), durability="relaxed", public_port=0, sandbox_port=0,
-        egress_port=0, control_port=0, drain_notice_seconds=0, drain_seconds=2,
-    )  # fmt: skip
-    gateway = await create_gateway(settings, access_sink=lambda _: None)
+    gateway = await create_gateway(settings(valkey, tmp_path / "store"), access_sink=lambda _: None)
     await gateway.start()
     yield Platform(gateway, ProviderLedger(ledger))
     await gateway.stop()

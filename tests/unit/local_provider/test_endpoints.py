@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from moorage_api.catalog import RoutineEntry, credential_name, tool_credential_name
+from fakes.catalogs import Routines
+from moorage_api.catalog import credential_name, tool_credential_name
 from moorage_api.kinds import ModelEndpoint, Routine, Toolbox
 from moorage_local.endpoints import Endpoints, variable
 from moorage_local.manifests import FoundEndpoint, FoundRoutine, FoundToolbox, read_folder
@@ -181,11 +182,11 @@ async def test_a_routine_without_its_agent_is_told_of_with_its_field() -> None:
     assert sentence.startswith("routine r: spec.agent: there is no agent 'nowhere' yet")
 
 
-class Catalog:
+class Catalog(Routines):
     """What is published, and what came to be so; one agent."""
 
     def __init__(self) -> None:
-        self.held: dict[str, RoutineEntry] = {}
+        super().__init__()
         self.routines = self
 
     async def endpoints(self) -> list[Any]:
@@ -196,16 +197,6 @@ class Catalog:
 
     async def agents(self) -> set[str]:
         return {"dev/worker"}
-
-    async def entries(self) -> list[RoutineEntry]:
-        return list(self.held.values())
-
-    async def publish(self, entry: RoutineEntry) -> bool:
-        self.held[entry.field] = entry
-        return True
-
-    async def unpublish(self, tenant: str, name: str) -> None:
-        del self.held[f"{tenant}/{name}"]
 
 
 async def test_a_routine_whose_target_comes_to_be_one_that_is_not_allowed_stays_and_is_not_begun_so() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from moorage_api.catalog import EndpointEntry, RoutineEntry, ToolboxEntry
+from fakes.catalogs import Routines
+from moorage_api.catalog import EndpointEntry, ToolboxEntry
 from moorage_api.ledger.consents import Wrong, named
 from moorage_api.ledger.routines import Standing
 from moorage_operator.endpoints import Endpoints, status_of, wanted
@@ -119,22 +120,12 @@ def _singular(kind: Kind) -> str:
     return {ENDPOINTS: "modelendpoint", TOOLBOXES: "toolbox", ROUTINES: "routine"}[kind]
 
 
-class Timed:
-    """The ledger's routines."""
+class Timed(Routines):
+    """The ledger's routines, and what became of them."""
 
     def __init__(self) -> None:
-        self.held: dict[str, RoutineEntry] = {}
+        super().__init__()
         self.stands: dict[str, Standing] = {}
-
-    async def entries(self) -> list[RoutineEntry]:
-        return list(self.held.values())
-
-    async def publish(self, entry: RoutineEntry) -> bool:
-        self.held[entry.field] = entry
-        return True
-
-    async def unpublish(self, tenant: str, name: str) -> None:
-        del self.held[f"{tenant}/{name}"]
 
     async def standing(self, field: str) -> Standing | None:
         return self.stands.get(field)

@@ -275,7 +275,7 @@ async def test_what_is_being_renewed_when_a_gateway_ends_is_saved_first(desk: Bo
     asked = asyncio.create_task(holding.token(subject, terms))
     await asyncio.to_thread(auth.holding.wait, WITHIN)
     ended = asyncio.create_task(holding.aclose())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # its end has begun, and waits for what is asked
     auth.gate.set()
     await ended
     assert store.put_ended

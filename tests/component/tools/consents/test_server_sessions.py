@@ -31,7 +31,7 @@ async def test_a_server_begins_anew_with_a_user_who_consents_anew(desk: Box, aut
     given, consents = int(time.time()), desk.gateways[0].core.consents
     assert await consents.revoke(Subject("acme", "ann", "t", "two"))
     async with asyncio.timeout(WITHIN):
-        while int(time.time()) == given:
+        while int(time.time()) == given:  # a consent is told from the one before by its second
             await asyncio.sleep(0.05)
     await consented(desk)
     assert await desk.run("c") == ("add 3: c", False)
