@@ -185,7 +185,7 @@ class Holding:
         at = self._clock.monotonic()
         if at - held.read_at <= FRESH_S:
             return held.consent
-        with suppress(LedgerError):
+        with suppress(LedgerError):  # then the store is asked
             if held.hold is not None and await held.hold.stands():
                 return held.consent
         found = await self._records.latest(sealed.subject)
