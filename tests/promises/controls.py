@@ -305,7 +305,7 @@ ROWS: dict[str, Row] = {
             f"{CLUSTER.format('sleeping')}::test_an_idle_session_leaves_no_pod_then_no_claim_and_wakes_with_its_files_each_time",
             f"{CLUSTER.format('sleeping')}::test_a_deleted_pod_leaves_its_files_in_the_store_and_its_session_wakes_from_there_without_its_claim",
         ),
-        lacking="a node that is lost with its volumes",
+        lacking="a real node that is lost with its volumes: without one it is played (F25)",
     ),
     "R10": Row(
         "stream integrity under kills",
